@@ -1,0 +1,29 @@
+"""The exceptions that torch_eqsat raises; all of them derive from :class:`EqsatError`."""
+
+
+class EqsatError(Exception):
+    """Base of every exception raised by torch_eqsat."""
+
+
+class OptionError(EqsatError, ValueError):
+    """An option of ``torch.compile(..., options={...})`` is unknown or has a value that is not allowed."""
+
+
+class TypeMismatchError(EqsatError):
+    """A term of the tensor language has operands whose shapes or dtypes do not fit its operator."""
+
+
+class RuleError(EqsatError):
+    """A rewrite rule is malformed; the message names the rule, its file and its line."""
+
+
+class UnsoundRewriteError(EqsatError):
+    """Two terms of different type were put into one e-class: the law that did it is wrong."""
+
+
+class WorkerError(EqsatError):
+    """The search worker died, ran out of memory or time, or answered with an error."""
+
+
+class RebuildError(EqsatError):
+    """A plan could not be turned back into a graph of the same outputs."""
