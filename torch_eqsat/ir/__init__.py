@@ -1,0 +1,1 @@
+"""The tensor language: types, operators and hash-consed terms. Free of torch."""

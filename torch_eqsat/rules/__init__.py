@@ -1,0 +1,1 @@
+"""How laws are declared: patterns, builders, laws. The laws themselves are in torch_eqsat.rewrites."""

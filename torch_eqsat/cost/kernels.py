@@ -1,0 +1,202 @@
+"""Measures heavy kernels by calling the operators that Inductor's compiled code calls (read in, and seen from,
+torch 2.14.1).
+
+| kernel, on a CPU | frozen | plain |
+|---|---|---|
+| matmul, rank 2, float32 | ``mkl._mkl_linear``; a bias is added by the next pointwise kernel | ``mm``, ``addmm`` |
+| matmul, rank 2, bfloat16 and float16 | ``mkldnn._linear_pointwise`` with the bias | ``mm``, ``addmm`` |
+| matmul, rank 3 | ``bmm`` | ``bmm`` |
+| conv 2d | ``mkldnn._convolution_pointwise``, channels last | ``convolution``; image *and weight* channels last |
+| conv 3d | ``mkldnn._convolution_pointwise``, channels last | ``convolution``, contiguous |
+| conv 1d | ``convolution``, contiguous | the same |
+| sdpa | ``_scaled_dot_product_flash_attention_for_cpu`` | the same |
+
+The data that a kernel shares with its neighbours (activations) is warm in the cache when it starts, the weights
+are cold unless they are tiny: each callable of a timed round has weights of its own, :data:`ROTATED_BYTES` together.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from torch_eqsat.cost.kernel import Kernel, Measurement
+from torch_eqsat.cost.table import Context, Table, cpu_model
+from torch_eqsat.cost.timer import Call, Timer
+
+logger = logging.getLogger("torch_eqsat.cost")
+
+aten = torch.ops.aten
+
+ROTATED_BYTES = 4 * 2**20
+"""Bytes of weights that a timed round goes through: twice the L2 cache of a recent server core (2 MiB)."""
+
+_MOST_COPIES = 8
+_BLOCK = 2**16
+
+
+def measure(kernel: Kernel, timer: Timer) -> Measurement:
+    """The time of one kernel on random data; raises whatever the kernel raises when it cannot run."""
+    if kernel.device != timer.device:
+        raise ValueError(f"a timer of {timer.device} cannot time a kernel of {kernel.device}")
+    with _plain_torch(kernel.device):
+        return timer.time(calls_of(kernel))
+
+
+def measure_many(
+    kernels: Iterable[Kernel], timer: Timer, table: Table, deadline: float | None = None
+) -> dict[str, float]:
+    """Times in ms by ``kernel.key``: from the table where it has them, otherwise measured and stored.
+
+    The kernels are measured in the given order until ``deadline`` (of ``time.monotonic()``, in s); what is left
+    then, and what cannot run, is missing from the answer.
+    """
+    wanted = {kernel.key: kernel for kernel in kernels}
+    found = {key: known.ms for key, known in table.lookup_many(wanted).items()}
+    for key, kernel in wanted.items():
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+        if key in found:
+            continue
+        try:
+            measured = measure(kernel, timer)
+        except Exception as error:
+            # RuntimeError, NotImplementedError, torch.OutOfMemoryError …: no kernel may stop a compilation.
+            logger.warning("not measured: %s: %s", key, str(error).partition("\n")[0])
+            continue
+        table.store_many({key: measured})
+        found[key] = measured.ms
+    return found
+
+
+def context_of(device: str) -> Context:
+    """What a time measured now on this type of device depends on, besides the kernel."""
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    cpu = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+    return Context(name, cpu, torch.get_num_threads(), torch.__version__)
+
+
+@contextlib.contextmanager
+def _plain_torch(device: str) -> Iterator[None]:
+    """Real tensors, no gradients and no autocast, also in the middle of a compilation with its fake tensors."""
+    with _disable_current_modes(), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
+
+
+def calls_of(kernel: Kernel) -> list[Call]:
+    """Callables that run the kernel, alike but for their weights."""
+    builders: dict[str, Callable[[Kernel, _Source], list[Call]]] = {
+        "matmul": _matmul_calls,
+        "conv": _conv_calls,
+        "sdpa": _sdpa_calls,
+    }
+    return builders[kernel.kind](kernel, _Source(kernel))
+
+
+class _Source:
+    """Random operands, from a generator of its own: the program's random numbers stay as they are."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._generator = torch.Generator(kernel.device).manual_seed(0)
+        self._options: dict[str, Any] = {"device": kernel.device, "dtype": getattr(torch, kernel.dtype)}
+
+    def tensor(self, *shape: int) -> Any:
+        """Normal numbers that repeat after a block: to draw them all takes longer than many a kernel."""
+        numel = math.prod(shape)
+        block = torch.randn(min(numel, _BLOCK), generator=self._generator, **self._options)
+        return block.repeat(math.ceil(numel / block.numel()))[:numel].reshape(shape)
+
+    def weights(self, *shape: int) -> list[Any]:
+        """As many tensors of this shape as rotate them out of the cache; on a GPU the timer flushes it, so one."""
+        first = self.tensor(*shape)
+        wanted = ROTATED_BYTES // (first.numel() * first.element_size())
+        return [first, *(first.clone() for _ in range(min(wanted, _MOST_COPIES - 1) if first.is_cpu else 0))]
+
+
+def _matmul_calls(kernel: Kernel, source: _Source) -> list[Call]:
+    a, b = kernel.shapes
+    x = source.tensor(*a)
+    bias = source.tensor(b[-1]) if kernel.bias else None
+    build = _packed_linear_call if _packs_linear(kernel) else _plain_matmul_call
+    return [build(x, weight, bias) for weight in source.weights(*b)]
+
+
+def _plain_matmul_call(x: Any, weight: Any, bias: Any) -> Call:
+    if x.dim() == 3:
+        return lambda: torch.bmm(x, weight)
+    if bias is not None:
+        return lambda: torch.addmm(bias, x, weight)
+    return lambda: torch.mm(x, weight)
+
+
+def _packs_linear(kernel: Kernel) -> bool:
+    """Whether this build of torch packs the frozen weight, by the conditions of Inductor's packing pass."""
+    if not kernel.weight or not torch._C._has_mkldnn:
+        return False
+    if kernel.dtype == "bfloat16":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if kernel.dtype == "float16":
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return _low_precision(torch.float32) or bool(torch._C.has_mkl)
+
+
+def _low_precision(dtype: Any) -> bool:
+    """Whether a packed product goes to oneDNN: half types; float32 at reduced precision or on Arm."""
+    reduced = torch.backends.mkldnn.matmul.fp32_precision in ("bf16", "tf32")
+    return dtype != torch.float32 or reduced or bool(torch.ops.mkldnn._is_mkldnn_acl_supported())
+
+
+def _packed_linear_call(x: Any, weight: Any, bias: Any) -> Call:
+    # The packing ops want the weight as nn.Linear holds it, [n, k].
+    rows, turned = x.shape[0], weight.t().contiguous()
+    if _low_precision(weight.dtype):
+        packed = torch.ops.mkldnn._reorder_linear_weight(turned, rows)
+        return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(turned, rows)
+    if bias is None:
+        return lambda: torch.ops.mkl._mkl_linear(x, packed, turned, None, rows)
+    # Inductor never gives the bias to this op; it adds it in the next kernel, which add_ stands for.
+    return lambda: torch.ops.mkl._mkl_linear(x, packed, turned, None, rows).add_(bias)
+
+
+def _conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
+    image, window = kernel.shapes
+    x = source.tensor(*image)
+    bias = source.tensor(window[0]) if kernel.bias else None
+    build = _packed_conv_call if kernel.weight and torch._C._has_mkldnn else _plain_conv_call
+    return [build(kernel, x, weight, bias) for weight in source.weights(*window)]
+
+
+def _packed_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:
+    x = x.contiguous(memory_format=_channels_last(x))
+    rest = (list(kernel.padding), list(kernel.stride), list(kernel.dilation), kernel.groups)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *rest, list(x.shape))
+    return lambda: torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *rest, "none", [], "")
+
+
+def _plain_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:
+    axes = x.dim() - 2
+    rest = (kernel.stride, kernel.padding, kernel.dilation, False, (0,) * axes, kernel.groups)
+    if axes != 2 or not x.is_cpu:
+        return lambda: aten.convolution(x, weight, bias, *rest)
+    # Inductor turns 2-d convolutions on a CPU to channels last, frozen or not; an unfrozen weight is copied in
+    # each call (no copy is made where the layouts agree, as for 1x1 windows).
+    x = x.contiguous(memory_format=torch.channels_last)
+    return lambda: aten.convolution(x, weight.contiguous(memory_format=torch.channels_last), bias, *rest)
+
+
+def _channels_last(x: Any) -> Any:
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _sdpa_calls(kernel: Kernel, source: _Source) -> list[Call]:
+    # Heads are cut out of one linear's rows in nearly every model: laid out as [B, L, H, D].
+    q, k, v = (source.tensor(b, rows, h, d).transpose(1, 2) for b, h, rows, d in kernel.shapes)
+    if kernel.device == "cpu":
+        return [lambda: aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, kernel.causal)]
+    return [lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=kernel.causal)]

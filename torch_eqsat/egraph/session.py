@@ -1,0 +1,315 @@
+"""An e-graph of tensor terms under a set of laws: load a graph, apply laws, push and pop, take snapshots."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_eqsat.egraph.engine import Engine
+from torch_eqsat.egraph.program import Query, compile_law, constructor, declare
+from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
+from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.term import Attributes, Node, TermGraph
+from torch_eqsat.ir.types import TensorType
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import Law
+from torch_eqsat.rules.pattern import applications
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What applying laws once did: ``fired`` counts right sides added by law, ``nodes`` is the e-graph's size after it
+    (e-nodes), ``truncated`` says that the node limit stopped it."""
+
+    fired: dict[str, int]
+    nodes: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``; children are e-class ids, which are
+    term ids (the smallest of their class). ``laws[i]`` made the e-node ("" if it was loaded)."""
+
+    nodes: list[Node]
+    classes: list[int]
+    laws: list[str]
+    types: dict[int, TensorType | None]
+    constant: dict[int, bool]
+    find: Callable[[int], int]
+
+
+@dataclass
+class _Undo:
+    """What a push has to restore on the Python side."""
+
+    terms: int
+    declared: set[tuple[str, int]]
+    interned: list[Node] = field(default_factory=list)
+
+
+class Session:
+    """``limit`` is the number of e-nodes above which no more right sides are added."""
+
+    def __init__(self, laws: Sequence[Law], limit: int = 20_000) -> None:
+        self.limit = limit
+        self._engine = Engine()
+        self._queries: dict[str, Query] = {law.name: compile_law(law, i) for i, law in enumerate(laws)}
+        self._declared: set[tuple[str, int]] = set()
+        self._attributes: dict[Attributes, int] = {}
+        self._attribute_list: list[Attributes] = []
+        self._terms: list[Node] = []
+        self._types: list[TensorType | None] = []
+        self._constant: list[bool] = []
+        self._depth: list[int] = []
+        self._law: list[str] = []
+        self._interned: dict[Node, int] = {}
+        self._undo: list[_Undo] = []
+        self._class: list[int] = []  # term id -> smallest term id of its e-class, as of the last refresh
+        self._class_of_value: dict[Any, int] = {}
+        self._pending: list[str] = []
+        self._current_law = ""
+        self._builder = Builder(self)
+        needed = {(o.name, o.arity) for o in OPERATORS.values() if o.arity is not None}
+        needed |= {a.constructor for law in laws for a in applications(law.pattern)}
+        text = [self._declaration(op, arity) for op, arity in sorted(needed)]
+        self._engine.include("\n".join([*text, *(query.text for query in self._queries.values())]))
+
+    def close(self) -> None:
+        self._engine.close()
+
+    # Terms
+
+    def load(self, graph: TermGraph) -> None:
+        """Add every term of ``graph`` under its own index, and its equalities. The session must be empty."""
+        for node, type_, constant in zip(graph.nodes, graph.types, graph.constant, strict=True):
+            self._append(node, type_, constant)
+        self._pending += [f"(union (node {a}) (node {b}))" for a, b in graph.equal]
+        self._flush()
+
+    def insert(self, node: Node, type_: TensorType, /) -> int:
+        """The id of ``node`` (a TermStore's method, for builders)."""
+        key = Node(node.op, node.attrs, tuple(self._class[child] for child in node.children))
+        found = self._interned.get(key)
+        if found is not None:
+            return found
+        constant = "factory" in OPERATORS[node.op].traits or (
+            bool(node.children) and all(self._constant[child] for child in node.children)
+        )
+        return self._append(key, type_, constant)
+
+    def _append(self, node: Node, type_: TensorType | None, constant: bool) -> int:
+        number = len(self._terms)
+        attrs = self._attributes.setdefault(node.attrs, len(self._attributes))
+        if attrs == len(self._attribute_list):
+            self._attribute_list.append(node.attrs)
+        arity = len(node.children)
+        if (node.op, arity) not in self._declared:
+            self._engine.include(self._declaration(node.op, arity))
+        children = "".join(f" (node {child})" for child in node.children)
+        self._pending.append(f"(union (node {number}) ({constructor(node.op, arity)} {attrs}{children}))")
+        heavy = "heavy" in OPERATORS[node.op].traits
+        self._terms.append(node)
+        self._types.append(type_)
+        self._constant.append(constant)
+        self._depth.append(max((self._depth[child] for child in node.children), default=0) + heavy)
+        self._law.append(self._current_law)
+        self._class.append(number)
+        self._interned[node] = number
+        if self._undo:
+            self._undo[-1].interned.append(node)
+        return number
+
+    def _declaration(self, op: str, arity: int) -> str:
+        self._declared.add((op, arity))
+        return declare(op, arity)
+
+    def push(self) -> None:
+        """Remember this state."""
+        self._engine.push()
+        self._undo.append(_Undo(len(self._terms), set(self._declared)))
+
+    def pop(self) -> None:
+        """Go back to the state of the last push."""
+        self._engine.pop()
+        undo = self._undo.pop()
+        for node in undo.interned:
+            self._interned.pop(node, None)
+        self._declared = undo.declared
+        for column in (self._terms, self._types, self._constant, self._depth, self._law, self._class):
+            del column[undo.terms :]  # type: ignore[attr-defined]
+        self._pending.clear()
+        self._refresh()
+
+    # Laws
+
+    def apply(self, laws: Iterable[Law]) -> Step:
+        """Match all ``laws`` on the present e-graph, then add their right sides.
+
+        Raises UnsoundRewriteError, naming laws, when terms of different type were put into one e-class; the e-graph
+        has to be popped or dropped then.
+        """
+        chosen = list(laws)
+        before = len(self._terms)
+        fired: dict[str, int] = {}
+        truncated = False
+        tables = self._matches(chosen)
+        for law in chosen:
+            rows = tables.get(law.name, [])
+            self._current_law = law.name
+            count = self._fire_siblings(law, rows) if law.siblings else self._fire(law, rows)
+            if count:
+                fired[law.name] = count
+            if len(self._terms) > self.limit:
+                truncated = True
+                break
+        self._current_law = ""
+        if self._pending:
+            self._flush(fired)
+        return Step(fired, len(self._terms) if before != len(self._terms) or fired else before, truncated)
+
+    def _matches(self, laws: list[Law]) -> dict[str, list[tuple[int, ...]]]:
+        """Match tables of ``laws`` by law name: e-class ids and attribute numbers, sorted."""
+        queries = {self._queries[law.name].relation: law for law in laws}
+        self._engine.run(self._queries[law.name].ruleset for law in laws)
+        tables: dict[str, list[tuple[int, ...]]] = {}
+        clear = []
+        for relation, rows, _ in self._engine.rows(queries):
+            if not rows:
+                continue
+            law = queries[relation]
+            columns = self._queries[law.name].columns
+            decode = [self._engine.integer if c.attribute else self._class_of_value.__getitem__ for c in columns]
+            tables[law.name] = sorted(tuple(d(v) for d, v in zip(decode, row, strict=True)) for row in rows)
+            if not law.siblings:  # groups are made of all matches, old and new
+                clear.append(self._queries[law.name].clear)
+        if clear:
+            self._engine.run(clear)
+        return tables
+
+    def _bind(self, law: Law, row: tuple[int, ...]) -> dict[str, Handle] | None:
+        """Handles by name for one match; None when a value in it is no static tensor."""
+        bound: dict[str, Handle] = {}
+        attrs: Attributes = ()
+        for column, value in zip(self._queries[law.name].columns, row, strict=True):
+            if column.attribute:
+                attrs = self._attribute_list[value]
+                continue
+            type_ = self._types[value]
+            if type_ is None:
+                return None
+            bound[column.name] = Handle(value, type_, column.op, attrs if column.op else ())
+        return bound
+
+    def _fire(self, law: Law, rows: list[tuple[int, ...]]) -> int:
+        root = law.pattern.name or "root"
+        count = 0
+        for row in rows:
+            bound = self._bind(law, row)
+            if bound is None:
+                continue
+            count += self._replace(law, bound[root], lambda b=bound: law.build(  # type: ignore[misc]
+                self._builder, *(b[name] for name in law.parameters)))
+            if len(self._terms) > self.limit:
+                break
+        return count
+
+    def _fire_siblings(self, law: Law, rows: list[tuple[int, ...]]) -> int:
+        root = law.pattern.name or "root"
+        groups: dict[Any, list[dict[str, Handle]]] = defaultdict(list)
+        for row in rows:
+            bound = self._bind(law, row)
+            # What a sibling law made is not merged again: merges of merges are other orders of the same merge.
+            if bound is None or self._law[bound[root].id] == law.name or self._is_merged(law, bound):
+                continue
+            key = (bound[law.siblings].id, bound[root].attrs, self._depth[bound[root].id])
+            groups[key].append(bound)
+        count = 0
+        for members in groups.values():
+            unique = list({member[root].id: member for member in members}.values())
+            if len(unique) > 1:
+                count += self._replace_group(law, root, unique)
+        return count
+
+    def _is_merged(self, law: Law, bound: dict[str, Handle]) -> bool:
+        return any(self._law[handle.id] == law.name for handle in bound.values())
+
+    def _replace_group(self, law: Law, root: str, members: list[dict[str, Handle]]) -> int:
+        try:
+            results = law.build(self._builder, members)
+        except TypeMismatchError:
+            return 0
+        if results is None:
+            return 0
+        count = 0
+        for member, result in zip(members, results, strict=True):
+            count += self._replace(law, member[root], lambda r=result: r)  # type: ignore[misc]
+        return count
+
+    def _replace(self, law: Law, root: Handle, build: Callable[[], Handle | None]) -> int:
+        """Put what ``build`` makes into the e-class of ``root``; 1 if that is news."""
+        try:
+            result = build()
+        except TypeMismatchError:
+            return 0
+        if result is None or self._class[result.id] == self._class[root.id]:
+            return 0
+        if result.type != root.type:
+            raise UnsoundRewriteError(f"law {law.name} ({law.source}) turns {root.type} into {result.type}")
+        self._pending.append(f"(union (node {root.id}) (node {result.id}))")
+        return 1
+
+    # Reading
+
+    def _flush(self, fired: dict[str, int] | None = None) -> None:
+        self._engine.assert_facts(self._pending)
+        self._pending.clear()
+        self._refresh(fired)
+
+    def _refresh(self, fired: dict[str, int] | None = None) -> None:
+        """Read back which terms are in one e-class, and check that they have one type."""
+        ((_, inputs, outputs),) = list(self._engine.rows(["node"]))
+        numbered = sorted((self._engine.integer(i), value) for (i,), value in zip(inputs, outputs, strict=True))
+        classes: dict[Any, int] = {}
+        for number, value in numbered:
+            root = classes.setdefault(value, number)
+            self._class[number] = root
+            if self._constant[number] and not self._constant[root]:
+                self._constant[root] = True
+            if self._types[number] != self._types[root]:
+                raise UnsoundRewriteError(
+                    f"{self._terms[number].op} : {self._types[number]} was put into the e-class of "
+                    f"{self._terms[root].op} : {self._types[root]} by one of {sorted(fired or {})}"
+                )
+        self._class_of_value = classes
+
+    def snapshot(self) -> Snapshot:
+        """All e-nodes, by constructor and row, in a fixed order."""
+        law_of = {}
+        for node, law in zip(reversed(self._terms), reversed(self._law), strict=True):
+            law_of[Node(node.op, node.attrs, tuple(self._class[c] for c in node.children))] = law
+        found: list[tuple[int, Node]] = []
+        names = {constructor(op, arity): op for op, arity in self._declared}
+        for name, inputs, outputs in self._engine.rows(sorted(names)):
+            for row, output in zip(inputs, outputs, strict=True):
+                attrs = self._attribute_list[self._engine.integer(row[0])]
+                children = tuple(self._class_of_value[value] for value in row[1:])
+                found.append((self._class_of_value[output], Node(names[name], attrs, children)))
+        found.sort(key=lambda item: (item[0], item[1].op, repr(item[1].attrs), item[1].children))
+        roots = {c for c, _ in found}
+        class_copy = list(self._class)
+        return Snapshot(
+            nodes=[node for _, node in found],
+            classes=[c for c, _ in found],
+            laws=[law_of.get(node, "") for _, node in found],
+            types={c: self._types[c] for c in roots},
+            constant={c: self._constant[c] for c in roots},
+            find=class_copy.__getitem__,
+        )
+
+    @property
+    def size(self) -> int:
+        """Terms ever added on this path (an upper bound of the e-nodes)."""
+        return len(self._terms)

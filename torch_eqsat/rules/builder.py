@@ -1,0 +1,131 @@
+"""Builds the right sides of laws: typed operator applications over the terms that a left side matched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch_eqsat.ir.operators import infer_type
+from torch_eqsat.ir.term import Attributes, Node, TermGraph, attributes
+from torch_eqsat.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A term inside a law: its id, its type and, where the pattern named an operator, that operator's attributes."""
+
+    id: int
+    type: TensorType
+    op: str = ""
+    attrs: Attributes = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def rank(self) -> int:
+        return self.type.rank
+
+    @property
+    def numel(self) -> int:
+        return self.type.numel
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.attrs)[name]
+
+
+class TermStore(Protocol):
+    """Where a builder puts terms: a TermGraph or an e-graph."""
+
+    def insert(self, node: Node, type_: TensorType, /) -> int: ...
+
+
+class GraphStore:
+    """A TermStore over a TermGraph (for examples and tests)."""
+
+    def __init__(self, graph: TermGraph) -> None:
+        self.graph = graph
+
+    def insert(self, node: Node, type_: TensorType, /) -> int:
+        constant = node.op in ("scalar", "dirac")
+        return self.graph.add(node, type_, constant)
+
+
+class Builder:
+    """Applies operators. Each method raises TypeMismatchError when the operands do not fit, which ends the law's
+    attempt at this match without harm. Trivial operators (a view of the same shape) return their operand."""
+
+    def __init__(self, store: TermStore) -> None:
+        self.store = store
+        self._inputs = 0
+
+    def apply(self, op: str, children: Sequence[Handle], **attrs: Any) -> Handle:
+        return self._insert(op, attributes(**attrs), children)
+
+    def like(self, node: Handle, *children: Handle, **changes: Any) -> Handle:
+        """``node``'s operator over other operands, with some attributes changed."""
+        return self.apply(node.op, children, **{**dict(node.attrs), **changes})
+
+    def _insert(self, op: str, attrs: Attributes, children: Sequence[Handle]) -> Handle:
+        type_ = infer_type(op, dict(attrs), [child.type for child in children])
+        node = Node(op, attrs, tuple(child.id for child in children))
+        return Handle(self.store.insert(node, type_), type_, op, attrs)
+
+    def input(self, shape: Sequence[int], dtype: str = "float32") -> Handle:
+        self._inputs += 1
+        return self.apply("input", [], name=f"x{self._inputs}", shape=tuple(shape), dtype=dtype)
+
+    def example(self, op: str, children: Sequence[Handle], attrs: dict[str, Any]) -> Handle:
+        """``op`` of an example term, with defaults for the attributes that most examples leave out."""
+        if op == "conv":
+            n = children[0].rank - 2
+            defaults = {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
+            attrs = {**defaults, **attrs}
+        if op == "avg_pool":
+            attrs = {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None, **attrs}
+        if op == "pointwise":
+            attrs = {"uid": "relu", "dtype": children[0].type.dtype, **attrs}
+        if op == "sdpa":
+            attrs = {"scale": 0.5, "causal": False, **attrs}
+        return self.apply(op, children, **attrs)
+
+    def scalar(self, value: float, dtype: str = "float32") -> Handle:
+        return self.apply("scalar", [], value=value, shape=(), dtype=dtype)
+
+    def dirac(self, shape: Sequence[int], groups: int, dtype: str) -> Handle:
+        """The convolution kernel of ``shape`` [O, I/groups, *k] that copies channel i to channel i."""
+        return self.apply("dirac", [], shape=tuple(shape), groups=groups, dtype=dtype)
+
+    def add(self, a: Handle, b: Handle) -> Handle:
+        return self.apply("add", sorted((a, b), key=lambda h: h.id))
+
+    def mul(self, a: Handle, b: Handle) -> Handle:
+        return self.apply("mul", sorted((a, b), key=lambda h: h.id))
+
+    def matmul(self, a: Handle, b: Handle) -> Handle:
+        return self.apply("matmul", (a, b))
+
+    def view(self, x: Handle, shape: Sequence[int]) -> Handle:
+        return x if tuple(shape) == x.shape else self.apply("view", (x,), shape=tuple(shape))
+
+    def expand(self, x: Handle, shape: Sequence[int]) -> Handle:
+        return x if tuple(shape) == x.shape else self.apply("expand", (x,), shape=tuple(shape))
+
+    def permute(self, x: Handle, dims: Sequence[int]) -> Handle:
+        return x if list(dims) == list(range(x.rank)) else self.apply("permute", (x,), dims=tuple(dims))
+
+    def slice(self, x: Handle, dim: int, start: int, stop: int) -> Handle:
+        whole = start == 0 and stop == x.shape[dim]
+        return x if whole else self.apply("slice", (x,), dim=dim, start=start, stop=stop)
+
+    def cat(self, parts: Sequence[Handle], dim: int) -> Handle:
+        return parts[0] if len(parts) == 1 else self.apply("cat", parts, dim=dim)
+
+    def pad(self, x: Handle, pads: Sequence[tuple[int, int]]) -> Handle:
+        return x if not any(map(any, pads)) else self.apply("pad", (x,), pads=tuple(pads))
+
+    def reduce(self, x: Handle, kind: str, dims: Sequence[int]) -> Handle:
+        """``kind`` ("sum", "mean", "amax", …) over ``dims``, which stay with size 1."""
+        return self.apply("reduce", (x,), kind=kind, dims=tuple(sorted(dims)))
