@@ -60,6 +60,7 @@ class Kernel:
     dilation: Shape = ()
     groups: int = 1
     causal: bool = False
+    turned: bool = False
 
     @classmethod
     def matmul(
@@ -71,8 +72,13 @@ class Kernel:
         device: str = "cpu",
         weight: bool = False,
         bias: bool = False,
+        turned: bool = False,
     ) -> "Kernel":
-        """The product of a matrix [m, k] or a batch [b, m, k] with [k, n] or [b, k, n]; ``bias`` adds a row of n."""
+        """The product of a matrix [m, k] or a batch [b, m, k] with [k, n] or [b, k, n]; ``bias`` adds a row of n.
+
+        ``turned`` says that the second operand is a transposed view, stored as [n, k], like the weight of every linear
+        layer: with 8 rows of 768 such a product took 0.26 ms and the other 0.14 ms. A packed weight forgets it.
+        """
         shapes = _shapes(a, b)
         left, right = shapes
         if len(left) not in (2, 3) or left[:-2] + left[-1:] != right[:-1]:
@@ -80,7 +86,7 @@ class Kernel:
         if bias and len(left) == 3:
             raise TypeMismatchError("a batched matmul has no bias")
         packed = weight and device == "cpu" and len(left) == 2 and dtype in _PACKED
-        return cls("matmul", shapes, _dtype(dtype), device, packed, bias)
+        return cls("matmul", shapes, _dtype(dtype), device, packed, bias, turned=turned and not packed)
 
     @classmethod
     def conv(
@@ -171,7 +177,7 @@ class Kernel:
         if self.kind == "conv":
             words += [f"{mark}{_times(value)}" for mark, value in zip("spd", self._steps, strict=True)]
             words.append(f"g{self.groups}")
-        flags = {"weight": self.weight, "bias": self.bias, "causal": self.causal}
+        flags = {"weight": self.weight, "bias": self.bias, "causal": self.causal, "turned": self.turned}
         return " ".join(words + [name for name, on in flags.items() if on])
 
     @property

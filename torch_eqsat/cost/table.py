@@ -4,6 +4,7 @@ A cache must never stop the program it serves: whatever goes wrong is logged in 
 memory.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -151,28 +152,29 @@ class Table:
             return _connect(self.path)
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            seen = _inode(self.path)
             try:
                 return _connect(self.path)
             except (sqlite3.DatabaseError, _ForeignFileError) as error:
                 if not _is_bad_file(error):
                     raise
-                bad = self._set_aside()
-                logger.warning("%s is no table of kernel times (%s); set aside as %s", self.path, error, bad)
+                # Another process may have set it aside since, and made the good file that lies there now.
+                if _inode(self.path) == seen:
+                    self._set_aside(error)
                 return _connect(self.path)
         except (OSError, sqlite3.Error, _ForeignFileError) as error:
             return self._memory(error)
 
-    def _set_aside(self) -> str:
+    def _set_aside(self, error: Exception) -> None:
         """Rename the file to a free ``.bad-<n>``, with its journals: SQLite would replay them into a new file."""
         number = 1
         while os.path.lexists(f"{self.path}.bad-{number}"):
             number += 1
         bad = f"{self.path}.bad-{number}"
         for suffix in ("", "-wal", "-shm", "-journal"):
-            # Another process may have renamed it first; then it is out of the way too.
-            if os.path.lexists(self.path + suffix):
+            with contextlib.suppress(FileNotFoundError):
                 os.replace(self.path + suffix, bad + suffix)
-        return bad
+        logger.warning("%s is no table of kernel times (%s); set aside as %s", self.path, error, bad)
 
     def _memory(self, error: Exception) -> sqlite3.Connection:
         logger.warning("%s cannot be used (%s); kernel times are kept in memory", self.path, error)
@@ -183,6 +185,12 @@ class Table:
             raise error  # a closed table, or a fault of this module: no damage that memory repairs
         self._database.close()
         self._database = self._memory(error)
+
+
+def _inode(path: str) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(path).st_ino
+    return None
 
 
 def _is_bad_file(error: Exception) -> bool:
@@ -202,6 +210,8 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
+    # Times can be measured again: a crash of the whole system may cost the last ones.
+    database.execute("PRAGMA synchronous = NORMAL")
     columns = [row[1] for row in database.execute("PRAGMA table_info(kernel)")]
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if columns == _COLUMNS and version == SCHEMA:
@@ -209,10 +219,11 @@ def _prepare(database: sqlite3.Connection) -> None:
     (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables or version:
         raise _ForeignFileError(f"tables: {tables}, user_version: {version}")
-    # Times can be measured again: a crash of the whole system may cost the last ones.
-    database.execute("PRAGMA journal_mode = WAL")
     with database:
         # Two processes may both have found the file empty; the second waits here and finds the table made.
         database.execute("BEGIN IMMEDIATE")
         database.execute(_CREATE)
         database.execute(f"PRAGMA user_version = {SCHEMA}")
+    # The mode stays with the file. Where another process holds it just now, that process sets the mode.
+    with contextlib.suppress(sqlite3.OperationalError):
+        database.execute("PRAGMA journal_mode = WAL")

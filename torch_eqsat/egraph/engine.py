@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from egglog.bindings import (
-    EGraph,
     EgglogSpan,
+    EGraph,
     Include,
     Pop,
     Push,

@@ -31,10 +31,12 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``; children are e-class ids, which are
-    term ids (the smallest of their class). ``laws[i]`` made the e-node ("" if it was loaded)."""
+    term ids (the smallest of their class). ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law that
+    made it ("" if it was loaded)."""
 
     nodes: list[Node]
     classes: list[int]
+    terms: list[int]
     laws: list[str]
     types: dict[int, TensorType | None]
     constant: dict[int, bool]
@@ -210,8 +212,13 @@ class Session:
             bound = self._bind(law, row)
             if bound is None:
                 continue
-            count += self._replace(law, bound[root], lambda b=bound: law.build(  # type: ignore[misc]
-                self._builder, *(b[name] for name in law.parameters)))
+            count += self._replace(
+                law,
+                bound[root],
+                lambda b=bound: law.build(  # type: ignore[misc]
+                    self._builder, *(b[name] for name in law.parameters)
+                ),
+            )
             if len(self._terms) > self.limit:
                 break
         return count
@@ -287,9 +294,10 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """All e-nodes, by constructor and row, in a fixed order."""
-        law_of = {}
-        for node, law in zip(reversed(self._terms), reversed(self._law), strict=True):
-            law_of[Node(node.op, node.attrs, tuple(self._class[c] for c in node.children))] = law
+        first = {}
+        for number in reversed(range(len(self._terms))):
+            node = self._terms[number]
+            first[Node(node.op, node.attrs, tuple(self._class[c] for c in node.children))] = number
         found: list[tuple[int, Node]] = []
         names = {constructor(op, arity): op for op, arity in self._declared}
         for name, inputs, outputs in self._engine.rows(sorted(names)):
@@ -297,13 +305,14 @@ class Session:
                 attrs = self._attribute_list[self._engine.integer(row[0])]
                 children = tuple(self._class_of_value[value] for value in row[1:])
                 found.append((self._class_of_value[output], Node(names[name], attrs, children)))
-        found.sort(key=lambda item: (item[0], item[1].op, repr(item[1].attrs), item[1].children))
-        roots = {c for c, _ in found}
+        rows = sorted((first[node], c, node) for c, node in found if node in first)
+        roots = {c for _, c, _ in rows}
         class_copy = list(self._class)
         return Snapshot(
-            nodes=[node for _, node in found],
-            classes=[c for c, _ in found],
-            laws=[law_of.get(node, "") for _, node in found],
+            nodes=[node for _, _, node in rows],
+            classes=[c for _, c, _ in rows],
+            terms=[term for term, _, _ in rows],
+            laws=[self._law[term] for term, _, _ in rows],
             types={c: self._types[c] for c in roots},
             constant={c: self._constant[c] for c in roots},
             find=class_copy.__getitem__,

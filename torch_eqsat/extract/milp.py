@@ -19,7 +19,6 @@ from torch_eqsat.extract.mandatory import PrunedProblem, prune
 from torch_eqsat.extract.problem import (
     Choices,
     ExtractionProblem,
-    InvalidExtractionError,
     NoExtractionError,
     dag_cost,
     restrict,
@@ -67,27 +66,32 @@ def improve_by_milp(problem: ExtractionProblem, incumbent: Choices, seconds: flo
 
 
 def _adopt(problem: ExtractionProblem, choices: Choices, component: list[int], found: Choices) -> Choices:
-    """Replace the choices of a component, unless that closes a cycle through other components or does not pay."""
-    combined = {owner: node for owner, node in choices.items() if owner not in set(component)} | found
-    try:
-        combined = restrict(problem, combined)
-        better = dag_cost(problem, combined) < dag_cost(problem, choices) - _TOLERANCE
-    except InvalidExtractionError:
-        return choices
-    return combined if better else choices
+    """Replace the choices of a component. Cycles do not cross components, so this closes none."""
+    inside = set(component)
+    combined = restrict(problem, {owner: node for owner, node in choices.items() if owner not in inside} | found)
+    return combined if dag_cost(problem, combined) < dag_cost(problem, choices) else choices
 
 
 def _components(problem: ExtractionProblem, pruned: PrunedProblem) -> list[list[int]]:
-    """Partition the e-classes: an e-class belongs to those that use it, unless it is mandatory. Smallest first."""
+    """Partition the e-classes into independent parts, smallest first.
+
+    An e-class belongs together with those that use it, unless it is mandatory; and with those in a cycle with it.
+    """
     index = {owner: position for position, owner in enumerate(pruned.class_nodes)}
-    edges = [
-        (index[owner], index[child])
+    uses = {
+        (owner, child)
         for owner, nodes in pruned.class_nodes.items()
         for node in nodes
         for child in problem.node_children[node]
-        if child not in pruned.mandatory
+    }
+    edges = [(index[owner], index[child]) for owner, child in uses]
+    cycles = _label_components(len(index), edges, "strong")
+    linked = [
+        (index[owner], index[child])
+        for owner, child in uses
+        if child not in pruned.mandatory or cycles[index[owner]] == cycles[index[child]]
     ]
-    labels = _label_components(len(index), edges, "weak")
+    labels = _label_components(len(index), linked, "weak")
     components: dict[int, list[int]] = {}
     for owner, label in zip(index, labels, strict=True):
         components.setdefault(label, []).append(owner)
@@ -133,11 +137,13 @@ class _Program:
         self._rows.append((costs, -np.inf, cutoff - _TOLERANCE))
         return self._run(costs, cutoff, least, max(deadline - time.monotonic(), 0.01))
 
-    def _run(self, costs: dict[int, float], cutoff: float, least: float, seconds: float) -> tuple[Choices | None, float]:
+    def _run(
+        self, costs: dict[int, float], cutoff: float, least: float, seconds: float
+    ) -> tuple[Choices | None, float]:
         size = len(self._nodes) + len(self._place)
         objective = np.zeros(size)
         objective[list(costs)] = list(costs.values())
-        entries = [(row, column, value) for row, (terms, _, _) in enumerate(self._rows) for column, value in terms.items()]
+        entries = [(row, *term) for row, (terms, _, _) in enumerate(self._rows) for term in terms.items()]
         rows, columns, values = zip(*entries, strict=True)
         matrix = coo_array((values, (rows, columns)), shape=(len(self._rows), size)).tocsr()
         limits = np.concatenate([np.ones(len(self._nodes)), np.array(self._place_limit)])

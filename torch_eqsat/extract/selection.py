@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch_eqsat.extract.problem import Choices, ExtractionProblem, needed_classes
 
 _UNPLACED = 1 << 60
+# Cycle checks grow with the flips that are not yet committed, and a commit visits all e-classes of the extraction.
+_FLIPS_PER_COMMIT = 24
 
 
 class Selection:
@@ -71,13 +73,14 @@ class Selection:
         """A point to which `undo` can return, until the next commit."""
         return len(self._flips)
 
-    def undo(self, mark: int = 0) -> None:
+    def undo(self, mark: int) -> None:
         """Take back all flips, holds and drops since the mark."""
         references, trail = self.references, self._trail
         while len(self._flips) > mark:
             owner, old, length, cost = self._flips.pop()
-            while len(trail) > length:
-                step = trail.pop()
+            undone = trail[length:]
+            del trail[length:]
+            for step in undone:
                 if step >= 0:
                     references[step] -= 1
                 else:
@@ -87,8 +90,13 @@ class Selection:
         if not self._flips:
             self._floor = _UNPLACED
 
+    def keep(self) -> None:
+        """Keep all flips for now; commits when many have come together, since that visits the whole extraction."""
+        if len(self._flips) > _FLIPS_PER_COMMIT:
+            self.commit()
+
     def commit(self) -> None:
-        """Keep all flips; raises InvalidExtractionError if they closed a cycle."""
+        """Keep all flips for good; raises InvalidExtractionError if they closed a cycle."""
         choices: Choices = {}
         pending = list(self._problem.roots)
         while pending:
@@ -136,12 +144,13 @@ class Selection:
         """Add one reference to each of the e-classes, with all that they newly need."""
         chosen, references = self.chosen, self.references
         node_children, node_cost = self._problem.node_children, self._problem.node_cost
+        trail = self._trail
         pending = list(owners)
         while pending:
             owner = pending.pop()
             count = references[owner]
             references[owner] = count + 1
-            self._trail.append(owner)
+            trail.append(owner)
             if not count:
                 node = chosen[owner]
                 self.cost += node_cost[node]
@@ -151,12 +160,13 @@ class Selection:
         """Take one reference from each of the e-classes, with all that is then needed no more."""
         chosen, references = self.chosen, self.references
         node_children, node_cost = self._problem.node_children, self._problem.node_cost
+        trail = self._trail
         pending = list(owners)
         while pending:
             owner = pending.pop()
             count = references[owner] - 1
             references[owner] = count
-            self._trail.append(~owner)
+            trail.append(~owner)
             if not count:
                 node = chosen[owner]
                 self.cost -= node_cost[node]

@@ -1,0 +1,163 @@
+"""Convolutions: linear in the kernel, so scales, sums, paddings and identities move into it.
+
+Batch normalisation is no special case: it is a factor and a shift per channel (elementwise.py gathers them).
+"""
+
+from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, varies_only_along
+
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import law
+
+
+def _per_output_channel(t: Builder, c: Handle, kernel: Handle) -> Handle:
+    """``c`` (one value, or one per output channel) as a factor of a kernel [O, I, *k]."""
+    return c if c.numel == 1 else t.view(c, (c.numel, *(1,) * (kernel.rank - 1)))
+
+
+@law(
+    "p := mul(y := conv(x, w), c)",
+    example=[
+        "mul(conv([1, 2, 5, 5], [3, 2, 3, 3]), [3, 1, 1])",
+        "mul(conv([1, 4, 5], [4, 2, 3], groups=2), [1, 4, 1])",
+    ],
+    refused="mul(conv([1, 2, 5, 5], [3, 2, 3, 3]), [3, 1])",
+)
+def channel_scale_into_kernel(t: Builder, p: Handle, y: Handle, x: Handle, w: Handle, c: Handle) -> Handle | None:
+    """conv(x, w) · c = conv(x, w · c) for a factor per output channel"""
+    if not varies_only_along(c, {1}, y.rank) or p.shape != y.shape:
+        return None
+    return t.like(y, x, t.mul(w, _per_output_channel(t, c, w)))
+
+
+@law(
+    "add(y := conv(x, w), z := conv(x, u))",
+    example="add(conv(x := [1, 2, 5, 5], [3, 2, 3, 3]), conv(x, [3, 2, 3, 3]))",
+    refused="add(conv(x := [1, 2, 5, 5], [3, 2, 3, 3], stride=[2, 2]), conv(x, [3, 2, 2, 2], stride=[3, 3]))",
+)
+def convolutions_of_one_input_add(t: Builder, y: Handle, z: Handle, x: Handle, w: Handle, u: Handle) -> Handle | None:
+    """conv(x, w) + conv(x, u) = conv(x, w + u)"""
+    return t.like(y, x, t.add(w, u)) if y.attrs == z.attrs and w.shape == u.shape else None
+
+
+@law(
+    "add(y := conv(x, w), z := conv(x, u))",
+    example="add(conv(x := [1, 2, 6, 6], [3, 2, 3, 3], stride=[2, 2], padding=[1, 1]), conv(x, [3, 2, 1, 1], stride=[2, 2]))",
+    refused="add(conv(x := [1, 2, 5, 5], [2, 2, 3, 3], padding=[1, 1]), conv(x, [2, 1, 1, 1], groups=2))",
+)
+def kernels_of_one_input_take_one_size(
+    t: Builder, y: Handle, z: Handle, x: Handle, w: Handle, u: Handle
+) -> Handle | None:
+    """conv(x, w; p) + conv(x, u; q) = conv(x, w; p) + conv(x, pad(u); p) when the kernels share their centre"""
+    if y["stride"] != z["stride"] or y["groups"] != z["groups"] or w.shape == u.shape:
+        return None
+    pads = [(0, 0), (0, 0)]
+    for k, small, p, q, d, e in zip(
+        w.shape[2:], u.shape[2:], y["padding"], z["padding"], y["dilation"], z["dilation"], strict=True
+    ):
+        border = (k - small) // 2
+        if (k - small) % 2 or border < 0 or p - q != border * d or (small > 1 and d != e):
+            return None
+        pads.append((border, border))
+    return t.add(y, t.like(y, x, t.pad(u, pads)))
+
+
+def _is_identity_shaped(y: Handle, x: Handle, w: Handle) -> bool:
+    """Whether some kernel of w's shape makes ``y = conv(x, ·)`` the identity."""
+    centred = all(k == 2 * p + 1 for k, p in zip(w.shape[2:], y["padding"], strict=True))
+    return y.shape == x.shape and centred and all(n == 1 for n in y["stride"] + y["dilation"])
+
+
+@law(
+    "add(y := conv(x, w), x)",
+    example=["add(conv(x := [1, 4, 5, 5], [4, 2, 3, 3], padding=[1, 1], groups=2), x)"],
+    refused="add(conv(x := [1, 1, 5, 5], [2, 1, 3, 3], padding=[1, 1]), x)",
+)
+def identity_into_kernel(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """conv(x, w) + x = conv(x, w + 1), where 1 is the kernel of the identity"""
+    if not _is_identity_shaped(y, x, w):
+        return None
+    return t.like(y, x, t.add(w, t.dirac(w.shape, y["groups"], w.type.dtype)))
+
+
+@law(
+    "add(y := conv(x, w), m := mul(x, c))",
+    example="add(conv(x := [1, 4, 5, 5], [4, 1, 3, 3], padding=[1, 1], groups=4), mul(x, [4, 1, 1]))",
+    refused="add(conv(x := [1, 5, 5, 5], [5, 5, 3, 3], padding=[1, 1]), mul(x, [5, 1]))",
+)
+def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: Handle, c: Handle) -> Handle | None:
+    """conv(x, w) + x · c = conv(x, w + c · 1) for a factor per channel"""
+    if not _is_identity_shaped(y, x, w) or m.shape != x.shape or not varies_only_along(c, {1}, x.rank):
+        return None
+    identity = t.dirac(w.shape, y["groups"], w.type.dtype)
+    return t.like(y, x, t.add(w, t.mul(identity, _per_output_channel(t, c, w))))
+
+
+@law(
+    "add(add(r, y := conv(x, w)), z := conv(x, u))",
+    example="add(add([1, 3, 3, 3], conv(x := [1, 2, 5, 5], [3, 2, 3, 3])), conv(x, [3, 2, 3, 3]))",
+)
+def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle) -> Handle:
+    """(r + conv(x, w)) + conv(x, u) = r + (conv(x, w) + conv(x, u))"""
+    return t.add(r, t.add(y, z))
+
+
+@law(
+    "add(add(r, y := conv(x, w)), m := mul(x, c))",
+    example="add(add([1, 2, 5, 5], conv(x := [1, 2, 5, 5], [2, 2, 1, 1])), mul(x, [2, 1, 1]))",
+)
+def convolution_meets_scaled_input(t: Builder, r: Handle, y: Handle, m: Handle, c: Handle) -> Handle | None:
+    """(r + conv(x, w)) + x · c = r + (conv(x, w) + x · c)"""
+    return t.add(r, t.add(y, m)) if c.numel < m.numel else None
+
+
+@law(
+    "z := conv(y := conv(x, w), u)",
+    example="conv(conv([1, 2, 5, 5], [3, 2, 3, 3], padding=[1, 1]), [4, 3, 1, 1])",
+    refused="conv(conv([1, 2, 5, 5], [3, 2, 3, 3]), [4, 3, 2, 2])",
+)
+def pointwise_convolution_composes(t: Builder, z: Handle, y: Handle, x: Handle, w: Handle, u: Handle) -> Handle | None:
+    """conv1x1(conv(x, w), u) = conv(x, u w)"""
+    if not is_pointwise_convolution(z, u) or z["groups"] != 1 or y["groups"] != 1:
+        return None
+    outer = t.view(u, u.shape[:2])
+    inner = t.view(w, (w.shape[0], w.numel // w.shape[0]))
+    return t.like(y, x, t.view(t.matmul(outer, inner), (u.shape[0], *w.shape[1:])))
+
+
+@law(
+    "y := conv(add(x, c), w)",
+    example="conv(add([1, 3, 5, 5], [3, 1, 1]), [4, 3, 3, 3])",
+    refused="conv(add([1, 3, 5, 5], [3, 1, 1]), [4, 3, 3, 3], padding=[1, 1])",
+)
+def shift_through_convolution(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
+    """conv(x + c, w) = conv(x, w) + (Σₖ w) c for a shift per channel and no padding"""
+    per_channel = aligned(c.shape, x.rank) == (1, x.shape[1], *(1,) * (x.rank - 2)) if c.rank <= x.rank else False
+    if any(y["padding"]) or y["groups"] != 1 or not per_channel or x.numel == c.numel:
+        return None
+    summed = t.view(t.reduce(w, "sum", range(2, w.rank)), w.shape[:2])
+    shift = t.matmul(summed, t.view(c, (c.numel, 1)))
+    return t.add(t.like(y, x, w), t.view(shift, (w.shape[0], *(1,) * (w.rank - 2))))
+
+
+@law("y := conv(add(a, b), w)", example="conv(add([1, 3, 5, 5], [1, 3, 5, 5]), [4, 3, 1, 1])")
+def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handle, w: Handle) -> Handle | None:
+    """conv1x1(a + b, w) = conv1x1(a, w) + conv1x1(b, w)"""
+    if not is_pointwise_convolution(y, w) or a.shape != b.shape:
+        return None
+    return t.add(t.like(y, a, w), t.like(y, b, w))
+
+
+@law(
+    "y := conv(mul(x, s), w)",
+    example=["conv(mul([1, 3, 5, 5], [5, 1]), [4, 3, 1, 1])", "conv(mul([1, 3, 5, 5], 0.5), [4, 3, 3, 3])"],
+    refused="conv(mul([1, 3, 5, 5], [3, 1, 1]), [4, 3, 1, 1])",
+)
+def factor_moves_out_of_convolution(t: Builder, y: Handle, x: Handle, s: Handle, w: Handle) -> Handle | None:
+    """conv(x · s, w) = conv(x, w) · s for a number, or for a factor per position around a 1x1 convolution"""
+    everywhere = s.numel == 1 and s.rank <= x.rank
+    positions = {0, *range(2, y.rank)}
+    if not everywhere and not (is_pointwise_convolution(y, w) and varies_only_along(s, positions, y.rank)):
+        return None
+    if x.shape[2:] != y.shape[2:] and not everywhere:
+        return None
+    return t.mul(t.like(y, x, w), s)

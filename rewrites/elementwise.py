@@ -1,0 +1,56 @@
+"""Sums and products of tensors.
+
+Associativity and commutativity blow e-graphs up, so they are stated as directed laws: small operands (biases, scales)
+gather with each other and move outwards. Commutativity itself is in the matcher, which tries both orders.
+"""
+
+from torch_eqsat.rewrites.shapes import small
+
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import law
+
+
+@law(
+    "mul(mul(x, c), d)",
+    example="mul(mul([4, 3, 3], [4, 1, 1]), [1, 3])",
+    refused="mul(mul([4, 1], [4, 3]), [4, 3])",
+)
+def small_factors_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
+    """(x · c) · d = x · (c · d)"""
+    return t.mul(x, t.mul(c, d)) if small(x, c, d) else None
+
+
+@law("add(add(x, c), d)", example="add(add([4, 3, 3], [4, 1, 1]), [3])")
+def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
+    """(x + c) + d = x + (c + d)"""
+    return t.add(x, t.add(c, d)) if small(x, c, d) else None
+
+
+@law("mul(add(x, c), d)", example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])", refused="mul(add([4, 3], [4, 3]), [3])")
+def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
+    """(x + c) · d = x · d + c · d"""
+    return t.add(t.mul(x, d), t.mul(c, d)) if small(x, c, d) and small(x, c) and small(x, d) else None
+
+
+@law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])")
+def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handle | None:
+    """(x + c) + y = (x + y) + c"""
+    return t.add(t.add(x, y), c) if small(x, c) and small(y, c) and x.shape == y.shape else None
+
+
+@law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))")
+def common_factor(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
+    """x · c + x · d = x · (c + d)"""
+    return t.mul(x, t.add(c, d)) if small(x, c, d) else None
+
+
+@law("add(mul(x, c), x)", example="add(mul(x := [4, 3], [3]), x)")
+def common_factor_of_one(t: Builder, x: Handle, c: Handle) -> Handle | None:
+    """x · c + x = x · (c + 1)"""
+    return t.mul(x, t.add(c, t.scalar(1.0, x.type.dtype))) if small(x, c) and x.type.is_floating else None
+
+
+@law("mul(x, s := scalar())", exactness="bitwise", example="mul([4, 3], 1.0)", refused="mul([4, 3], 2.0)")
+def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
+    """x · 1 = x"""
+    return x if s["value"] == 1 else None

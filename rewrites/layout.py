@@ -1,0 +1,80 @@
+"""Views and permutations: they compose, and numbers move through them.
+
+Moving elementwise work of whole tensors through views is left out: Inductor fuses it either way.
+"""
+
+import math
+
+from torch_eqsat.rewrites.shapes import slice_before_view
+
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import law
+
+
+@law(
+    "v := view(view(x))",
+    exactness="bitwise",
+    example=["view(view([2, 6], shape=[12]), shape=[3, 4])", "view(view([2, 6], shape=[12]), shape=[2, 6])"],
+)
+def view_of_view(t: Builder, v: Handle, x: Handle) -> Handle:
+    """view(view(x)) = view(x)"""
+    return t.view(x, v.shape)
+
+
+@law(
+    "p := permute(q := permute(x))",
+    exactness="bitwise",
+    example="permute(permute([2, 3, 4], dims=[1, 2, 0]), dims=[1, 2, 0])",
+)
+def permute_of_permute(t: Builder, p: Handle, q: Handle, x: Handle) -> Handle:
+    """permute(permute(x)) = permute(x)"""
+    return t.permute(x, [q["dims"][d] for d in p["dims"]])
+
+
+@law(
+    "p := permute(x)",
+    exactness="bitwise",
+    example="permute([1, 5, 1, 3], dims=[1, 0, 2, 3])",
+    refused="permute([1, 5, 3], dims=[0, 2, 1])",
+)
+def permute_of_unit_axes(t: Builder, p: Handle, x: Handle) -> Handle | None:
+    """permute(x) = view(x) when only axes of size 1 change places"""
+    moved = [d for d in p["dims"] if x.shape[d] != 1]
+    return t.view(x, p.shape) if moved == sorted(moved) else None
+
+
+@law(
+    "v := view(mul(x, s))",
+    example="view(mul([2, 6], 0.5), shape=[3, 4])",
+    refused="view(mul([2, 6], [6]), shape=[3, 4])",
+)
+def number_moves_out_of_view(t: Builder, v: Handle, x: Handle, s: Handle) -> Handle | None:
+    """view(s · x) = s · view(x) for a number s"""
+    return t.mul(t.view(x, v.shape), s) if s.rank == 0 and x.rank > 0 else None
+
+
+@law("p := permute(mul(x, s))", example="permute(mul([2, 6], 0.5), dims=[1, 0])")
+def number_moves_out_of_permute(t: Builder, p: Handle, x: Handle, s: Handle) -> Handle | None:
+    """permute(s · x) = s · permute(x) for a number s"""
+    return t.mul(t.permute(x, p["dims"]), s) if s.rank == 0 and x.rank > 0 else None
+
+
+@law(
+    "v := view(s := slice(x))",
+    exactness="bitwise",
+    example="view(slice([1, 16, 4], dim=1, start=3, stop=4), shape=[1, 4])",
+)
+def view_before_slice(t: Builder, v: Handle, s: Handle, x: Handle) -> Handle | None:
+    """view(slice(x)) = slice(view(x))"""
+    axis, start, stop = s["dim"], s["start"], s["stop"]
+    outer, width = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    for dim in range(v.rank):
+        inner = math.prod(v.shape[dim + 1 :])
+        total = x.shape[axis] * width
+        if math.prod(v.shape[:dim]) != outer or total % inner or start * width % inner or stop * width % inner:
+            continue
+        shape = (*v.shape[:dim], total // inner, *v.shape[dim + 1 :])
+        first, last = start * width // inner, stop * width // inner
+        if slice_before_view(x.shape, shape, dim, first, last) == (axis, start, stop):
+            return t.slice(t.view(x, shape), dim, first, last)
+    return None

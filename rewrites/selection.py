@@ -1,0 +1,194 @@
+"""Slices move towards the inputs, through everything that works on other axes: what is not read is not computed."""
+
+from torch_eqsat.rewrites.shapes import aligned, slice_before_view
+
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import law, pointwise
+
+
+def _cut(t: Builder, s: Handle, x: Handle, whole: int, rank: int) -> Handle:
+    """The part of ``x`` that slice ``s`` reads, when x is broadcast to ``rank`` axes of which s's has ``whole``."""
+    dim = s["dim"] - (rank - x.rank)
+    if dim < 0 or x.shape[dim] == 1 != whole:
+        return x
+    return t.slice(x, dim, s["start"], s["stop"])
+
+
+@law("s := slice(y := F(x))", exactness="bitwise", F=pointwise(1), example="slice(F([4, 3]), dim=0, start=1, stop=3)")
+def slice_through_unary(t: Builder, s: Handle, y: Handle, x: Handle) -> Handle:
+    """slice(f(x)) = f(slice(x))"""
+    return t.like(y, t.slice(x, s["dim"], s["start"], s["stop"]))
+
+
+@law(
+    "s := slice(y := F(a, b))",
+    exactness="bitwise",
+    F=pointwise(2),
+    example="slice(F([4, 3], [1, 3]), dim=0, start=1, stop=3)",
+)
+def slice_through_binary(t: Builder, s: Handle, y: Handle, a: Handle, b: Handle) -> Handle:
+    """slice(f(a, b)) = f(slice(a), slice(b)), an operand that is broadcast along the axis staying whole"""
+    whole = y.shape[s["dim"]]
+    return t.like(y, _cut(t, s, a, whole, y.rank), _cut(t, s, b, whole, y.rank))
+
+
+@law(
+    "s := slice(y := F(a, b, c))",
+    exactness="bitwise",
+    F=pointwise(3),
+    example="slice(F([4, 3], [3], [4, 1]), dim=1, start=1, stop=3)",
+)
+def slice_through_ternary(t: Builder, s: Handle, y: Handle, a: Handle, b: Handle, c: Handle) -> Handle:
+    """slice(f(a, b, c)) = f(slice(a), slice(b), slice(c))"""
+    whole = y.shape[s["dim"]]
+    return t.like(y, *(_cut(t, s, x, whole, y.rank) for x in (a, b, c)))
+
+
+@law(
+    "s := slice(p := permute(x))",
+    exactness="bitwise",
+    example="slice(permute([2, 3, 4], dims=[2, 0, 1]), dim=0, start=1, stop=2)",
+)
+def slice_through_permute(t: Builder, s: Handle, p: Handle, x: Handle) -> Handle:
+    """slice(permute(x)) = permute(slice(x))"""
+    return t.permute(t.slice(x, p["dims"][s["dim"]], s["start"], s["stop"]), p["dims"])
+
+
+@law(
+    "s := slice(v := view(x))",
+    exactness="bitwise",
+    example="slice(view([1, 128, 6], shape=[128, 6]), dim=0, start=0, stop=1)",
+    refused="slice(view([6, 4], shape=[4, 6]), dim=1, start=0, stop=4)",
+)
+def slice_through_view(t: Builder, s: Handle, v: Handle, x: Handle) -> Handle | None:
+    """slice(view(x)) = view(slice(x))"""
+    found = slice_before_view(x.shape, v.shape, s["dim"], s["start"], s["stop"])
+    return t.view(t.slice(x, *found), s.shape) if found else None
+
+
+@law(
+    "s := slice(e := expand(x))",
+    exactness="bitwise",
+    example="slice(expand([1, 3], shape=[2, 5, 3]), dim=1, start=1, stop=3)",
+)
+def slice_through_expand(t: Builder, s: Handle, e: Handle, x: Handle) -> Handle:
+    """slice(expand(x)) = expand(slice(x))"""
+    return t.expand(_cut(t, s, x, e.shape[s["dim"]], e.rank), s.shape)
+
+
+@law(
+    "s := slice(r := slice(x))",
+    exactness="bitwise",
+    example="slice(slice([9, 2], dim=0, start=2, stop=8), dim=0, start=1, stop=3)",
+)
+def slice_of_slice(t: Builder, s: Handle, r: Handle, x: Handle) -> Handle | None:
+    """slice(slice(x)) = slice(x) along one axis"""
+    if s["dim"] != r["dim"]:
+        return None
+    return t.slice(x, s["dim"], r["start"] + s["start"], r["start"] + s["stop"])
+
+
+@law(
+    "s := slice(c := cat(a, b))",
+    exactness="bitwise",
+    example=[
+        "slice(cat([2, 3], [2, 4], dim=1), dim=1, start=3, stop=7)",
+        "slice(cat([2, 3], [2, 4], dim=1), dim=0, start=0, stop=1)",
+    ],
+)
+def slice_of_pair(t: Builder, s: Handle, c: Handle, a: Handle, b: Handle) -> Handle | None:
+    """slice(cat(a, b)) = slice(a) or slice(b) when it lies in one of them, cat(slice(a), slice(b)) across the other axes"""
+    dim, start, stop, border = c["dim"], s["start"], s["stop"], a.shape[c["dim"]]
+    if s["dim"] != dim:
+        return t.cat([t.slice(x, s["dim"], start, stop) for x in (a, b)], dim)
+    if stop <= border:
+        return t.slice(a, dim, start, stop)
+    return t.slice(b, dim, start - border, stop - border) if start >= border else None
+
+
+@law(
+    "s := slice(m := matmul(a, b))",
+    exactness="reassociates",
+    example=[
+        "slice(matmul([4, 3], [3, 5]), dim=0, start=1, stop=3)",
+        "slice(matmul([2, 4, 3], [2, 3, 5]), dim=0, start=1, stop=2)",
+        "slice(matmul([4, 3], [3, 5]), dim=1, start=1, stop=3)",
+    ],
+)
+def slice_through_matmul(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle:
+    """slice(A B) = slice(A) B for rows, A slice(B) for columns, both for batches"""
+    dim, start, stop = s["dim"], s["start"], s["stop"]
+    left = a if dim == m.rank - 1 else t.slice(a, dim, start, stop)
+    right = b if dim == m.rank - 2 else t.slice(b, dim, start, stop)
+    return t.matmul(left, right)
+
+
+@law(
+    "s := slice(y := conv(x, w))",
+    example=[
+        "slice(conv([2, 3, 4, 4], [5, 3, 1, 1]), dim=0, start=1, stop=2)",
+        "slice(conv([2, 3, 4, 4], [5, 3, 1, 1]), dim=1, start=1, stop=2)",
+    ],
+    refused="slice(conv([2, 3, 4, 4], [5, 3, 3, 3]), dim=2, start=1, stop=2)",
+)
+def slice_through_convolution(t: Builder, s: Handle, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """slice(conv(x, w)) = conv(slice(x), w) for images, conv(x, slice(w)) for output channels"""
+    if s["dim"] == 0:
+        return t.like(y, t.slice(x, 0, s["start"], s["stop"]), w)
+    return t.like(y, x, t.slice(w, 0, s["start"], s["stop"])) if s["dim"] == 1 and y["groups"] == 1 else None
+
+
+@law("s := slice(r := reduce(x))", example="slice(reduce([4, 3], kind='sum', dims=[1]), dim=0, start=1, stop=2)")
+def slice_through_reduction(t: Builder, s: Handle, r: Handle, x: Handle) -> Handle | None:
+    """slice(reduce(x)) = reduce(slice(x)) along an axis that is not reduced"""
+    return t.like(r, t.slice(x, s["dim"], s["start"], s["stop"])) if s["dim"] not in r["dims"] else None
+
+
+@law(
+    "s := slice(e := embedding(w, i))",
+    exactness="bitwise",
+    example="slice(embedding([9, 4], [2, 5]), dim=1, start=0, stop=1)",
+)
+def slice_through_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Handle) -> Handle:
+    """embedding(w, i) read at some positions = embedding(w, those of i); some columns = embedding(those of w, i)"""
+    dim, start, stop = s["dim"], s["start"], s["stop"]
+    if dim == e.rank - 1:
+        return t.like(e, t.slice(w, 1, start, stop), i)
+    return t.like(e, w, t.slice(i, dim, start, stop))
+
+
+@law(
+    "s := slice(y := sdpa(q, k, v))",
+    example=[
+        "slice(sdpa([1, 2, 5, 4], [1, 2, 5, 4], [1, 2, 5, 4]), dim=2, start=1, stop=3)",
+        "slice(sdpa([1, 2, 5, 4], [1, 2, 5, 4], [1, 2, 5, 4], causal=True), dim=2, start=3, stop=4)",
+    ],
+    refused="slice(sdpa([1, 2, 5, 4], [1, 2, 5, 4], [1, 2, 5, 4], causal=True), dim=2, start=1, stop=3)",
+)
+def slice_through_attention(t: Builder, s: Handle, y: Handle, q: Handle, k: Handle, v: Handle) -> Handle | None:
+    """Attention read for some queries, heads or images is attention of those; one causal query sees its past, unmasked"""
+    dim, start, stop = s["dim"], s["start"], s["stop"]
+    if dim == 3:  # the fused kernels want values as wide as keys
+        return None
+    if dim < 2:
+        return t.like(y, *(t.slice(x, dim, start, stop) for x in (q, k, v)))
+    if not y["causal"]:
+        return t.like(y, t.slice(q, 2, start, stop), k, v)
+    if stop - start != 1 or q.shape[2] != k.shape[2]:
+        return None
+    past = [t.slice(x, 2, 0, stop) for x in (k, v)]
+    return t.like(y, t.slice(q, 2, start, stop), *past, causal=False)
+
+
+@law(
+    "s := slice(y := sdpa(q, k, v, m))",
+    example="slice(sdpa([1, 2, 5, 4], [1, 2, 5, 4], [1, 2, 5, 4], [1, 1, 5, 5]), dim=2, start=1, stop=2)",
+)
+def slice_through_masked_attention(
+    t: Builder, s: Handle, y: Handle, q: Handle, k: Handle, v: Handle, m: Handle
+) -> Handle | None:
+    """Masked attention read for some queries is attention of those under their rows of the mask"""
+    if s["dim"] != 2 or y["causal"] or m.rank != 4:
+        return None
+    mask = _cut(t, s, m, y.shape[2], 4) if aligned(m.shape, 4)[2] == q.shape[2] else m
+    return t.like(y, t.slice(q, 2, s["start"], s["stop"]), k, v, mask)

@@ -1,0 +1,108 @@
+"""The price of an e-node in milliseconds: measured for heavy kernels, by what fusion leaves for the rest.
+
+Prices of one program's nodes add up, so fusible work is priced as if fused: what it computes, and a share of the
+bytes that a fused kernel would move. Views are free. Under freezing, what depends on constants alone is free too:
+it is computed once, at compile time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms
+from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.term import Node
+from torch_eqsat.ir.types import TensorType
+
+# One e-node more is never better for nothing; of two equal programs the one as captured is kept.
+NODE_MS = 1e-7
+REWRITTEN_MS = 1e-7
+# Of the bytes that a pointwise operator reads and writes, the share that reaches memory once its neighbours are fused
+# with it: chains of about four such operators to one kernel are usual in the graphs of the benchmark.
+MEMORY_SHARE = 0.25
+
+
+@dataclass
+class Pricing:
+    """Prices e-nodes for a device; ``measured`` gives ms by kernel key.
+
+    Kernels that are not in it are priced at an optimistic roofline and collected in ``missing``, so that the caller
+    can measure them and ask again: an optimistic price is corrected as soon as it matters.
+    """
+
+    frozen: bool
+    device: str = "cpu"
+    threads: int = 1
+    measured: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, Kernel] = field(default_factory=dict)
+    coefficients: Coefficients = field(default_factory=Coefficients)
+
+    def price(
+        self, node: Node, types: Sequence[TensorType], result: TensorType, constants: Sequence[bool], constant: bool
+    ) -> float:
+        """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone."""
+        operator = OPERATORS[node.op]
+        if (self.frozen and constant) or operator.arity == 0:
+            return 0.0
+        if "heavy" in operator.traits:
+            return self.kernel_ms(node, types, constants)
+        if "view" in operator.traits:
+            return 0.0
+        return self._fusible(node, types, result)
+
+    def opaque(self, types: Sequence[TensorType], result: TensorType) -> float:
+        """The price in ms of an operator that the language does not know: its bytes."""
+        return elementwise_ms(result.numel, sum(t.bytes for t in types), result.bytes, {"cheap": 1}, self.coefficients)
+
+    def kernel_ms(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> float:
+        """The time in ms of a heavy kernel: measured, or else a lower estimate."""
+        try:
+            kernel = self.kernel_of(node, types, constants)
+        except TypeMismatchError:  # a dtype or rank that no kernel is measured for
+            return self.opaque(types, types[0])
+        found = self.measured.get(kernel.key)
+        if found is not None:
+            return found
+        self.missing[kernel.key] = kernel
+        return self._roofline(kernel.dtype).lower_estimate_ms(kernel)
+
+    def _roofline(self, dtype: str) -> Roofline:
+        return cpu_roofline(self.threads, dtype)
+
+    def kernel_of(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel:
+        """The kernel that computes a heavy e-node."""
+        shapes = [t.shape for t in types]
+        common = {"dtype": types[0].dtype, "device": self.device}
+        weight = self.frozen and constants[1]
+        if node.op == "matmul":
+            # Weights of linear layers come transposed; what is computed in the graph lies as it was made.
+            turned = constants[1] and not weight and types[0].rank == 2
+            return Kernel.matmul(shapes[0], shapes[1], weight=weight, turned=turned, **common)
+        if node.op == "conv":
+            geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}
+            return Kernel.conv(shapes[0], shapes[1], weight=weight, **geometry, **common)
+        return Kernel.sdpa(*shapes[:3], causal=node["causal"], **common)
+
+    def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType) -> float:
+        read = sum(t.bytes for t in types)
+        numel, work = result.numel, _work(node)
+        if node.op == "reduce":
+            numel = types[0].numel
+        elif node.op == "avg_pool":
+            numel *= math.prod(node["kernel"])
+        elif node.op in ("index", "embedding"):
+            read = result.bytes
+        share = 1.0 if node.op in ("cat", "pad") else MEMORY_SHARE
+        return elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
+
+
+def _work(node: Node) -> Mapping[str, float]:
+    """Functions applied to each element, by class."""
+    if node.op != "pointwise":
+        return {"cheap": 1}
+    function = str(node["uid"]).partition("(")[0].split(".")
+    return {class_of(function[1] if len(function) > 1 else function[0]): 1}

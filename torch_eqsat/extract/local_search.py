@@ -1,0 +1,244 @@
+"""Local search for extractions: flips of one e-class, joint flips of all users of an e-class, annealing.
+
+An e-class that is not in the extraction may pay off only when several users turn to it together: one wide matrix
+product instead of three, say, of which each user takes a slice. No choice within a single e-class can find this.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass
+from random import Random
+
+from torch_eqsat.extract.greedy import greedy_choices
+from torch_eqsat.extract.problem import Choices, ExtractionProblem
+from torch_eqsat.extract.reduce import node_users
+from torch_eqsat.extract.selection import Selection
+
+_TOLERANCE = 1e-9  # ms; smaller differences are rounding
+_INDIRECT_USERS = 24  # e-classes outside the extraction through which users of a shared e-class are sought
+_STEPS_PER_NODE = 4  # length of an annealing round
+_TEMPERATURES = (0.02, 0.0003)  # first and last temperature of a round, relative to the cost of the extraction
+
+Flips = tuple[tuple[int, int], ...]
+"""E-classes with the e-nodes that they turn to; the last one is in the extraction, and uses those before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSearchResult:
+    """The best extraction found; ``finished`` is False when the deadline ended the search."""
+
+    choices: Choices
+    finished: bool
+
+
+def local_search(
+    problem: ExtractionProblem, incumbent: Choices, *, deadline: float | None, seed: int, rounds: int
+) -> LocalSearchResult:
+    """Improve an incumbent until no flip helps, then anneal until ``rounds`` rounds in a row bring nothing.
+
+    The children of each e-node must be distinct, as in a reduced problem. ``deadline`` is a time.monotonic() value.
+    """
+    search = _LocalSearch(problem, incumbent, deadline)
+    search.descend()
+    best, best_cost = search.selection.choices(), search.selection.cost
+    generator = Random(seed)
+    fruitless = 0
+    while fruitless < rounds and not search.is_late():
+        search.anneal(generator)
+        search.descend()
+        fruitless += 1
+        if search.selection.cost < best_cost - _TOLERANCE:
+            best, best_cost, fruitless = search.selection.choices(), search.selection.cost, 0
+    return LocalSearchResult(best, finished=not search.is_late())
+
+
+class _LocalSearch:
+    def __init__(self, problem: ExtractionProblem, incumbent: Choices, deadline: float | None) -> None:
+        self.selection = Selection(problem, greedy_choices(problem, incumbent).choices, incumbent)
+        self._problem = problem
+        self._deadline = float("inf") if deadline is None else deadline
+        self._users = node_users(problem)
+        self._shareable = [
+            owner for owner, nodes in enumerate(problem.class_nodes) if nodes and self.selection.chosen[owner] >= 0
+        ]
+        self._examined: Choices | None = None  # the extraction when joint flips were last sought
+        self._user_classes: dict[int, list[int]] = {}  # e-class -> its possible users at that time
+
+    def is_late(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def descend(self) -> None:
+        """Take improving flips, the steepest joint ones first, until there is none or the deadline passes."""
+        selection = self.selection
+        while not self.is_late():
+            before = selection.cost
+            while self._flip_single_classes() and not self.is_late():
+                pass
+            self._flip_jointly()
+            if selection.cost >= before - _TOLERANCE:
+                break
+            selection.set_defaults(greedy_choices(self._problem, selection.choices()).choices)
+
+    def anneal(self, generator: Random) -> None:
+        """One round of random flips, single and joint, of which worsening ones are accepted ever less."""
+        first, last = (self.selection.cost * temperature for temperature in _TEMPERATURES)
+        steps = _STEPS_PER_NODE * sum(map(len, self._problem.class_nodes))
+        for step in range(steps):
+            if step % 64 == 0 and self.is_late():
+                break
+            temperature = first * (last / first) ** (step / steps) if first > 0 else 0.0
+            mark = self.selection.mark()
+            if self._random_flip(generator, temperature):
+                self.selection.keep()
+            else:
+                self.selection.undo(mark)
+        self.selection.commit()
+
+    def _random_flip(self, generator: Random, temperature: float) -> bool:
+        """Try a random single or joint flip; returns whether to keep it."""
+        selection = self.selection
+        tolerated = temperature * generator.expovariate(1.0)
+        if generator.random() < 0.5:
+            owner = generator.choice(selection.order)
+            node = generator.choice(self._problem.class_nodes[owner])
+            if node == selection.chosen[owner] or not selection.references[owner]:
+                return False
+            return selection.flip(owner, node) < tolerated and not selection.closes_cycle(owner)
+        shared = generator.choice(self._shareable)
+        users = self._possible_users(shared)
+        if not users:
+            return False
+        generator.shuffle(users)
+        node = generator.choice(self._problem.class_nodes[shared])
+        slack = temperature * generator.expovariate(1.0)
+        return self._flip_users(shared, node, users, slack) < tolerated
+
+    def _flip_single_classes(self) -> bool:
+        """Give each e-class, users first, its best e-node; returns whether any changed."""
+        selection = self.selection
+        before = selection.cost
+        for owner in reversed(selection.order):
+            if self.is_late():
+                break
+            best_change, best_node = -_TOLERANCE, None
+            for node in self._problem.class_nodes[owner]:
+                if node != selection.chosen[owner] and selection.references[owner]:
+                    mark = selection.mark()
+                    change = selection.flip(owner, node)
+                    if change < best_change and not selection.closes_cycle(owner):
+                        best_change, best_node = change, node
+                    selection.undo(mark)
+            if best_node is not None:
+                # No commit: users come first, so that all flips lie above, and cycle checks stay local.
+                selection.flip(owner, best_node)
+        selection.commit()
+        return selection.cost < before - _TOLERANCE
+
+    def _flip_jointly(self) -> None:
+        """Take the joint flip that saves most, as long as one saves anything.
+
+        What each saves is kept in a queue and worked out anew when its turn comes.
+        """
+        queue = [(change, shared) for shared, change in self._joint_savings().items()]
+        heapq.heapify(queue)
+        while queue and not self.is_late():
+            _, shared = heapq.heappop(queue)
+            change, node = self._best_joint_flip(shared)
+            if change >= -_TOLERANCE:
+                continue
+            if queue and change > queue[0][0] + _TOLERANCE:
+                heapq.heappush(queue, (change, shared))
+                continue
+            self._flip_users(shared, node, self._possible_users(shared), _TOLERANCE)
+            self.selection.keep()
+        self.selection.commit()
+
+    def _joint_savings(self) -> dict[int, float]:
+        """The e-classes to which users could turn together with a gain, and the change of cost in ms."""
+        now = time.monotonic()
+        half_time = now + (self._deadline - now) / 2  # the other half is for taking them
+        changed = self._changed_classes()
+        savings = {}
+        for shared in self._shareable:
+            if time.monotonic() >= half_time:
+                self._examined = None
+                break
+            if changed is None or self._may_have_changed(shared, changed):
+                change, _ = self._best_joint_flip(shared)
+                if change < -_TOLERANCE:
+                    savings[shared] = change
+        return savings
+
+    def _changed_classes(self) -> set[int] | None:
+        """The e-classes that are used otherwise than when joint flips were last sought; None if they never were."""
+        former, self._examined = self._examined, self.selection.choices()
+        return None if former is None else {owner for owner, _ in former.items() ^ self._examined.items()}
+
+    def _may_have_changed(self, shared: int, changed: set[int]) -> bool:
+        """Whether a joint flip to the e-class may gain now that did not when it was last examined."""
+        if shared in changed or not changed.isdisjoint(self._user_classes.get(shared, ())):
+            return True
+        children = self._problem.node_children
+        return any(not changed.isdisjoint(children[node]) for node in self._problem.class_nodes[shared])
+
+    def _best_joint_flip(self, shared: int) -> tuple[float, int]:
+        """The change of cost in ms, and the e-node of the shared e-class, of the best joint flip to it."""
+        best = (0.0, -1)
+        users = self._possible_users(shared)
+        self._user_classes[shared] = [owner for flips in users for owner, _ in flips]
+        if users:
+            mark = self.selection.mark()
+            for node in self._problem.class_nodes[shared]:
+                best = min(best, (self._flip_users(shared, node, users, _TOLERANCE), node))
+                self.selection.undo(mark)
+        return best
+
+    def _flip_users(self, shared: int, node: int, users: list[Flips], slack: float) -> float:
+        """Make an e-class available by an e-node and let all users turn to it that then lose at most ``slack`` ms.
+
+        Returns the change of cost in ms, infinite when nobody turns to it. The flips are left for the caller to undo.
+        """
+        selection = self.selection
+        before = selection.cost
+        selection.hold(shared, node)
+        turned = set()
+        for flips in users:
+            last = flips[-1][0]
+            # A user may have left the extraction since, with another one.
+            if last in turned or not selection.references[last]:
+                continue
+            mark, cost = selection.mark(), selection.cost
+            for owner, user in flips:
+                selection.flip(owner, user)
+            # The check also passes through what the shared e-class itself needs.
+            if selection.cost - cost <= slack and not selection.closes_cycle(last):
+                turned.add(last)
+            else:
+                selection.undo(mark)
+        if not turned:
+            return float("inf")
+        selection.drop(shared)
+        return selection.cost - before
+
+    def _possible_users(self, shared: int) -> list[Flips]:
+        """The ways in which e-classes of the extraction could use one outside of it, directly or not; none if < 2."""
+        selection, node_class = self.selection, self._problem.node_class
+        if selection.references[shared]:
+            return []
+        users: list[Flips] = []
+        ways: dict[int, Flips] = {shared: ()}
+        pending = [shared]
+        for current in pending:  # grows while we walk
+            for node in self._users[current]:
+                owner = node_class[node]
+                if owner in ways:
+                    continue
+                way = (*ways[current], (owner, node))
+                if selection.references[owner]:
+                    users.append(way)
+                elif len(pending) < _INDIRECT_USERS:
+                    ways[owner] = way
+                    pending.append(owner)
+        return users if len({way[-1][0] for way in users}) >= 2 else []

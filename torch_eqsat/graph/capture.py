@@ -1,0 +1,238 @@
+"""An FX graph of functional ATen calls as a term graph.
+
+Every FX node becomes an opaque ``fx`` term over its operands' terms, so that the graph without any rewrite is always
+there to be chosen; where the language knows the operator, its meaning is stated to be equal to that term. Terms that
+depend on constants alone are cut off at their last node: they are inputs of the term graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph
+from torch.fx import Node as FxNode
+
+from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, is_elementwise, translate_item
+from torch_eqsat.ir.term import Node, TermGraph, attributes
+from torch_eqsat.ir.types import TensorType
+from torch_eqsat.rules.builder import Builder, Handle
+
+# Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
+SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Stands for operand number ``index`` in the template of a call."""
+
+    index: int
+
+    def __repr__(self) -> str:
+        return f"%{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call with its operands taken out: what an ``fx`` or ``pointwise`` term does to them."""
+
+    target: Any
+    args: Any
+    kwargs: Any
+    origin: FxNode
+
+
+@dataclass
+class Capture:
+    """The term graph of an FX graph and what leads back.
+
+    ``term[n]`` is the term of FX node n; ``parts[t]`` are the terms of the language that the ``fx`` term t means (for
+    its price); ``leaves[t]`` is the FX node behind input term t; ``calls`` gives calls by uid;
+    ``pinned`` are the nodes that have to stay (they have effects), in order.
+    """
+
+    fx: Graph
+    graph: TermGraph = field(default_factory=TermGraph)
+    term: dict[FxNode, int] = field(default_factory=dict)
+    parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    leaves: dict[int, FxNode] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    pinned: list[FxNode] = field(default_factory=list)
+
+
+def tensor_type(value: Any) -> TensorType | None:
+    """The type of a plain strided tensor with static sizes; None for everything else."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
+        return None
+    if not all(type(n) is int for n in value.shape) or value.numel() == 0:
+        return None
+    return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
+    """The term graph of ``fx``; ``static`` are the placeholders that hold weights."""
+    result = Capture(fx)
+    constants = constant_nodes(fx, static)
+    store = _Recorder(result)
+    for node in fx.nodes:
+        if node.op == "output":
+            result.graph.roots += [result.term[n] for n in _operands(node) if n in result.term]
+        elif node.op in ("placeholder", "get_attr") or node in constants:
+            used = any(user not in constants for user in node.users)
+            if used or node.op == "placeholder":
+                store.leaf(node, node in constants)
+        else:
+            store.call(node)
+    result.graph.roots = list(dict.fromkeys(result.graph.roots))
+    return result
+
+
+def _operands(node: FxNode) -> list[FxNode]:
+    """FX nodes among a node's arguments in order of appearance, with repetitions."""
+    found: list[FxNode] = []
+    torch.fx.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
+    return found
+
+
+def constant_nodes(fx: Graph, static: Collection[FxNode]) -> set[FxNode]:
+    """Nodes that depend on ``static`` placeholders, attributes and factory operators alone."""
+    constants: set[FxNode] = set()
+    for node in fx.nodes:
+        if node.op == "placeholder":
+            if node in static:
+                constants.add(node)
+        elif node.op == "get_attr" or (
+            node.op == "call_function"
+            and not is_pinned(node)
+            and all(n in constants for n in node.all_input_nodes)
+            and tensor_type(node.meta.get("val")) is not None
+        ):
+            constants.add(node)
+    return constants
+
+
+def is_pinned(node: FxNode) -> bool:
+    """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
+    if node.op != "call_function":
+        return True
+    target = node.target
+    if target is GETITEM:
+        return False
+    if not isinstance(target, torch._ops.OpOverload):
+        return True
+    if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
+        return True
+    return bool(node.is_impure()) or "unbacked_bindings" in node.meta
+
+
+class _Recorder:
+    """Adds terms to a Capture; also the TermStore through which translations add theirs."""
+
+    def __init__(self, result: Capture) -> None:
+        self.result = result
+        self.builder = Builder(self)
+        self._made: list[int] = []
+
+    def insert(self, node: Node, type_: TensorType, /) -> int:
+        graph = self.result.graph
+        factory = node.op in ("scalar", "dirac")
+        constant = factory or (bool(node.children) and all(graph.constant[c] for c in node.children))
+        index = graph.add(node, type_, constant)
+        self._made.append(index)
+        return index
+
+    def leaf(self, node: FxNode, constant: bool) -> None:
+        type_ = tensor_type(node.meta.get("val"))
+        shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
+        name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
+        term = Node("input", attributes(name=name, shape=shape, dtype=dtype), ())
+        index = self.result.graph.add(term, type_, constant)
+        self.result.term[node] = index
+        self.result.leaves[index] = node
+
+    def call(self, node: FxNode) -> None:
+        result = self.result
+        children = tuple(result.term[n] for n in _operands(node))
+        type_ = tensor_type(node.meta.get("val"))
+        if is_pinned(node):
+            uid = f"pinned {len(result.pinned)}"
+            result.pinned.append(node)
+        else:
+            uid = _uid(node)
+        result.calls.setdefault(uid, _call(node))
+        shape = type_ and type_.shape
+        index = result.graph.add(Node("fx", attributes(uid=uid, shape=shape), children), type_, False)
+        result.term[node] = index
+        if uid.startswith("pinned"):
+            result.graph.roots.append(index)
+        elif type_ is not None and index not in result.parts:
+            self._translate(node, index, type_, uid, children)
+
+    def _translate(self, node: FxNode, index: int, type_: TensorType, uid: str, children: tuple[int, ...]) -> None:
+        self._made = []
+        try:
+            meaning = self._meaning(node, type_)
+        except (TypeMismatchError, TypeError, ValueError, IndexError):
+            meaning = None  # a call outside of the language: it stays opaque
+        graph = self.result.graph
+        if meaning is None and is_elementwise(node.target) and all(graph.types[c] is not None for c in children):
+            handles = [Handle(c, t) for c in children if (t := graph.types[c]) is not None]
+            meaning = self.builder.apply("pointwise", handles, uid=uid, dtype=type_.dtype) if handles else None
+        if meaning is not None and meaning.type == type_:
+            graph.equal.append((index, meaning.id))
+            self.result.parts[index] = tuple(self._made)
+
+    def _meaning(self, node: FxNode, type_: TensorType) -> Handle | None:
+        if node.target is GETITEM:
+            source, item = node.args
+            if not isinstance(source, FxNode) or not isinstance(item, int) or source.op != "call_function":
+                return None
+            args, kwargs = self._handles(source)
+            return translate_item(self.builder, source.target, args, {**kwargs, "result": type_}, item)
+        translation = TRANSLATIONS.get(node.target)
+        if translation is None:
+            return None
+        args, kwargs = self._handles(node)
+        needs_result = translation.__name__ in ("_view_as_result", "_expand", "_select") or "reduction" in repr(
+            translation
+        )
+        return translation(self.builder, args, {**kwargs, "result": type_} if needs_result else kwargs)
+
+    def _handles(self, node: FxNode) -> tuple[Any, Any]:
+        def handle(n: FxNode) -> Any:
+            index = self.result.term[n]
+            type_ = self.result.graph.types[index]
+            if type_ is None:
+                raise TypeMismatchError(f"{n} is no static tensor")
+            return Handle(index, type_)
+
+        args, kwargs = _map_nodes((node.args, node.kwargs), handle)
+        return args, kwargs
+
+
+def _map_nodes(value: Any, convert: Any) -> Any:
+    """``value`` with each FX node replaced (torch.fx.map_arg insists on making immutable FX containers)."""
+    if isinstance(value, FxNode):
+        return convert(value)
+    if isinstance(value, (tuple, list)):
+        return tuple(_map_nodes(v, convert) for v in value)
+    if isinstance(value, dict):
+        return {k: _map_nodes(v, convert) for k, v in value.items()}
+    return value
+
+
+def _call(node: FxNode) -> Call:
+    counter = iter(range(1 << 30))
+    args, kwargs = _map_nodes((node.args, node.kwargs), lambda _: Operand(next(counter)))
+    return Call(node.target, args, kwargs, node)
+
+
+def _uid(node: FxNode) -> str:
+    """What the call does, as text that is equal in every process."""
+    call = _call(node)
+    apart = {key: node.meta[key] for key in SEPARATING_META if key in node.meta}
+    target = "getitem" if node.target is GETITEM else str(node.target)
+    return f"{target}{call.args}{call.kwargs}{apart or ''}"

@@ -1,0 +1,230 @@
+"""A chosen program (a term graph) back into the FX graph that it was captured from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch._inductor.pattern_matcher import stable_topological_sort
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx import Graph
+from torch.fx import Node as FxNode
+
+from torch_eqsat.errors import RebuildError
+from torch_eqsat.graph.capture import Call, Capture, Operand, _operands
+from torch_eqsat.graph.lowering import aten, lower
+from torch_eqsat.ir.term import Node, TermGraph
+
+CARRIED_META = (
+    "recompute",
+    "ac_graph_id",
+    "partitioner_tag",
+    "autograd_backward",
+    "stack_trace",
+    "nn_module_stack",
+    "seq_nr",
+    "custom",
+    "from_node",
+)
+
+
+def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int]) -> int:
+    """Rewrite ``capture.fx`` in place so that it computes ``program``; the number of calls added.
+
+    ``program.roots`` are the roots of the captured graph, in order; ``origin[i]`` is the captured term whose value
+    program node i has, or -1. Raises RebuildError, with the graph in an undefined state, when an output would change
+    its shape or dtype: call it on a copy first.
+    """
+    emitter = _FxEmitter(capture)
+    values, pinned = _realise(capture, program, origin, emitter)
+    new_of = {root: values[new] for root, new in zip(capture.graph.roots, program.roots, strict=True)}
+    _redirect(capture, pinned, new_of)
+    capture.fx.eliminate_dead_code()
+    stable_topological_sort(capture.fx)
+    capture.fx.lint()
+    return emitter.added
+
+
+def _realise(
+    capture: Capture, program: TermGraph, origin: Sequence[int], emitter: _FxEmitter
+) -> tuple[list[Any], dict[FxNode, list[Any]]]:
+    """The FX node (or number) of each program node, children first, and the new operands of pinned nodes."""
+    uses = Counter(child for node in program.nodes for child in node.children)
+    uses.update(program.roots)
+    originals = {
+        (str(dict(capture.graph.nodes[t].attrs)["uid"]), tuple(_operands(n))): n
+        for n, t in reversed(capture.term.items())
+        if capture.graph.nodes[t].op == "fx"
+    }
+    leaf_of = {capture.graph.nodes[t]: n for t, n in capture.leaves.items()}
+    node_of_term = {t: n for n, t in reversed(capture.term.items())}
+    fused = _biases(program, uses)
+    pinned_by_uid = {f"pinned {number}": n for number, n in enumerate(capture.pinned)}
+    pinned: dict[FxNode, list[Any]] = {}
+    values: list[Any] = []
+    for index, node in enumerate(program.nodes):
+        emitter.origin = node_of_term.get(origin[index])
+        args = [values[child] for child in node.children]
+        if node.op == "input":
+            value = leaf_of[node]
+        elif node.op in ("fx", "pointwise"):
+            uid = str(node["uid"])
+            value = pinned_by_uid.get(uid) or originals.get((uid, tuple(args)))
+            if value in capture.pinned:
+                pinned[value] = args
+            if value is None:
+                value = emitter.repeat(capture.calls[uid], args)
+        elif index in fused:
+            value = _with_bias(emitter, program, index, fused[index], values)
+        elif index in fused.values():
+            value = None  # made together with its bias
+        else:
+            types = [t for c in node.children if (t := program.types[c]) is not None]
+            value = lower(emitter, node, args, types)
+        values.append(value)
+    return values, pinned
+
+
+def _biases(program: TermGraph, uses: Counter[int]) -> dict[int, int]:
+    """Sums that add a bias to a matmul or a convolution read nowhere else: sum -> matmul or convolution.
+
+    Inductor's packed kernels and GEMM epilogues take the bias as an operand of addmm and convolution.
+    """
+    found: dict[int, int] = {}
+    for index, node in enumerate(program.nodes):
+        if node.op != "add":
+            continue
+        for heavy, other in (node.children, node.children[::-1]):
+            x, bias, y = program.types[heavy], program.types[other], program.types[index]
+            if uses[heavy] != 1 or x is None or bias is None or y != x or program.nodes[other].op == "scalar":
+                continue
+            op = program.nodes[heavy].op
+            per_column = op == "matmul" and x.rank == 2 and bias.shape in ((x.shape[1],), (1, x.shape[1]))
+            channels = (x.shape[1], *(1,) * (x.rank - 2)) if x.rank > 2 else ()
+            per_channel = op == "conv" and bias.shape in (channels, (1, *channels)) and program.constant[other]
+            if (per_column or per_channel) and bias.numel > 1:
+                found[index] = heavy
+                break
+    return found
+
+
+def _with_bias(emitter: _FxEmitter, program: TermGraph, index: int, heavy: int, values: list[Any]) -> Any:
+    a, b = program.nodes[index].children
+    other = b if a == heavy else a
+    node = program.nodes[heavy]
+    x, w = (values[child] for child in node.children)
+    type_ = program.types[heavy]
+    assert type_ is not None
+    channels = type_.shape[1]
+    bias = emitter.call(aten.reshape.default, values[other], [channels])
+    if node.op == "matmul":
+        return emitter.call(aten.addmm.default, bias, x, w)
+    types = [t for c in (*node.children, other) if (t := program.types[c]) is not None]
+    return lower(emitter, node, [x, w, bias], types)
+
+
+class _FxEmitter:
+    """Adds calls to the captured graph, each call once, with the metadata that Inductor's passes read."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.graph: Graph = capture.fx
+        self.added = 0
+        self.origin: FxNode | None = None
+        self._made: dict[Any, Any] = {}
+        self._constants = 0
+        self._before = _first_mutation(capture.fx)
+        inputs = [n.meta["val"] for n in capture.fx.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+        self._fake_mode = torch._guards.detect_fake_mode(inputs)
+        self._device = inputs[0].device
+
+    def device(self) -> torch.device:
+        return self._device
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        if target is aten.reshape.default and list(args[0].meta["val"].shape) == list(args[1]):
+            return args[0]
+        key = (str(target), repr(args), repr(sorted(kwargs.items())))
+        if key in self._made:
+            return self._made[key]
+        fake = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
+        with self._fake_mode:
+            try:
+                value = target(*fake[0], **fake[1])
+            except RuntimeError:
+                if target is not aten.view.default:  # strides of a rewritten operand may forbid a mere view
+                    raise
+                target = aten.reshape.default
+                value = target(*fake[0], **fake[1])
+        with self.graph.inserting_before(self._before):
+            node = self.graph.call_function(target, args, kwargs)
+        node.meta["val"] = value
+        if self.origin is not None:
+            node.meta.update({k: self.origin.meta[k] for k in CARRIED_META if k in self.origin.meta})
+        self.added += 1
+        self._made[key] = node
+        return node
+
+    def repeat(self, call: Call, operands: list[Any]) -> Any:
+        """The captured call on other operands."""
+        self.origin = call.origin
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, Operand):
+                return self._tensor(operands[value.index])
+            if isinstance(value, tuple):
+                return [fill(v) for v in value]
+            if isinstance(value, dict):
+                return {k: fill(v) for k, v in value.items()}
+            return value
+
+        return self.call(call.target, *(fill(a) for a in call.args), **fill(call.kwargs))
+
+    def _tensor(self, value: Any) -> Any:
+        return value if isinstance(value, FxNode) else self.constant(torch.tensor(value, device=self._device))
+
+    def constant(self, tensor: torch.Tensor) -> Any:
+        """A buffer of the graph's module: a factory operator would stop Inductor's folding of frozen expressions."""
+        key = ("constant", str(tensor.dtype), tuple(tensor.shape), tensor.cpu().numpy().tobytes())
+        if key in self._made:
+            return self._made[key]
+        module = self.graph.owning_module
+        while hasattr(module, name := f"_eqsat_constant_{self._constants}"):
+            self._constants += 1
+        with unset_fake_temporarily():
+            module.register_buffer(name, tensor)
+        with self.graph.inserting_before(self._before):
+            node = self.graph.get_attr(name)
+        node.meta["val"] = self._fake_mode.from_tensor(tensor)
+        self._made[key] = node
+        return node
+
+
+def _first_mutation(graph: Graph) -> FxNode:
+    """The node before which everything new has to stand: mutations come last in a functional graph."""
+    for node in graph.nodes:
+        mutates = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        if node.op == "output" or mutates:
+            return node
+    raise RebuildError("graph without an output")
+
+
+def _redirect(capture: Capture, pinned: dict[FxNode, list[Any]], new_of: dict[int, Any]) -> None:
+    """Make pinned nodes and the output read the new values."""
+    for node, operands in pinned.items():
+        remaining = iter(operands)
+        node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _, r=remaining: next(r))
+    (output,) = capture.fx.find_nodes(op="output")
+    for old in dict.fromkeys(_operands(output)):
+        new = new_of[capture.term[old]]
+        if new is not old:
+            _check_same(old, new)
+            output.replace_input_with(old, new)
+
+
+def _check_same(old: FxNode, new: Any) -> None:
+    a, b = old.meta.get("val"), new.meta.get("val") if isinstance(new, FxNode) else None
+    same = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
+    if not same:
+        raise RebuildError(f"output {old} : {a} would become {new} : {b}")

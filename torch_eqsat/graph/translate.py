@@ -1,0 +1,238 @@
+"""What ATen operators mean in the tensor language: one function an operator, found by its overload.
+
+A translation returns None when the call is outside of what the language says exactly (another dtype, a transposed
+convolution, a ceil mode); the operator is opaque then, and nothing else is lost.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from torch_eqsat.rules.builder import Builder, Handle
+
+aten = torch.ops.aten
+prims = torch.ops.prims
+Translation = Callable[[Builder, Sequence[Any], dict[str, Any]], Handle | None]
+
+
+def _arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Translation:
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+        if kwargs:  # alpha, rounding_mode
+            return None
+        tensors = [a for a in args if isinstance(a, Handle)]
+        if not tensors or not all(a.type.is_floating for a in tensors) or len({a.type.dtype for a in tensors}) != 1:
+            return None
+        if not all(isinstance(a, Handle) or type(a) in (int, float) for a in args):
+            return None
+        dtype = tensors[0].type.dtype
+        a, b = (a if isinstance(a, Handle) else t.scalar(float(a), dtype) for a in args)
+        return combine(t, a, b)
+
+    return translate
+
+
+def _minus(t: Builder, a: Handle, b: Handle) -> Handle:
+    return t.add(a, t.mul(b, t.scalar(-1.0, b.type.dtype)))
+
+
+def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    x, d = args
+    if kwargs or not isinstance(x, Handle) or type(d) not in (int, float) or d == 0 or not x.type.is_floating:
+        return None
+    return t.mul(x, t.scalar(1.0 / d, x.type.dtype))
+
+
+def _negate(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    return t.mul(args[0], t.scalar(-1.0, args[0].type.dtype)) if args[0].type.is_floating else None
+
+
+def _matmul(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    return t.matmul(*args) if not kwargs else None
+
+
+def _addmm(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    return t.add(t.matmul(args[1], args[2]), args[0]) if not kwargs else None
+
+
+def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    x, w, bias, stride, padding, dilation, transposed, output_padding, groups = args
+    n = x.rank - 2
+    if transposed or any(output_padding) or not len(stride) == len(padding) == len(dilation) == n:
+        return None
+    y = t.apply("conv", (x, w), stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return y if bias is None else t.add(y, t.view(bias, (bias.numel, *(1,) * n)))
+
+
+def _permute(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle:
+    return t.permute(args[0], [d % args[0].rank for d in args[1]])
+
+
+def _view_as_result(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle:
+    return t.view(args[0], kwargs["result"].shape)
+
+
+def _expand(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle:
+    return t.expand(args[0], kwargs["result"].shape)
+
+
+def _bounds(size: int, start: int | None, stop: int | None) -> tuple[int, int]:
+    first, last, _ = slice(start, stop).indices(size)
+    return first, last
+
+
+def _slice(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    x, dim, start, stop, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+    if step != 1 or not all(type(n) is int or n is None for n in (start, stop)):
+        return None
+    dim %= x.rank
+    return t.slice(x, dim, *_bounds(x.shape[dim], start, stop))
+
+
+def _select(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    x, dim, index = args
+    if type(index) is not int:
+        return None
+    dim %= x.rank
+    index %= x.shape[dim]
+    return t.view(t.slice(x, dim, index, index + 1), kwargs["result"].shape)
+
+
+def _cat(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    parts, dim = args[0], args[1] if len(args) > 1 else 0
+    if any(not isinstance(p, Handle) or p.rank == 0 or p.shape == (0,) for p in parts):
+        return None
+    return t.cat(parts, dim % parts[0].rank)
+
+
+def _pad(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    x, flat, value = (*args, 0)[:3]
+    if value != 0 or min(flat) < 0:
+        return None
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))[::-1]
+    return t.pad(x, [(0, 0)] * (x.rank - len(pairs)) + pairs)
+
+
+def _reduction(kind: str) -> Translation:
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+        x, result = args[0], kwargs["result"]
+        dims = args[1] if len(args) > 1 and args[1] else range(x.rank)
+        if kwargs.get("dtype") is not None or x.type.dtype != result.dtype or not x.type.is_floating:
+            return None
+        dims = [dims] if isinstance(dims, int) else dims
+        return t.view(t.reduce(x, kind, [d % x.rank for d in dims]), result.shape)
+
+    return translate
+
+
+def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    x, kernel, stride, padding, ceil_mode, count, divisor = (*args, *([], [0, 0], False, True, None)[len(args) - 2 :])
+    kernel, stride, padding = (list(v) * (2 if len(v) == 1 else 1) for v in (kernel, stride or kernel, padding))
+    window = {"kernel": kernel, "stride": stride, "padding": padding}
+    if ceil_mode or x.rank != 4:
+        return None
+    return t.apply("avg_pool", (x,), **window, ceil_mode=False, count_include_pad=count, divisor=divisor)
+
+
+def _index(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    x, indices = args
+    first = next((i for i, index in enumerate(indices) if index is not None), 0)
+    tensors = indices[first:]
+    if not all(isinstance(i, Handle) and i.type.dtype in ("int64", "int32") for i in tensors):
+        return None
+    return t.apply("index", (x, *tensors), first=first) if first + len(tensors) == x.rank else None
+
+
+def _embedding(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+    return t.apply("embedding", args[:2])  # padding_idx and the rest matter to gradients only
+
+
+def _identity(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle:
+    return args[0]  # type: ignore[no-any-return]
+
+
+def _attention(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    q, k, v, dropout, causal = (*args, *(0.0, False)[len(args) - 3 :])
+    mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
+    if dropout != 0.0 or (causal and mask is not None):
+        return None
+    operands = (q, k, v) if mask is None else (q, k, v, mask)
+    return t.apply("sdpa", operands, causal=bool(causal), scale=q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def _part_of_split(t: Builder, x: Handle, sizes: Any, dim: int, index: int) -> Handle:
+    dim %= x.rank
+    if isinstance(sizes, int):
+        start = sizes * index
+        return t.slice(x, dim, start, min(start + sizes, x.shape[dim]))
+    start = sum(sizes[:index])
+    return t.slice(x, dim, start, start + sizes[index])
+
+
+TRANSLATIONS: dict[Any, Translation] = {
+    aten.add.Tensor: _arithmetic(Builder.add),
+    aten.sub.Tensor: _arithmetic(_minus),
+    aten.mul.Tensor: _arithmetic(Builder.mul),
+    aten.div.Tensor: _divide,
+    aten.neg.default: _negate,
+    aten.mm.default: _matmul,
+    aten.bmm.default: _matmul,
+    aten.addmm.default: _addmm,
+    aten.baddbmm.default: _addmm,
+    aten.convolution.default: _convolution,
+    aten.permute.default: _permute,
+    aten.expand.default: _expand,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.cat.default: _cat,
+    aten.constant_pad_nd.default: _pad,
+    aten.sum.dim_IntList: _reduction("sum"),
+    aten.mean.dim: _reduction("mean"),
+    aten.amax.default: _reduction("amax"),
+    aten.amin.default: _reduction("amin"),
+    aten.avg_pool2d.default: _average_pool,
+    aten._unsafe_index.Tensor: _index,
+    aten.index.Tensor: _index,
+    aten.embedding.default: _embedding,
+    aten.alias.default: _identity,
+    **{
+        view: _view_as_result
+        for view in (
+            aten.view.default,
+            aten.reshape.default,
+            aten._unsafe_view.default,
+            aten.unsqueeze.default,
+            aten.squeeze.dim,
+            aten.squeeze.dims,
+        )
+    },
+}
+
+
+def translate_item(t: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], index: int) -> Handle | None:
+    """What item ``index`` of the tuple that ``target`` returns means in the language."""
+    if target in (aten.split.Tensor, aten.split_with_sizes.default):
+        x, sizes, dim = (*args, 0)[:3]
+        return _part_of_split(t, x, sizes, dim, index)
+    if target is aten.var_mean.correction:
+        x, dims = args[0], args[1] if len(args) > 1 and args[1] is not None else range(args[0].rank)
+        correction = kwargs.get("correction")
+        kind = "mean" if index == 1 else f"var{float(1 if correction is None else correction)}"
+        reduced = t.reduce(x, kind, [d % x.rank for d in dims])
+        return t.view(reduced, kwargs["result"].shape)
+    if target is aten._scaled_dot_product_flash_attention_for_cpu.default and index == 0:
+        return _attention(t, args, kwargs)
+    return None
+
+
+def is_elementwise(target: Any) -> bool:
+    """Whether each element of the result depends on the corresponding elements of the operands alone."""
+    if target in (aten.clone.default, prims.convert_element_type.default):
+        return True
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
+
+
+GETITEM = operator.getitem

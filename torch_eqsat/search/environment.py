@@ -1,0 +1,101 @@
+"""What a search strategy acts on: an e-graph, actions (batches of laws), a cost, and limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.egraph.session import Session
+from torch_eqsat.extract import extract
+from torch_eqsat.rules.law import Law
+from torch_eqsat.search.program import Extractable, Program, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A batch of laws that are applied together, once."""
+
+    name: str
+    laws: tuple[Law, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``nodes`` bounds the e-graph (e-nodes), ``seconds`` the search, ``simulations`` the playouts."""
+
+    nodes: int = 20_000
+    seconds: float = 20.0
+    simulations: int = 64
+
+
+def actions_of(laws: Sequence[Law]) -> list[Action]:
+    """All laws at once, each family, each law."""
+    families = dict.fromkeys(law.family for law in laws)
+    batches = [Action("everything", tuple(laws))]
+    batches += [Action(family, tuple(law for law in laws if law.family == family)) for family in families]
+    return batches + [Action(law.name, (law,)) for law in laws]
+
+
+@dataclass
+class Environment:
+    """One task's e-graph. ``best`` is the best program seen at any moment, ``curve`` its cost (ms) over seconds."""
+
+    task: Task
+    laws: Sequence[Law]
+    pricing: Pricing
+    limits: Limits
+    seed: int = 0
+    started: float = field(default_factory=time.monotonic)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.deadline = self.started + self.limits.seconds
+        self.session = Session(self.laws, self.limits.nodes)
+        self.session.load(self.task.graph)
+        self.largest_nodes = self.session.size
+        self.extractable = Extractable(self.task, self.session.snapshot())
+        self.best: Program = self._original(self.extractable)
+        self.base_cost = self.best.cost
+        self.best_extractable = self.extractable
+        self._note(self.best.cost)
+
+    def _original(self, extractable: Extractable) -> Program:
+        problem = extractable.problem(self.pricing)
+        found = extract(problem, incumbent=extractable.original(), deadline=0.0)
+        return extractable.program(found.choices, found.cost)
+
+    def _note(self, cost: float) -> None:
+        self.curve.append((time.monotonic() - self.started, cost))
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def step(self, action: Action) -> tuple[bool, bool]:
+        """Apply an action; whether anything changed, and whether the node limit cut it short."""
+        step = self.session.apply(action.laws)
+        self.largest_nodes = max(self.largest_nodes, step.nodes)
+        return bool(step.fired), step.truncated
+
+    def evaluate(self) -> float:
+        """The cost (ms) of the best program in the present e-graph; keeps it if it is the best so far."""
+        extractable = Extractable(self.task, self.session.snapshot())
+        problem = extractable.problem(self.pricing)
+        found = extract(problem, incumbent=extractable.original(), deadline=self.deadline, seed=self.seed)
+        if found.cost < self.best.cost:
+            self.best = extractable.program(found.choices, found.cost)
+            self.best_extractable = extractable
+            self._note(found.cost)
+        return found.cost
+
+    def reprice(self, milp_seconds: float = 0.0) -> None:
+        """Extract again from the e-graph of the best program, at prices that have become known since."""
+        problem = self.best_extractable.problem(self.pricing)
+        original = self.best_extractable.original()
+        base = extract(problem, incumbent=original, deadline=0.0)
+        found = extract(problem, incumbent=original, seed=self.seed, rounds=2, milp_seconds=milp_seconds)
+        self.base_cost = base.cost
+        self.best = self.best_extractable.program(found.choices, found.cost)
+        self._note(found.cost)

@@ -1,0 +1,55 @@
+"""What the search worker is asked and answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.program import Program, Task
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """Optimize ``task`` with the laws not in ``disabled`` and of exactness up to ``exactness``.
+
+    ``prices`` are ms by kernel key; ``frozen`` says that weights are constants.
+    """
+
+    task: Task
+    prices: dict[str, float]
+    frozen: bool
+    threads: int
+    limits: Limits
+    exactness: str = "reassociates"
+    disabled: frozenset[str] = frozenset()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RepriceRequest:
+    """Extract again with more prices known, and look for the exact optimum for ``milp_seconds``."""
+
+    prices: dict[str, float]
+    milp_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer: the best program, the original's cost (ms), kernels whose prices were estimates, and statistics."""
+
+    program: Program
+    base_cost: float
+    missing: tuple[Kernel, ...]
+    stop: str
+    simulations: int
+    nodes: int
+    seconds: float
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The worker could not answer; ``text`` says why in one line."""
+
+    text: str
