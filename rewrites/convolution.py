@@ -92,22 +92,30 @@ def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: 
     return t.like(y, x, t.add(w, t.mul(identity, _per_output_channel(t, c, w))))
 
 
+def _is_convolution_of(t: Builder, r: Handle, x: Handle) -> bool:
+    """Whether ``r`` is known as a convolution of ``x``: then sums merge as they stand, and meeting would only make
+    a sum for each subset of the branches."""
+    return any(node.op == "conv" and node.children[0] == x.id for node in t.forms(r))
+
+
 @law(
     "add(add(r, y := conv(x, w)), z := conv(x, u))",
     example="add(add([1, 3, 3, 3], conv(x := [1, 2, 5, 5], [3, 2, 3, 3])), conv(x, [3, 2, 3, 3]))",
 )
-def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle) -> Handle:
+def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle, x: Handle) -> Handle | None:
     """(r + conv(x, w)) + conv(x, u) = r + (conv(x, w) + conv(x, u))"""
-    return t.add(r, t.add(y, z))
+    return t.add(r, t.add(y, z)) if not _is_convolution_of(t, r, x) else None
 
 
 @law(
     "add(add(r, y := conv(x, w)), m := mul(x, c))",
     example="add(add([1, 2, 5, 5], conv(x := [1, 2, 5, 5], [2, 2, 1, 1])), mul(x, [2, 1, 1]))",
 )
-def convolution_meets_scaled_input(t: Builder, r: Handle, y: Handle, m: Handle, c: Handle) -> Handle | None:
+def convolution_meets_scaled_input(
+    t: Builder, r: Handle, y: Handle, m: Handle, x: Handle, c: Handle
+) -> Handle | None:
     """(r + conv(x, w)) + x · c = r + (conv(x, w) + x · c)"""
-    return t.add(r, t.add(y, m)) if c.numel < m.numel else None
+    return t.add(r, t.add(y, m)) if c.numel < m.numel and not _is_convolution_of(t, r, x) else None
 
 
 @law(

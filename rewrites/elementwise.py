@@ -32,10 +32,25 @@ def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | No
     return t.add(t.mul(x, d), t.mul(c, d)) if small(x, c, d) and small(x, c) and small(x, d) else None
 
 
+def _has_shift(t: Builder, x: Handle) -> bool:
+    """Whether ``x`` is known as a sum with a small operand. (A sum of equal shapes has none: its operands' shapes
+    are its own, which a scalar's or a bias's is not.)"""
+    return any(node.op == "add" and t.smaller_operand(node, x) for node in t.forms(x))
+
+
+@law("add(add(x, c), add(y, d))", example="add(add([4, 3], [3]), add([4, 3], [3]))")
+def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -> Handle | None:
+    """(x + c) + (y + d) = (x + y) + (c + d)"""
+    return t.add(t.add(x, y), t.add(c, d)) if x.shape == y.shape and small(x, c, d) else None
+
+
 @law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])")
 def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handle | None:
-    """(x + c) + y = (x + y) + c"""
-    return t.add(t.add(x, y), c) if small(x, c) and small(y, c) and x.shape == y.shape else None
+    """(x + c) + y = (x + y) + c, where y has no shift of its own (that is small_addends_meet: the two together would
+    make a sum for each subset of shifts)"""
+    if x.shape != y.shape or not small(x, c) or _has_shift(t, y):
+        return None
+    return t.add(t.add(x, y), c)
 
 
 @law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))")

@@ -48,8 +48,8 @@ def factor_moves_out_of_pool(t: Builder, p: Handle, x: Handle, c: Handle) -> Han
 
 @law(
     "y := conv(g := index(x, i, j), w)",
-    example="conv(index([1, 3, 4, 4], [6, 1], [6], first=2), [5, 3, 1, 1])",
-    refused="conv(index([1, 3, 4, 4], [6, 1], [6], first=2), [5, 3, 3, 3])",
+    example="conv(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2), [5, 3, 1, 1])",
+    refused="conv(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2), [5, 3, 3, 3])",
 )
 def index_after_pointwise_convolution(
     t: Builder, y: Handle, g: Handle, x: Handle, i: Handle, j: Handle, w: Handle
@@ -58,7 +58,7 @@ def index_after_pointwise_convolution(
     return t.like(g, t.like(y, x, w), i, j) if is_pointwise_convolution(y, w) else None
 
 
-@law("g := index(y := conv(x, w), i, j)", example="index(conv([1, 3, 4, 4], [5, 3, 1, 1]), [2, 1], [2], first=2)")
+@law("g := index(y := conv(x, w), i, j)", example="index(conv([1, 3, 4, 4], [5, 3, 1, 1]), integers(2, 1), integers(2), first=2)")
 def index_before_pointwise_convolution(
     t: Builder, g: Handle, y: Handle, x: Handle, w: Handle, i: Handle, j: Handle
 ) -> Handle | None:
@@ -70,7 +70,7 @@ def index_before_pointwise_convolution(
     "g := index(y := F(x), i, j)",
     exactness="bitwise",
     F=pointwise(1),
-    example="index(F([1, 3, 4, 4]), [2, 1], [2], first=2)",
+    example="index(F([1, 3, 4, 4]), integers(2, 1), integers(2), first=2)",
 )
 def index_before_unary(t: Builder, g: Handle, y: Handle, x: Handle, i: Handle, j: Handle) -> Handle:
     """f(x)[i, j] = f(x[i, j])"""
@@ -81,7 +81,7 @@ def index_before_unary(t: Builder, g: Handle, y: Handle, x: Handle, i: Handle, j
     "y := F(g := index(x, i, j))",
     exactness="bitwise",
     F=pointwise(1),
-    example="F(index([1, 3, 4, 4], [6, 1], [6], first=2))",
+    example="F(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2))",
 )
 def index_after_unary(t: Builder, y: Handle, g: Handle, x: Handle, i: Handle, j: Handle) -> Handle:
     """f(x[i, j]) = f(x)[i, j]"""

@@ -147,7 +147,7 @@ def slice_through_reduction(t: Builder, s: Handle, r: Handle, x: Handle) -> Hand
 @law(
     "s := slice(e := embedding(w, i))",
     exactness="bitwise",
-    example="slice(embedding([9, 4], [2, 5]), dim=1, start=0, stop=1)",
+    example="slice(embedding([9, 4], integers(2, 5)), dim=1, start=0, stop=1)",
 )
 def slice_through_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Handle) -> Handle:
     """embedding(w, i) read at some positions = embedding(w, those of i); some columns = embedding(those of w, i)"""

@@ -124,6 +124,19 @@ def test_local_search_works_on_cost_changes_of_shared_parts() -> None:
     assert local_search(problem, {0: 0, 1: 1, 3: 2}, deadline=None, seed=0, rounds=0).choices == {0: 0, 3: 3}
 
 
+def test_a_chain_changes_its_layout_as_a_whole() -> None:
+    # Each of 10 steps costs 2 ms, or 1 ms in the other layout; changing the layout costs 1.5 ms either way.
+    length, other = 10, 11
+    nodes = [(0, (), 0.0), (other, (0,), 1.5)]
+    for step in range(1, length + 1):
+        nodes += [(step, (step - 1,), 2.0), (other + step, (other + step - 1,), 1.0)]
+        nodes += [(step, (other + step,), 1.5), (other + step, (step,), 1.5)]
+    problem = build_problem(nodes, (length,), 2 * length + 2)
+    incumbent = {step: problem.class_nodes[step][0] for step in range(length + 1)}
+    assert dag_cost(problem, incumbent) == 20.0
+    assert extract(problem, incumbent=incumbent).cost == 13.0
+
+
 def test_self_loop_is_never_chosen() -> None:
     problem = build_problem([(0, (0,), 0.0), (0, (), 3.0)], (0,), 1)
     assert extract(problem, milp_seconds=1.0).choices == {0: 1}

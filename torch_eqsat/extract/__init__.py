@@ -18,7 +18,7 @@ from torch_eqsat.extract.problem import (
     dag_cost,
     restrict,
 )
-from torch_eqsat.extract.reduce import reduce_problem
+from torch_eqsat.extract.reduce import ReducedProblem, reduce_problem
 
 __all__ = [
     "Choices",
@@ -73,39 +73,27 @@ def extract(
     choices = greedy(problem) if incumbent is None else incumbent
     best = Extraction(choices, dag_cost(problem, choices), 0.0, 0.0, "deadline")
     if deadline is None or start < deadline:
-        best = _search(problem, best, deadline, seed, rounds)
-        if milp_seconds > 0:
-            best = _solve(problem, best, deadline, milp_seconds)
+        reduced = reduce_problem(problem)
+        found = local_search(
+            reduced.problem, reduced.reduce_choices(choices), deadline=deadline, seed=seed, rounds=rounds
+        )
+        best = _better(problem, best, reduced.restore_choices(found.choices))
+        best = replace(best, stop="local optimum" if found.finished else "deadline")
+        best = _solve(reduced, best, deadline, milp_seconds)
     return replace(best, choices=restrict(problem, best.choices), seconds=time.monotonic() - start)
 
 
-def _search(
-    problem: ExtractionProblem, start: Extraction, deadline: float | None, seed: int, rounds: int
-) -> Extraction:
-    reduced = reduce_problem(problem)
-    found = local_search(
-        reduced.problem, reduced.reduce_choices(start.choices), deadline=deadline, seed=seed, rounds=rounds
-    )
-    stop: StopReason = "local optimum" if found.finished else "deadline"
-    return _better(problem, start, reduced.restore_choices(found.choices), stop)
-
-
-def _solve(
-    problem: ExtractionProblem, start: Extraction, deadline: float | None, milp_seconds: float
-) -> Extraction:
+def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, milp_seconds: float) -> Extraction:
     seconds = milp_seconds if deadline is None else min(milp_seconds, deadline - time.monotonic())
     if seconds <= 0:
         return start
-    reduced = reduce_problem(problem)
     found = improve_by_milp(reduced.problem, reduced.reduce_choices(start.choices), seconds)
-    best = _better(problem, start, reduced.restore_choices(found.choices), start.stop)
+    best = _better(reduced.original, start, reduced.restore_choices(found.choices))
     is_optimal = found.lower_bound >= best.cost - _SOLVER_TOLERANCE
     return replace(best, lower_bound=min(found.lower_bound, best.cost), stop="optimal" if is_optimal else start.stop)
 
 
-def _better(problem: ExtractionProblem, start: Extraction, choices: Choices, stop: StopReason) -> Extraction:
+def _better(problem: ExtractionProblem, start: Extraction, choices: Choices) -> Extraction:
     """The new choices if they cost less; ties go to the start, so that nothing changes without a gain."""
     cost = dag_cost(problem, choices)
-    if cost < start.cost - _TOLERANCE:
-        return replace(start, choices=choices, cost=cost, stop=stop)
-    return replace(start, stop=stop)
+    return replace(start, choices=choices, cost=cost) if cost < start.cost - _TOLERANCE else start

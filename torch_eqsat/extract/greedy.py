@@ -79,14 +79,17 @@ class _CostSets:
         return float(self._array[:size][mask].sum())
 
 
-def greedy_choices(problem: ExtractionProblem, incumbent: Choices | None = None) -> GreedyResult:
+def greedy_choices(
+    problem: ExtractionProblem, incumbent: Choices | None = None, users: list[list[int]] | None = None
+) -> GreedyResult:
     """Choose an e-node for every computable e-class, cheapest DAG cost first.
 
     E-classes of the incumbent count as paid and keep their e-node; sets then only hold what is new, which keeps them
-    small in deep e-graphs. Raises InvalidExtractionError when the incumbent is not a valid extraction.
+    small in deep e-graphs. ``users`` is what `node_users` gives, if already at hand. Raises InvalidExtractionError when
+    the incumbent is not a valid extraction.
     """
     waiting = [len(set(children)) for children in problem.node_children]
-    users = node_users(problem)
+    users = node_users(problem) if users is None else users
     sets = _CostSets()
     result = GreedyResult({}, {})
     heap: list[tuple[float, int]] = []  # cost of all that the e-node needs, e-node

@@ -19,7 +19,7 @@ from torch_eqsat.extract.selection import Selection
 _TOLERANCE = 1e-9  # ms; smaller differences are rounding
 _INDIRECT_USERS = 24  # e-classes outside the extraction through which users of a shared e-class are sought
 _STEPS_PER_NODE = 4  # length of an annealing round
-_TEMPERATURES = (0.02, 0.0003)  # first and last temperature of a round, relative to the cost of the extraction
+_TEMPERATURES = (0.1, 0.0003)  # first and last temperature of a round, relative to the cost of the extraction
 
 Flips = tuple[tuple[int, int], ...]
 """E-classes with the e-nodes that they turn to; the last one is in the extraction, and uses those before it."""
@@ -56,15 +56,17 @@ def local_search(
 
 class _LocalSearch:
     def __init__(self, problem: ExtractionProblem, incumbent: Choices, deadline: float | None) -> None:
-        self.selection = Selection(problem, greedy_choices(problem, incumbent).choices, incumbent)
         self._problem = problem
         self._deadline = float("inf") if deadline is None else deadline
         self._users = node_users(problem)
+        self.selection = Selection(problem, greedy_choices(problem, incumbent, self._users).choices, incumbent)
         self._shareable = [
             owner for owner, nodes in enumerate(problem.class_nodes) if nodes and self.selection.chosen[owner] >= 0
         ]
-        self._examined: Choices | None = None  # the extraction when joint flips were last sought
-        self._user_classes: dict[int, list[int]] = {}  # e-class -> its possible users at that time
+        self._from_scratch: Choices = {}
+        self._unsettled = set(self._shareable)  # e-classes of which a single flip may gain
+        self._unexamined = list(self._shareable)  # e-classes to which a joint flip may gain
+        self._user_classes: dict[int, list[int]] = {}  # e-class -> its possible users when last examined
 
     def is_late(self) -> bool:
         return time.monotonic() >= self._deadline
@@ -73,16 +75,29 @@ class _LocalSearch:
         """Take improving flips, the steepest joint ones first, until there is none or the deadline passes."""
         selection = self.selection
         while not self.is_late():
-            before = selection.cost
-            while self._flip_single_classes() and not self.is_late():
-                pass
+            before, cost = selection.choices(), selection.cost
+            self._flip_single_classes(self._unsettled)
             self._flip_jointly()
-            if selection.cost >= before - _TOLERANCE:
+            if selection.cost >= cost - _TOLERANCE and not self._unexamined and not self._flip_from_scratch():
                 break
-            selection.set_defaults(greedy_choices(self._problem, selection.choices()).choices)
+            if selection.cost < cost - _TOLERANCE:
+                selection.set_defaults(greedy_choices(self._problem, selection.choices(), self._users).choices)
+                self._examine_around({owner for owner, _ in before.items() ^ selection.choices().items()})
+
+    def _flip_from_scratch(self) -> bool:
+        """Flip single e-classes, with e-nodes for what they newly need that rely on nothing at hand.
+
+        What is cheapest to get from the extraction may come from the very e-class that is to flip: its other layout,
+        say, by a transpose of it. Returns whether any flipped.
+        """
+        if not self._from_scratch:
+            self._from_scratch = greedy_choices(self._problem, None, self._users).choices
+        self.selection.set_defaults(self._from_scratch)
+        return self._flip_single_classes(None)
 
     def anneal(self, generator: Random) -> None:
         """One round of random flips, single and joint, of which worsening ones are accepted ever less."""
+        before = self.selection.choices()
         first, last = (self.selection.cost * temperature for temperature in _TEMPERATURES)
         steps = _STEPS_PER_NODE * sum(map(len, self._problem.class_nodes))
         for step in range(steps):
@@ -95,6 +110,7 @@ class _LocalSearch:
             else:
                 self.selection.undo(mark)
         self.selection.commit()
+        self._examine_around({owner for owner, _ in before.items() ^ self.selection.choices().items()})
 
     def _random_flip(self, generator: Random, temperature: float) -> bool:
         """Try a random single or joint flip; returns whether to keep it."""
@@ -115,11 +131,13 @@ class _LocalSearch:
         slack = temperature * generator.expovariate(1.0)
         return self._flip_users(shared, node, users, slack) < tolerated
 
-    def _flip_single_classes(self) -> bool:
-        """Give each e-class, users first, its best e-node; returns whether any changed."""
+    def _flip_single_classes(self, candidates: set[int] | None) -> bool:
+        """Give each e-class (None: all), users first, its best e-node; returns whether any changed."""
         selection = self.selection
         before = selection.cost
         for owner in reversed(selection.order):
+            if candidates is not None and owner not in candidates:
+                continue
             if self.is_late():
                 break
             best_change, best_node = -_TOLERANCE, None
@@ -156,32 +174,39 @@ class _LocalSearch:
         self.selection.commit()
 
     def _joint_savings(self) -> dict[int, float]:
-        """The e-classes to which users could turn together with a gain, and the change of cost in ms."""
+        """The e-classes to which users could turn together with a gain, and the change of cost in ms.
+
+        Stops after half of the time left; the other half is for taking what was found.
+        """
         now = time.monotonic()
-        half_time = now + (self._deadline - now) / 2  # the other half is for taking them
-        changed = self._changed_classes()
+        half_time = now + (self._deadline - now) / 2
         savings = {}
-        for shared in self._shareable:
-            if time.monotonic() >= half_time:
-                self._examined = None
-                break
-            if changed is None or self._may_have_changed(shared, changed):
-                change, _ = self._best_joint_flip(shared)
-                if change < -_TOLERANCE:
-                    savings[shared] = change
+        while self._unexamined and time.monotonic() < half_time:
+            shared = self._unexamined.pop()
+            change, _ = self._best_joint_flip(shared)
+            if change < -_TOLERANCE:
+                savings[shared] = change
         return savings
 
-    def _changed_classes(self) -> set[int] | None:
-        """The e-classes that are used otherwise than when joint flips were last sought; None if they never were."""
-        former, self._examined = self._examined, self.selection.choices()
-        return None if former is None else {owner for owner, _ in former.items() ^ self._examined.items()}
+    def _examine_around(self, changed: set[int]) -> None:
+        """List the e-classes whose flips, single or joint, may gain now that the use of these e-classes has changed."""
+        node_children, class_nodes = self._problem.node_children, self._problem.class_nodes
+        self._unsettled = changed.union(*(self._neighbours(owner) for owner in changed))
+        waiting = set(self._unexamined)
+        self._unexamined = [
+            shared
+            for shared in self._shareable
+            if shared in waiting
+            or shared in changed
+            or not changed.isdisjoint(self._user_classes.get(shared, ()))
+            or any(not changed.isdisjoint(node_children[node]) for node in class_nodes[shared])
+        ]
 
-    def _may_have_changed(self, shared: int, changed: set[int]) -> bool:
-        """Whether a joint flip to the e-class may gain now that did not when it was last examined."""
-        if shared in changed or not changed.isdisjoint(self._user_classes.get(shared, ())):
-            return True
-        children = self._problem.node_children
-        return any(not changed.isdisjoint(children[node]) for node in self._problem.class_nodes[shared])
+    def _neighbours(self, owner: int) -> set[int]:
+        """The e-classes that may use the e-class, and those that it may use."""
+        problem = self._problem
+        neighbours = {problem.node_class[node] for node in self._users[owner]}
+        return neighbours.union(*(problem.node_children[node] for node in problem.class_nodes[owner]))
 
     def _best_joint_flip(self, shared: int) -> tuple[float, int]:
         """The change of cost in ms, and the e-node of the shared e-class, of the best joint flip to it."""

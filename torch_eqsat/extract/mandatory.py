@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch_eqsat.extract.problem import Choices, ExtractionProblem
 
 _UNKNOWN = -1  # as a set: every e-class
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-9  # ms
+_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +26,29 @@ class PrunedProblem:
     """e-class -> its e-nodes that are left, for the e-classes still reachable; operands tend to come first."""
     mandatory: frozenset[int]
     """The e-classes of every extraction."""
-    lower_bound: float
-    """Cost in ms of the cheapest e-nodes of the mandatory e-classes."""
 
 
 def prune(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incumbent_cost: float) -> PrunedProblem:
-    """Remove e-nodes until nothing changes: those that cannot be used acyclically or cost too much.
+    """Remove e-nodes that cannot be used acyclically, or only at too high a cost, as long as that exposes others.
 
     ``settled`` holds the computable e-classes, operands first; ``incumbent`` is a valid extraction of
     ``incumbent_cost`` ms, whose e-nodes stay.
     """
     class_nodes = _reachable(problem, {owner: problem.class_nodes[owner] for owner in settled})
     kept = set(incumbent.values())
-    while True:
+    for _ in range(_ROUNDS):
         sets = _MandatorySets(problem, class_nodes)
         cheap = {
             owner: [
-                node
-                for node in nodes
-                if node in kept or sets.bound_with(owner, node) < incumbent_cost - _TOLERANCE
+                node for node in nodes if node in kept or sets.bound_with(owner, node) < incumbent_cost - _TOLERANCE
             ]
             for owner, nodes in class_nodes.items()
         }
         before = sum(map(len, class_nodes.values()))
         class_nodes = _reachable(problem, cheap)
         if sum(map(len, class_nodes.values())) == before:
-            return PrunedProblem(class_nodes, sets.of_roots(), sets.root_cost)
+            break
+    return PrunedProblem(class_nodes, sets.of_roots())
 
 
 def _reachable(problem: ExtractionProblem, class_nodes: dict[int, list[int]]) -> dict[int, list[int]]:
@@ -79,7 +77,7 @@ class _MandatorySets:
         self._least_of = dict(zip(self._owners, self._least.tolist(), strict=True))
         self._solve(class_nodes)
         self._roots = self._union(problem.roots)
-        self.root_cost = self._cost(self._roots)
+        self._root_cost = self._cost(self._roots)
 
     def of_roots(self) -> frozenset[int]:
         return frozenset(owner for owner, bit in self._bit.items() if self._roots & bit)
@@ -91,7 +89,7 @@ class _MandatorySets:
         if needed & bit:  # also when an operand has become impossible to compute
             return float("inf")
         own_cost = self._problem.node_cost[node] - (self._least_of[owner] if self._roots & bit else 0.0)
-        return self.root_cost + own_cost + self._cost(needed & ~self._roots)
+        return self._root_cost + own_cost + self._cost(needed & ~self._roots)
 
     def _solve(self, class_nodes: dict[int, list[int]]) -> None:
         """Shrink the sets from "everything" to the greatest fixed point, which is exact for acyclic computations."""

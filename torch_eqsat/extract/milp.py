@@ -10,23 +10,26 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from torch_eqsat.extract.greedy import greedy_choices
+from torch_eqsat.extract.landmarks import LandmarkFinder
 from torch_eqsat.extract.mandatory import PrunedProblem, prune
-from torch_eqsat.extract.problem import (
-    Choices,
-    ExtractionProblem,
-    NoExtractionError,
-    dag_cost,
-    restrict,
-)
+from torch_eqsat.extract.problem import Choices, ExtractionProblem, InvalidExtractionError, dag_cost, restrict
 
 _TOLERANCE = 1e-9
-# Setting up a linear program and solving its relaxation takes about this many seconds per e-node at best.
-_SECONDS_PER_NODE = 2e-5
+# Pruning, setting up a linear program and solving its relaxation take about this many seconds per e-node at best.
+_SECONDS_PER_NODE = 4e-5
+# When landmarks are sought, e-nodes count as usable from this value in a fractional solution on, or up to this part of
+# the dearest e-node's cost: landmarks without cheap e-nodes raise the bound most.
+_USABLE = ((0.2, 0.2), (1e-6, 0.02), (0.2, 0.0), (1e-6, 0.0))
+_LEAST_VIOLATION = 0.05
+# Landmarks are no longer added when so many rounds close less than this part of the gap.
+_PATIENCE = 5
+_LEAST_PROGRESS = 0.02
 _INFEASIBLE = 2  # status codes of scipy.optimize.milp
 _OPTIMAL = 0
 
@@ -47,9 +50,9 @@ def improve_by_milp(problem: ExtractionProblem, incumbent: Choices, seconds: flo
     """
     deadline = time.monotonic() + seconds
     cost = dag_cost(problem, incumbent)
+    if sum(map(len, problem.class_nodes)) * _SECONDS_PER_NODE > seconds:
+        return MilpResult(incumbent, cost, 0.0)
     settled = greedy_choices(problem).choices
-    if any(root not in settled for root in problem.roots):
-        raise NoExtractionError("a root e-class has no computation without a cycle")
     choices = restrict(problem, incumbent)
     pruned = prune(problem, settled, choices, cost)
     lower_bound = 0.0
@@ -68,7 +71,11 @@ def improve_by_milp(problem: ExtractionProblem, incumbent: Choices, seconds: flo
 def _adopt(problem: ExtractionProblem, choices: Choices, component: list[int], found: Choices) -> Choices:
     """Replace the choices of a component. Cycles do not cross components, so this closes none."""
     inside = set(component)
-    combined = restrict(problem, {owner: node for owner, node in choices.items() if owner not in inside} | found)
+    combined = {owner: node for owner, node in choices.items() if owner not in inside} | found
+    try:
+        combined = restrict(problem, combined)
+    except InvalidExtractionError:  # the solver's tolerances allowed for it
+        return choices
     return combined if dag_cost(problem, combined) < dag_cost(problem, choices) else choices
 
 
@@ -132,36 +139,84 @@ class _Program:
             return None, least
         deadline = time.monotonic() + seconds
         self._require()
-        self._forbid_cycles()
         costs = {self._variable[node]: self._problem.node_cost[node] for node in self._nodes}
         self._rows.append((costs, -np.inf, cutoff - _TOLERANCE))
-        return self._run(costs, cutoff, least, max(deadline - time.monotonic(), 0.01))
+        return self._run(cutoff, least, deadline)
 
-    def _run(
-        self, costs: dict[int, float], cutoff: float, least: float, seconds: float
-    ) -> tuple[Choices | None, float]:
+    def _run(self, cutoff: float, least: float, deadline: float) -> tuple[Choices | None, float]:
+        """Tighten the relaxation by landmarks, which serve better than an order in this, then branch."""
+        finder = LandmarkFinder(self._problem, self._class_nodes)
+        # At most half of the time goes into the relaxation.
+        halfway = time.monotonic() + (deadline - time.monotonic()) / 2
+        bounds: list[float] = []
+        while (left := halfway - time.monotonic()) > 0:
+            relaxation = self._call_solver(0, left)
+            if relaxation.status == _INFEASIBLE:
+                return None, cutoff
+            if relaxation.status != _OPTIMAL:
+                break
+            least = max(least, float(relaxation.fun))
+            bounds.append(least)
+            stalled = len(bounds) > _PATIENCE and least - bounds[-1 - _PATIENCE] < _LEAST_PROGRESS * (cutoff - least)
+            if stalled or not self._add_landmarks(finder, relaxation.x):
+                break
+        self._forbid_cycles()
+        result = self._call_solver(1, max(deadline - time.monotonic(), 0.01))
+        if result.status == _INFEASIBLE:
+            return None, cutoff
+        if result.mip_dual_bound is not None:
+            least = max(least, float(result.mip_dual_bound))
+        if result.x is None:
+            return None, min(least, cutoff)
+        chosen = {self._problem.node_class[node]: node for node in self._nodes if result.x[self._variable[node]] > 0.5}
+        return chosen, min(least, cutoff)
+
+    def _add_landmarks(self, finder: LandmarkFinder, values: NDArray[np.float64]) -> bool:
+        """Add the landmarks that a solution of the relaxation violates; returns whether there were any."""
+        known = len(self._rows)
+        amount = {
+            owner: sum(values[self._variable[node]] for node in nodes) for owner, nodes in self._class_nodes.items()
+        }
+        cost = self._problem.node_cost
+        dearest = max(cost[node] for node in self._nodes)
+        for threshold, cheap in _USABLE:
+            usable = {
+                node
+                for node in self._nodes
+                if values[self._variable[node]] > threshold or cost[node] <= cheap * dearest
+            }
+            computed = finder.computable(usable)
+            met: set[frozenset[int]] = set()
+            for owner, used in amount.items():
+                if used <= _LEAST_VIOLATION or owner in computed:
+                    continue
+                landmark = frozenset(finder.landmark(owner, computed))
+                # One row per landmark and round; those of the most used e-classes would be no different.
+                if landmark not in met and sum(values[self._variable[n]] for n in landmark) < used - _LEAST_VIOLATION:
+                    met.add(landmark)
+                    row = {self._variable[node]: 1.0 for node in landmark}
+                    for node in self._class_nodes[owner]:
+                        row[self._variable[node]] = row.get(self._variable[node], 0.0) - 1.0
+                    self._rows.append((row, 0.0, np.inf))
+        return len(self._rows) > known
+
+    def _call_solver(self, integral: int, seconds: float) -> OptimizeResult:
         size = len(self._nodes) + len(self._place)
         objective = np.zeros(size)
-        objective[list(costs)] = list(costs.values())
+        objective[: len(self._nodes)] = [self._problem.node_cost[node] for node in self._nodes]
         entries = [(row, *term) for row, (terms, _, _) in enumerate(self._rows) for term in terms.items()]
         rows, columns, values = zip(*entries, strict=True)
         matrix = coo_array((values, (rows, columns)), shape=(len(self._rows), size)).tocsr()
+        integrality = np.zeros(size)
+        integrality[: len(self._nodes)] = integral
         limits = np.concatenate([np.ones(len(self._nodes)), np.array(self._place_limit)])
-        integrality = np.concatenate([np.ones(len(self._nodes)), np.zeros(len(self._place))])
-        result = milp(
+        return milp(
             objective,
             integrality=integrality,
             bounds=Bounds(0.0, limits),
             constraints=LinearConstraint(matrix, [row[1] for row in self._rows], [row[2] for row in self._rows]),
             options={"time_limit": seconds, "mip_rel_gap": 0.0},
         )
-        if result.status == _INFEASIBLE:
-            return None, cutoff
-        bound = least if result.mip_dual_bound is None else max(least, float(result.mip_dual_bound))
-        if result.x is None:
-            return None, min(bound, cutoff)
-        chosen = {self._problem.node_class[node]: node for node in self._nodes if result.x[self._variable[node]] > 0.5}
-        return chosen, min(bound, cutoff)
 
     def _uses(self) -> dict[tuple[int, int], list[int]]:
         """(e-class, operand e-class) -> the variables of the e-nodes of the former that need the latter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch_eqsat.extract.problem import Choices, ExtractionProblem, NoExtractionError, needed_classes, restrict
+from torch_eqsat.extract.problem import Choices, ExtractionProblem, NoExtractionError, check, restrict
 
 FREE = -1
 """Stands in the place of an e-class that costs nothing."""
@@ -30,16 +30,18 @@ class ReducedProblem:
 
     def reduce_choices(self, choices: Choices) -> Choices:
         """Translate a valid extraction of the original problem; the result costs no more."""
-        translated = {}
-        for owner in needed_classes(self.original, choices):
-            if owner not in self.fixed_choice:
+        check(self.original, choices)
+        translated: Choices = {}
+        pending = list(self.problem.roots)
+        while pending:
+            owner = pending.pop()
+            if owner not in translated:
                 children = _reduced_children(self.original, self.stands_for, choices[owner])
                 translated[owner] = next(
-                    node
-                    for node in self.problem.class_nodes[owner]
-                    if self.problem.node_children[node] == children
+                    node for node in self.problem.class_nodes[owner] if self.problem.node_children[node] == children
                 )
-        return restrict(self.problem, translated)
+                pending.extend(children)
+        return translated
 
     def restore_choices(self, choices: Choices) -> Choices:
         """Translate an extraction of the reduced problem back to the original one, at the same cost."""
@@ -49,12 +51,16 @@ class ReducedProblem:
 def reduce_problem(problem: ExtractionProblem) -> ReducedProblem:
     """Take out of the problem what cannot matter; raises NoExtractionError when a root cannot be computed."""
     users = node_users(problem)
-    fixed = _settle(problem, users, free_only=True)
-    computable = _settle(problem, users, free_only=False)
+    fixed, _ = _settle(problem, users, free_only=True)
+    computable, missing_operands = _settle(problem, users, free_only=False)
     for root in problem.roots:
         if root not in computable:
             raise NoExtractionError(f"root e-class {root} has no computation without a cycle")
-    stands_for = _stand_ins(problem, computable, fixed)
+    usable = [
+        [node for node in nodes if not missing_operands[node]] if owner in computable else []
+        for owner, nodes in enumerate(problem.class_nodes)
+    ]
+    stands_for = _stand_ins(problem, usable, fixed)
     roots = tuple(sorted({stands_for[root] for root in problem.roots} - {FREE}))
     reduced = ExtractionProblem(
         problem.node_class,
@@ -67,7 +73,7 @@ def reduce_problem(problem: ExtractionProblem) -> ReducedProblem:
     pending = list(roots)
     while pending:
         owner = pending.pop()
-        for children, node in _distinct_nodes(problem, owner, computable, stands_for).items():
+        for children, node in _distinct_nodes(problem, owner, usable[owner], stands_for).items():
             reduced.class_nodes[owner].append(node)
             reduced.node_children[node] = children
             for child in children:
@@ -88,11 +94,14 @@ def node_users(problem: ExtractionProblem) -> list[list[int]]:
     return users
 
 
-def _settle(problem: ExtractionProblem, users: list[list[int]], *, free_only: bool) -> dict[int, int]:
-    """e-class -> the first e-node found to be computable (``free_only``: at no cost at all) from the leaves up."""
+def _settle(problem: ExtractionProblem, users: list[list[int]], *, free_only: bool) -> tuple[dict[int, int], list[int]]:
+    """Find the computable e-classes (``free_only``: those that cost nothing at all) from the leaves up.
+
+    Returns for each of them the first e-node found, and for each e-node how many of its operands are not among them.
+    """
     settled: dict[int, int] = {}
-    waiting = [len(set(children)) for children in problem.node_children]
-    pending = [node for node, count in enumerate(waiting) if count == 0]
+    missing = [len(set(children)) if len(children) > 1 else len(children) for children in problem.node_children]
+    pending = [node for nodes in problem.class_nodes for node in nodes if not missing[node]]
     while pending:
         node = pending.pop()
         owner = problem.node_class[node]
@@ -100,26 +109,26 @@ def _settle(problem: ExtractionProblem, users: list[list[int]], *, free_only: bo
             continue
         settled[owner] = node
         for user in users[owner]:
-            waiting[user] -= 1
-            if waiting[user] == 0:
+            missing[user] -= 1
+            if not missing[user]:
                 pending.append(user)
-    return settled
+    return settled, missing
 
 
-def _stand_ins(problem: ExtractionProblem, computable: dict[int, int], fixed: dict[int, int]) -> list[int]:
+def _stand_ins(problem: ExtractionProblem, usable: list[list[int]], fixed: dict[int, int]) -> list[int]:
     """e-class -> the e-class that it stands for, FREE, or itself; adds the e-nodes of stand-ins to ``fixed``."""
     direct = list(range(len(problem.class_nodes)))
     for owner in fixed:
         direct[owner] = FREE
-    for owner in computable:
-        if direct[owner] == FREE:
+    for owner, nodes in enumerate(usable):
+        if direct[owner] == FREE or not nodes:
             continue
-        usable = [node for node in problem.class_nodes[owner] if _is_usable(problem, node, computable)]
-        if len(usable) == 1 and problem.node_cost[usable[0]] == 0:
-            operands = {child for child in problem.node_children[usable[0]] if direct[child] != FREE}
+        others = nodes if len(nodes) == 1 else [node for node in nodes if owner not in problem.node_children[node]]
+        if len(others) == 1 and problem.node_cost[others[0]] == 0:
+            operands = {child for child in problem.node_children[others[0]] if direct[child] != FREE}
             if len(operands) == 1:
                 direct[owner] = operands.pop()
-                fixed[owner] = usable[0]
+                fixed[owner] = others[0]
     # No cycle: a computable e-class with a single e-node never stands, over others, for itself.
     for owner in range(len(direct)):
         target = owner
@@ -130,24 +139,20 @@ def _stand_ins(problem: ExtractionProblem, computable: dict[int, int], fixed: di
     return direct
 
 
-def _is_usable(problem: ExtractionProblem, node: int, computable: dict[int, int]) -> bool:
-    owner = problem.node_class[node]
-    return all(child in computable and child != owner for child in problem.node_children[node])
-
-
 def _reduced_children(problem: ExtractionProblem, stands_for: list[int], node: int) -> tuple[int, ...]:
-    return tuple(sorted({stands_for[child] for child in problem.node_children[node]} - {FREE}))
+    reduced = {stands_for[child] for child in problem.node_children[node]}
+    reduced.discard(FREE)
+    return tuple(sorted(reduced)) if len(reduced) > 1 else tuple(reduced)
 
 
 def _distinct_nodes(
-    problem: ExtractionProblem, owner: int, computable: dict[int, int], stands_for: list[int]
+    problem: ExtractionProblem, owner: int, nodes: list[int], stands_for: list[int]
 ) -> dict[tuple[int, ...], int]:
-    """Reduced children -> the cheapest e-node of the e-class that has them, of the usable ones."""
+    """Reduced children -> the cheapest of the e-nodes that has them."""
     distinct: dict[tuple[int, ...], int] = {}
-    for node in problem.class_nodes[owner]:
-        if _is_usable(problem, node, computable):
-            children = _reduced_children(problem, stands_for, node)
-            best = distinct.get(children)
-            if owner not in children and (best is None or problem.node_cost[node] < problem.node_cost[best]):
-                distinct[children] = node
+    for node in nodes:
+        children = _reduced_children(problem, stands_for, node)
+        best = distinct.get(children)
+        if owner not in children and (best is None or problem.node_cost[node] < problem.node_cost[best]):
+            distinct[children] = node
     return distinct

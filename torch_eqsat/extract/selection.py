@@ -27,7 +27,7 @@ class Selection:
         self._position = [_UNPLACED] * len(problem.class_nodes)
         self._floor = _UNPLACED
         self._trail: list[int] = []  # e-classes that gained a reference, or the complement of those that lost one
-        self._flips: list[tuple[int, int, int, float]] = []  # e-class, former e-node, trail length, cost before
+        self._flips: list[tuple[int, int, int, float, int]] = []  # e-class, then before: e-node, trail, cost, floor
         self.set_defaults(defaults)
         self.set_defaults(incumbent)
         self._acquire(problem.roots)
@@ -46,7 +46,7 @@ class Selection:
     def flip(self, owner: int, node: int) -> float:
         """Choose another e-node for an e-class; returns the change of cost in ms. May close a cycle."""
         before, old = self.cost, self.chosen[owner]
-        self._flips.append((owner, old, len(self._trail), before))
+        self._flips.append((owner, old, len(self._trail), before, self._floor))
         self._floor = min(self._floor, self._position[owner])
         self.chosen[owner] = node
         if self.references[owner]:
@@ -66,7 +66,7 @@ class Selection:
 
     def drop(self, owner: int) -> None:
         """End a hold; what nothing else needs leaves the extraction."""
-        self._flips.append((owner, self.chosen[owner], len(self._trail), self.cost))
+        self._flips.append((owner, self.chosen[owner], len(self._trail), self.cost, self._floor))
         self._release((owner,))
 
     def mark(self) -> int:
@@ -77,7 +77,7 @@ class Selection:
         """Take back all flips, holds and drops since the mark."""
         references, trail = self.references, self._trail
         while len(self._flips) > mark:
-            owner, old, length, cost = self._flips.pop()
+            owner, old, length, cost, self._floor = self._flips.pop()
             undone = trail[length:]
             del trail[length:]
             for step in undone:
@@ -87,8 +87,6 @@ class Selection:
                     references[~step] += 1
             self.chosen[owner] = old
             self.cost = cost
-        if not self._flips:
-            self._floor = _UNPLACED
 
     def keep(self) -> None:
         """Keep all flips for now; commits when many have come together, since that visits the whole extraction."""

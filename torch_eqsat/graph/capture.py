@@ -76,14 +76,18 @@ def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
     """The term graph of ``fx``; ``static`` are the placeholders that hold weights."""
     result = Capture(fx)
     constants = constant_nodes(fx, static)
+    same = _representatives(fx, constants)
     store = _Recorder(result)
     for node in fx.nodes:
         if node.op == "output":
             result.graph.roots += [result.term[n] for n in _operands(node) if n in result.term]
         elif node.op in ("placeholder", "get_attr") or node in constants:
+            first = same.get(node, node)
             used = any(user not in constants for user in node.users)
-            if used or node.op == "placeholder":
-                store.leaf(node, node in constants)
+            if (used or node.op == "placeholder") and first not in result.term:
+                store.leaf(first, node in constants)
+            if first in result.term:
+                result.term[node] = result.term[first]
         else:
             store.call(node)
     result.graph.roots = list(dict.fromkeys(result.graph.roots))
@@ -112,6 +116,18 @@ def constant_nodes(fx: Graph, static: Collection[FxNode]) -> set[FxNode]:
         ):
             constants.add(node)
     return constants
+
+
+def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, FxNode]:
+    """Of equal calls on constants the first: every layer of an unrolled loop transposes its weight again."""
+    first: dict[Any, FxNode] = {}
+    same: dict[FxNode, FxNode] = {}
+    for node in fx.nodes:
+        if node in constants:
+            operands = tuple(same[n] for n in _operands(node))
+            key = (_uid(node), operands) if node.op == "call_function" else (node.op, node.target)
+            same[node] = first.setdefault(key, node)
+    return same
 
 
 def is_pinned(node: FxNode) -> bool:
@@ -143,6 +159,14 @@ class _Recorder:
         index = graph.add(node, type_, constant)
         self._made.append(index)
         return index
+
+    def forms(self, term: int, /) -> list[Node]:
+        return [self.result.graph.nodes[term]]
+
+    def type_of(self, term: int, /) -> TensorType:
+        type_ = self.result.graph.types[term]
+        assert type_ is not None
+        return type_
 
     def leaf(self, node: FxNode, constant: bool) -> None:
         type_ = tensor_type(node.meta.get("val"))

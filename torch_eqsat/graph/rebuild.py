@@ -15,7 +15,7 @@ from torch.fx import Node as FxNode
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import Call, Capture, Operand, _operands
 from torch_eqsat.graph.lowering import aten, lower
-from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.term import TermGraph
 
 CARRIED_META = (
     "recompute",

@@ -198,17 +198,7 @@ TRANSLATIONS: dict[Any, Translation] = {
     aten.index.Tensor: _index,
     aten.embedding.default: _embedding,
     aten.alias.default: _identity,
-    **{
-        view: _view_as_result
-        for view in (
-            aten.view.default,
-            aten.reshape.default,
-            aten._unsafe_view.default,
-            aten.unsqueeze.default,
-            aten.squeeze.dim,
-            aten.squeeze.dims,
-        )
-    },
+    **dict.fromkeys((aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims), _view_as_result),
 }
 
 

@@ -41,6 +41,15 @@ class TermStore(Protocol):
 
     def insert(self, node: Node, type_: TensorType, /) -> int: ...
 
+    def forms(self, term: int, /) -> list[Node]: ...
+
+    def type_of(self, term: int, /) -> TensorType: ...
+
+
+def _known(type_: TensorType | None) -> TensorType:
+    assert type_ is not None, "laws are built over tensors alone"
+    return type_
+
 
 class GraphStore:
     """A TermStore over a TermGraph (for examples and tests)."""
@@ -51,6 +60,12 @@ class GraphStore:
     def insert(self, node: Node, type_: TensorType, /) -> int:
         constant = node.op in ("scalar", "dirac")
         return self.graph.add(node, type_, constant)
+
+    def forms(self, term: int, /) -> list[Node]:
+        return [self.graph.nodes[term]]
+
+    def type_of(self, term: int, /) -> TensorType:
+        return _known(self.graph.types[term])
 
 
 class Builder:
@@ -63,6 +78,15 @@ class Builder:
 
     def apply(self, op: str, children: Sequence[Handle], **attrs: Any) -> Handle:
         return self._insert(op, attributes(**attrs), children)
+
+    def forms(self, x: Handle) -> list[Node]:
+        """The other ways in which the e-class of ``x`` is known to be computed. For guards that direct a law: they may
+        only make it fire less often, since more forms may become known later."""
+        return self.store.forms(x.id)
+
+    def smaller_operand(self, node: Node, x: Handle) -> bool:
+        """Whether an operand of ``node``, one of the forms of ``x``, has fewer elements than x."""
+        return any(self.store.type_of(child).numel < x.numel for child in node.children)
 
     def like(self, node: Handle, *children: Handle, **changes: Any) -> Handle:
         """``node``'s operator over other operands, with some attributes changed."""

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which make sets up itself: it needs Python 3.11 or newer, a C++ compiler and the network.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The case(s) of the benchmark and further options: make bench CASE=mobileone_s0 BENCH="--rounds 3"
+CASE ?=
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types bench format clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a few minutes)
+	$(BIN)/python -m bench.demo
+
+test: lint types ## Lint, check types, run all tests
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+	$(BIN)/mypy --allow-subclassing-any --ignore-missing-imports bench
+
+bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, write bench/results/cases.json
+	$(BIN)/python -m pytest bench/test_cases.py -q -s --tb=short -W default \
+		-o addopts="--strict-markers --import-mode=importlib" --benchmark-only \
+		--benchmark-columns=min,median,stddev,rounds --benchmark-group-by=group \
+		$(foreach case,$(CASE),--case $(case)) $(BENCH)
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what tools left behind, but not .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml bench/constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint bench/constraints.txt --editable '.[dev,bench]'
+	@touch $@

@@ -1,0 +1,164 @@
+"""One variant of one case in a process of its own: ``python -m bench.variant CASE VARIANT``.
+
+Two variants in one process would share Dynamo's code cache and time the same code, and freezing is a global setting.
+The process compiles, compares with eager, says what it found as one line of JSON, and then obeys lines of input:
+``time N`` runs N calls and answers their milliseconds as JSON, ``quit`` ends it. Everything else that is printed goes
+to the standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, nn
+
+from bench.cases import CASES
+from bench.report import VARIANTS
+
+_WARM_UP_S = 0.5
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a variant found before it was timed.
+
+    Errors are relative to the largest element of the reference: ``error`` against eager, ``error_fp64`` against eager
+    in double precision, which eager itself misses by ``eager_error_fp64``. ``call_ms`` is a first estimate.
+    """
+
+    compile_s: float
+    search_s: float
+    error: float
+    error_fp64: float
+    eager_error_fp64: float
+    call_ms: float
+
+
+def main() -> None:
+    """Serve one variant until told to quit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("variant", choices=VARIANTS)
+    arguments = parser.parse_args()
+    replies = _own_stdout()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        call, ready = prepare(arguments.case, arguments.variant)
+        _reply(replies, asdict(ready))
+        serve(call, sys.stdin, replies)
+
+
+def prepare(case: str, variant: str) -> tuple[Call, Ready]:
+    """Compile the case, compare it with eager, warm it up."""
+    module, inputs = CASES[case].build()
+    eager = module(*inputs)
+    exact = _in_double(module, inputs)
+    compiled = compiled_as(variant, module)
+    start = time.perf_counter()
+    output = compiled(*inputs)
+    compile_s = time.perf_counter() - start
+    errors = relative_error(output, eager), relative_error(output, exact), relative_error(eager, exact)
+    search_s = _search_seconds() if variant.startswith("eqsat") else 0.0
+
+    def call() -> Any:
+        return compiled(*inputs)
+
+    return call, Ready(compile_s, search_s, *errors, call_ms=_warm_up(call))
+
+
+def compiled_as(variant: str, module: nn.Module) -> Callable[..., Any]:
+    """``module`` as this variant runs it."""
+    if variant in ("default", "freezing"):
+        # The global setting: Dynamo reads it while it traces, so that Inductor ignores it among the options of a call.
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.freezing = variant == "freezing"
+    compiled: dict[str, Callable[[], Any]] = {
+        "eager": lambda: module,
+        "default": lambda: torch.compile(module),
+        "freezing": lambda: torch.compile(module),
+        "eqsat": lambda: torch.compile(module, backend="eqsat_mcts", options={"freezing": True}),
+        "eqsat_nofreeze": lambda: torch.compile(module, backend="eqsat_mcts"),
+    }
+    result: Callable[..., Any] = compiled[variant]()
+    return result
+
+
+def relative_error(output: Tensor, reference: Tensor) -> float:
+    """The largest difference relative to the largest element of ``reference``; infinite for another shape or NaN."""
+    if output.shape != reference.shape:
+        return float("inf")
+    error = float((output.double() - reference.double()).abs().max() / reference.double().abs().max())
+    return error if error == error else float("inf")
+
+
+def serve(call: Call, requests: TextIO, replies: TextIO) -> None:
+    """Obey ``time N`` and ``quit``, a line each, until the input ends."""
+    for line in requests:
+        match line.split():
+            case ["time", count]:
+                _reply(replies, timed(call, int(count)))
+            case ["quit"]:
+                return
+            case _:
+                raise ValueError(f"neither 'time N' nor 'quit': {line!r}")
+
+
+def timed(call: Call, count: int) -> list[float]:
+    """The milliseconds of each of ``count`` calls, with the garbage collector at rest."""
+    gc.collect()
+    gc.disable()
+    samples = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        samples.append((time.perf_counter() - start) * 1e3)
+    gc.enable()
+    return samples
+
+
+def _warm_up(call: Call) -> float:
+    """Run until half a second has passed, three calls at least; the fastest, in ms."""
+    samples = timed(call, 3)
+    deadline = time.perf_counter() + _WARM_UP_S
+    while time.perf_counter() < deadline:
+        samples += timed(call, 1)
+    return min(samples)
+
+
+def _in_double(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """What eager computes in double precision."""
+    precise = [x.double() if x.is_floating_point() else x for x in inputs]
+    output: Tensor = copy.deepcopy(module).double()(*precise)
+    return output
+
+
+def _search_seconds() -> float:
+    reports = importlib.import_module("torch_eqsat.report").last_reports()
+    return float(sum(getattr(report, "search_seconds", 0.0) or 0.0 for report in reports))
+
+
+def _own_stdout() -> TextIO:
+    """The standard output for the replies alone: what anyone else prints goes to the standard error from now on."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return replies
+
+
+def _reply(replies: TextIO, value: Any) -> None:
+    print(json.dumps(value), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

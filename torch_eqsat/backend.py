@@ -1,0 +1,146 @@
+"""The torch.compile backend ``eqsat_mcts``: stock Inductor with one more pass over the functional ATen graph."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+from torch._guards import TracingContext
+from torch._inductor import config as inductor_config
+from torch._inductor import list_mode_options
+from torch._inductor.compile_fx import compile_fx
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_custom_graph_passes
+from torch.fx import Graph, GraphModule
+
+from torch_eqsat import report as reports
+from torch_eqsat._version import __version__
+from torch_eqsat.freezing import is_weight, lift_weights
+from torch_eqsat.optimize import GraphInputs, Setting, optimize
+from torch_eqsat.options import Options
+
+logger = logging.getLogger("torch_eqsat")
+COUNTERS = "eqsat_mcts"
+
+
+def eqsat_mcts(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Compile a Dynamo graph. ``options`` are ours (``eqsat.*``, see :class:`~torch_eqsat.options.Options`) and
+    Inductor's. Raises OptionError for a bad ``eqsat.`` option, before any work."""
+    own, patches = Options.parse(options)
+    if mode is not None:
+        patches = {**list_mode_options(mode), **patches}
+    # Dynamo traces inference graphs without grad mode; only then may weights be constants.
+    freeze = bool(patches.get("freezing", inductor_config.freezing)) and not torch.is_grad_enabled()
+    values = list(inputs)
+    weights = [i for i, (n, v) in enumerate(zip(_placeholders(module), inputs, strict=False)) if is_weight(n, v)]
+    remaining = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
+    if remaining is not None:
+        inputs = remaining
+    frozen = remaining is not None or (freeze and inductor_config.freezing)
+    patches["freezing"] = frozen
+    if torch.is_grad_enabled():
+        weights, values = [], []
+    our_pass = EqsatPass(own, frozen, weights, values)
+    patches["joint_custom_pre_pass"] = [*_user_passes(patches), our_pass]
+    return compile_fx(module, list(inputs), config_patches=patches)  # type: ignore[no-any-return]
+
+
+def _placeholders(module: GraphModule) -> list[Any]:
+    return list(module.graph.find_nodes(op="placeholder"))
+
+
+def _user_passes(patches: dict[str, Any]) -> list[Any]:
+    """The passes that the user set for this hook; ours comes after them."""
+    given = patches.get("joint_custom_pre_pass", inductor_config.joint_custom_pre_pass)
+    return list(get_custom_graph_passes(given))
+
+
+def reset() -> None:
+    """Forget reports and counters; called by ``torch.compiler.reset()``."""
+    reports.reset()
+    counters.pop(COUNTERS, None)
+
+
+eqsat_mcts.reset = reset  # type: ignore[attr-defined]
+
+
+@cache
+def source_hash() -> str:
+    """A hash of all that the package does: its source, and the version of egglog."""
+    digest = hashlib.sha256(f"{__version__} {metadata.version('egglog')}".encode())
+    from torch_eqsat import rewrites
+
+    for folder in (Path(__file__).parent, Path(str(rewrites.__file__)).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class EqsatPass(CustomGraphPass):  # type: ignore[misc]
+    """The pass over the joint or inference graph. Never raises (unless ``eqsat.strict``): on a fault it leaves the
+    graph as it was, logs one line and counts it."""
+
+    def __init__(self, options: Options, frozen: bool, weights: Sequence[int], values: Sequence[Any]) -> None:
+        self.options, self.frozen = options, frozen
+        self.weights, self.values = weights, values
+        self.threads = torch.get_num_threads()
+
+    def uuid(self) -> str:
+        """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
+        parts = (source_hash(), repr(self.options), self.frozen, self.threads, torch.__version__)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def __call__(self, graph: Graph) -> None:
+        counters[COUNTERS]["graphs"] += 1
+        try:
+            setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid())
+            report = optimize(graph, setting, self._inputs(graph))
+        except Exception as error:
+            counters[COUNTERS]["faults"] += 1
+            if self.options.strict:
+                raise
+            logger.warning("graph left as it is: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+            reports.record(
+                reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
+            )
+            return
+        counters[COUNTERS]["rewritten" if report.changed else "unchanged"] += 1
+        counters[COUNTERS]["plans_reused"] += report.from_plan
+        logger.info("%s", report)
+        reports.record(report)
+
+    def _inputs(self, graph: Graph) -> GraphInputs:
+        """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""
+        count = len(graph.find_nodes(op="placeholder"))
+        context = TracingContext.try_get()
+        parameters = list(context.params_flat or []) if context is not None else []
+        if self.frozen:
+            mutated = set(getattr(context.fw_metadata, "mutated_inp_runtime_indices", ())) if context else set()
+            lifted = {id(p) for p in parameters}
+            rest = [v for v in self.values if id(v) not in lifted]
+            values = [*parameters, *rest]
+            return GraphInputs(frozenset(set(range(len(parameters))) - mutated), values)
+        if count != len(self.values):
+            return GraphInputs(frozenset(), ())
+        return GraphInputs(frozenset(self.weights), self.values)
+
+
+def _device(graph: Graph) -> str:
+    """The type of the device that the graph computes on; ValueError when there are several."""
+    values = [n.meta.get("val") for n in graph.nodes]
+    kinds = {v.device.type for v in values if isinstance(v, torch.Tensor) and v.dim() > 0}
+    if len(kinds) != 1:
+        raise ValueError(f"the graph computes on {sorted(kinds) or 'no device'}; one device is needed")
+    return str(kinds.pop())

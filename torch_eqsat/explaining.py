@@ -1,0 +1,39 @@
+"""``torch_eqsat.explain``: which laws were applied, what each region is predicted to save, and why the search stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_eqsat import report as reports
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Reports of the graphs of a model; ``str()`` is a screenful."""
+
+    graphs: tuple[reports.GraphReport, ...]
+
+    def __str__(self) -> str:
+        if not self.graphs:
+            return "torch.compile found no graph to compile"
+        return "\n".join(str(graph) for graph in self.graphs)
+
+
+def explain(model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | None = None) -> Explanation:
+    """Compile ``model`` afresh for ``inputs`` (plans on disk are not used) and run it once.
+
+    Raises OptionError for bad options.
+    """
+    from torch_eqsat.options import Options
+
+    Options.parse(options)
+    chosen = {"force_disable_caches": True, **(options or {}), "eqsat.cache": False}
+    before = len(reports.last_reports())
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eqsat_mcts", options=chosen)
+    compiled(*inputs)
+    return Explanation(tuple(reports.last_reports()[before:]))

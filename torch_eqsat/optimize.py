@@ -1,0 +1,242 @@
+"""One graph through the whole way: capture, plan or search, judge, rebuild."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule
+
+from torch_eqsat.cost.kernels import context_of, measure_many
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.table import Table
+from torch_eqsat.cost.timer import CpuTimer, CudaTimer
+
+from torch_eqsat.graph.capture import Capture, capture
+from torch_eqsat.graph.judge import disagreement, sample_inputs
+from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.options import Options
+from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
+from torch_eqsat.report import GraphReport, RegionReport
+from torch_eqsat.search.client import WorkerClient
+from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
+from torch_eqsat.search.program import Task
+from torch_eqsat.search.regions import Region, join_programs, split_into_regions
+
+logger = logging.getLogger(__name__)
+
+REPRICE_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes."""
+
+    options: Options
+    frozen: bool
+    device: str
+    threads: int
+    key: str
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """What is known of a graph's placeholders: how many of the first (or which) hold weights, and real values."""
+
+    weights: frozenset[int]
+    values: Sequence[Any]
+
+
+def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
+    """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
+
+    Until everything is decided and checked, work is done on copies: an exception leaves ``graph`` as it was.
+    """
+    report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen)
+    captured = _capture(_copy(graph), inputs)
+    chosen = _choose(captured, setting, report)
+    if chosen is None:
+        return report
+    program, origin = chosen
+    added = rebuild(captured, program, origin)
+    if added == 0:
+        report.decision = "left as it is: the chosen program is the original"
+        return report
+    if setting.options.verify and not report.from_plan:
+        problem = _judge(graph, captured.fx, inputs, report)
+        if problem:
+            report.decision = f"left as it is: the rewritten graph was refused ({problem})"
+            logger.warning(report.decision)
+            return report
+    rebuild(_capture(graph, inputs), program, origin)
+    report.changed = True
+    report.decision = f"rewritten, {added} calls are new"
+    return report
+
+
+def _copy(graph: Graph) -> Graph:
+    copy = Graph()
+    output = copy.graph_copy(graph, {})
+    copy.output(output)
+    (old,) = graph.find_nodes(op="output")
+    (new,) = copy.find_nodes(op="output")
+    new.meta = dict(old.meta)
+    return GraphModule(graph.owning_module, copy).graph
+
+
+def _capture(graph: Graph, inputs: GraphInputs) -> Capture:
+    placeholders = graph.find_nodes(op="placeholder")
+    return capture(graph, {n for i, n in enumerate(placeholders) if i in inputs.weights})
+
+
+def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: GraphReport) -> str:
+    start = time.monotonic()
+    values = sample_inputs(original, inputs.values)
+    modules = [GraphModule(graph.owning_module, graph) for graph in (_copy(original), rewritten)]
+    problem = disagreement(modules[0], modules[1], values)
+    report.verify_seconds = time.monotonic() - start
+    return problem
+
+
+def _choose(captured: Capture, setting: Setting, report: GraphReport) -> tuple[Any, list[int]] | None:
+    """The program to rebuild, from a stored plan or a search; None to leave the graph alone."""
+    task = Task(captured.graph, captured.parts)
+    key = hashlib.sha256(f"{setting.key} {captured.graph.digest()}".encode()).hexdigest()
+    plan = load_plan(key) if setting.options.cache else None
+    if plan is None:
+        plan = _search(task, setting, report)
+        if setting.options.cache:
+            store_plan(key, plan)
+    else:
+        report.from_plan = True
+        report.regions = [RegionReport(**region) for region in plan["regions"]]
+    report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
+    saved = report.base_ms - report.best_ms
+    if saved <= setting.options.min_saving * report.base_ms:
+        report.decision = f"left as it is: the best program found saves {saved / max(report.base_ms, 1e-12):.1%}"
+        return None
+    return decode_program(plan["program"])
+
+
+def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]:
+    """A plan made by searching each distinct region once."""
+    regions = split_into_regions(task)
+    device = torch.device(setting.device)
+    timer = CudaTimer() if device.type == "cuda" else CpuTimer()
+    distinct: dict[str, list[Region]] = {}
+    for region in regions:
+        distinct.setdefault(region.task.graph.digest(), []).append(region)
+    with (
+        Table(context_of(device.type)) as table,
+        WorkerClient(setting.options.memory_bytes) as worker,
+    ):
+        searcher = _Searcher(setting, report, worker, lambda kernels, until: measure_many(kernels, timer, table, until))
+        searcher.measure_originals([group[0].task for group in distinct.values()])
+        outcomes: dict[str, Outcome] = {}
+        for index, (digest, group) in enumerate(distinct.items()):
+            outcomes[digest] = searcher.search(group[0].task, len(distinct) - index)
+    for digest, group in distinct.items():
+        report.regions.append(_region_report(outcomes[digest], group))
+    programs = [outcomes[region.task.graph.digest()].program for region in regions]
+    program, origin = join_programs(task, regions, programs)
+    return {
+        "base_ms": sum(r.count * r.base_ms for r in report.regions),
+        "best_ms": sum(r.count * r.best_ms for r in report.regions),
+        "regions": [vars(r) for r in report.regions],
+        "program": json.loads(json.dumps(encode_program(program, origin))),
+    }
+
+
+def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
+    return RegionReport(
+        count=len(group),
+        terms=len(group[0].task.graph),
+        base_ms=outcome.base_cost,
+        best_ms=outcome.program.cost,
+        laws=dict(outcome.program.laws),
+        stop=outcome.stop,
+        simulations=outcome.simulations,
+        nodes=outcome.nodes,
+        seconds=outcome.seconds,
+    )
+
+
+class _Searcher:
+    """Searches regions with one worker, measuring kernels between searches and never inside them."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        report: GraphReport,
+        worker: WorkerClient,
+        measure: Callable[[Any, float], dict[str, float]],
+    ) -> None:
+        self.setting, self.report, self.worker = setting, report, worker
+        self._measure_kernels = measure
+        self.prices: dict[str, float] = {}
+        self.seconds_left = setting.options.seconds
+
+    def _measure(self, kernels: Any) -> int:
+        """Measure what is not priced yet, as long as there is time; how many prices are new."""
+        start = time.monotonic()
+        left = self.setting.options.measure_seconds - self.report.measure_seconds
+        wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
+        found = self._measure_kernels(wanted, start + left) if wanted and left > 0 else {}
+        new = set(found) - set(self.prices)
+        self.prices.update(found)
+        self.report.kernels_measured += len(new)
+        self.report.measure_seconds += time.monotonic() - start
+        return len(new)
+
+    def measure_originals(self, tasks: Sequence[Task]) -> None:
+        """Measure the kernels that the graph runs now: what every saving is compared with."""
+        pricing = self._pricing()
+        for task in tasks:
+            for parts in task.parts.values():
+                for part in parts:
+                    node, result = task.graph.nodes[part], task.graph.types[part]
+                    operands = [t for c in node.children if (t := task.graph.types[c]) is not None]
+                    if result is not None and len(operands) == len(node.children):
+                        constants = [task.graph.constant[c] for c in node.children]
+                        pricing.price(node, operands, result, constants, task.graph.constant[part])
+        self._measure(pricing.missing.values())
+
+    def _pricing(self) -> Pricing:
+        return Pricing(self.setting.frozen, self.setting.device, self.setting.threads, self.prices)
+
+    def search(self, task: Task, regions_left: int) -> Outcome:
+        """The best program of one region, all of whose kernels are measured if time allows."""
+        options = self.setting.options
+        seconds = self.seconds_left / regions_left
+        limits = Limits(options.nodes, seconds, options.simulations)
+        request = SearchRequest(
+            task,
+            dict(self.prices),
+            self.setting.frozen,
+            self.setting.threads,
+            limits,
+            options.exactness,
+            frozenset(options.disable),
+            options.seed,
+        )
+        start = time.monotonic()
+        outcome = self.worker.ask(request, 2 * seconds + 10)
+        spent = time.monotonic() - start
+        for _ in range(REPRICE_ROUNDS):
+            if not outcome.missing or self._measure(outcome.missing) == 0:
+                break
+            start = time.monotonic()
+            outcome = self.worker.ask(RepriceRequest(dict(self.prices)), 2 * seconds + 10)
+            spent += time.monotonic() - start
+        self.seconds_left -= spent
+        self.report.search_seconds += spent
+        return outcome
+
+

@@ -1,0 +1,87 @@
+"""The options of ``torch.compile(model, backend="eqsat_mcts", options={...})``.
+
+Keys that begin with ``eqsat.`` are ours; all others are Inductor's and go to it unchanged.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch_eqsat.errors import OptionError
+
+PREFIX = "eqsat."
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose.
+
+    >>> Options.parse({"eqsat.seconds": 5, "freezing": True})  # doctest: +ELLIPSIS
+    (Options(seconds=5.0, ...), {'freezing': True})
+    """
+
+    seconds: float = field(default=12.0, metadata={"help": "time of the search for one graph, in seconds", "least": 0})
+    nodes: int = field(default=20_000, metadata={"help": "size of an e-graph, in e-nodes", "least": 1})
+    memory_bytes: int = field(
+        default=2 << 30, metadata={"help": "address space of the search worker, in bytes", "least": 256 << 20}
+    )
+    simulations: int = field(default=64, metadata={"help": "playouts of the tree search for one graph", "least": 1})
+    measure_seconds: float = field(
+        default=10.0, metadata={"help": "time for measuring kernels of one graph, in seconds", "least": 0}
+    )
+    min_saving: float = field(
+        default=0.02, metadata={"help": "predicted saving below which a graph is left as it is (0.02: 2 %)", "least": 0}
+    )
+    exactness: str = field(
+        default="reassociates",
+        metadata={
+            "help": "laws allowed: bitwise equal results, rounding as by another order of sums, or approximations",
+            "choices": ("bitwise", "reassociates", "approximates"),
+        },
+    )
+    disable: tuple[str, ...] = field(default=(), metadata={"help": "laws or families of laws not to use, by name"})
+    seed: int = field(default=0, metadata={"help": "seed of the search"})
+    verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
+    cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
+    strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph as it is"})
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None) -> tuple[Options, dict[str, Any]]:
+        """Our options and Inductor's. Raises OptionError for an ``eqsat.`` key or value that is not allowed."""
+        own: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        known = {f.name: f for f in fields(cls)}
+        for key, value in (options or {}).items():
+            if not key.startswith(PREFIX):
+                others[key] = value
+                continue
+            name = key.removeprefix(PREFIX)
+            if name not in known:
+                raise OptionError(_unknown(key, list(known)))
+            own[name] = _checked(key, value, known[name])
+        return cls(**own), others
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    allowed = [PREFIX + name for name in known]
+    nearest = difflib.get_close_matches(key, allowed, 1, cutoff=0.0)
+    return f"unknown option {key!r}; did you mean {nearest[0]!r}? Allowed: {', '.join(allowed)}"
+
+
+def _checked(key: str, value: Any, spec: Any) -> Any:
+    """``value`` as the option's type; ints stand for floats and lists for tuples."""
+    default, metadata = spec.default, spec.metadata
+    if isinstance(default, float) and type(value) in (int, float):
+        value = float(value)
+    elif isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+        value = tuple(value)
+    elif type(value) is not type(default):
+        raise OptionError(f"option {key!r} is {value!r}; it takes a {type(default).__name__}: {metadata['help']}")
+    if "choices" in metadata and value not in metadata["choices"]:
+        raise OptionError(f"option {key!r} is {value!r}; it is one of {', '.join(metadata['choices'])}")
+    if "least" in metadata and value < metadata["least"]:
+        raise OptionError(f"option {key!r} is {value!r}; it is at least {metadata['least']}")
+    return value

@@ -1,0 +1,88 @@
+"""What the backend did to each graph, and why: kept for the last graphs, shown by ``torch_eqsat.explain``."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RegionReport:
+    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, laws, and the search."""
+
+    count: int
+    terms: int
+    base_ms: float
+    best_ms: float
+    laws: Mapping[str, int]
+    stop: str
+    simulations: int
+    nodes: int
+    seconds: float
+
+
+@dataclass
+class GraphReport:
+    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why."""
+
+    nodes: int
+    frozen: bool
+    decision: str = "left as it is"
+    changed: bool = False
+    from_plan: bool = False
+    base_ms: float = 0.0
+    best_ms: float = 0.0
+    regions: list[RegionReport] = field(default_factory=list)
+    search_seconds: float = 0.0
+    measure_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    kernels_measured: int = 0
+
+    @property
+    def laws(self) -> Counter[str]:
+        """How many e-nodes of the chosen program each law made."""
+        total: Counter[str] = Counter()
+        for region in self.regions:
+            for law, count in region.laws.items():
+                total[law] += count * region.count
+        return total
+
+    def __str__(self) -> str:
+        lines = [
+            f"graph of {self.nodes} calls{', weights frozen' if self.frozen else ''}: {self.decision}",
+            f"  predicted {self.base_ms:.3f} ms before, {self.best_ms:.3f} ms after",
+            f"  search {self.search_seconds:.1f} s, measuring {self.measure_seconds:.1f} s "
+            f"({self.kernels_measured} kernels), checking {self.verify_seconds:.1f} s"
+            + (", from a stored plan" if self.from_plan else ""),
+        ]
+        if self.laws and self.changed:
+            lines.append("  laws: " + ", ".join(f"{name} x{n}" for name, n in self.laws.most_common(12)))
+        shown = sorted(self.regions, key=lambda r: r.count * (r.base_ms - r.best_ms), reverse=True)[:8]
+        for region in shown:
+            lines.append(
+                f"  region x{region.count} of {region.terms} terms: {region.base_ms:.3f} -> {region.best_ms:.3f} ms; "
+                f"{region.stop} after {region.simulations} playouts, {region.nodes} e-nodes, {region.seconds:.2f} s"
+            )
+        if len(self.regions) > len(shown):
+            lines.append(f"  … and {len(self.regions) - len(shown)} regions that save less")
+        return "\n".join(lines)
+
+
+_KEPT = 64
+_reports: deque[GraphReport] = deque(maxlen=_KEPT)
+
+
+def record(report: GraphReport) -> None:
+    """Keep ``report`` among the last ones."""
+    _reports.append(report)
+
+
+def last_reports() -> list[GraphReport]:
+    """Reports of the last graphs that were compiled in this process, oldest first."""
+    return list(_reports)
+
+
+def reset() -> None:
+    """Forget all reports."""
+    _reports.clear()
