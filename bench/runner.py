@@ -116,7 +116,7 @@ def plan(call_ms: Sequence[float], left_s: float, rounds: int) -> tuple[int, lis
 
 
 def _ready(variant: str, process: VariantProcess, say: Say) -> dict[str, float]:
-    say(f"  {variant}: compiles …")
+    say(f"  {variant}: compiles …" if variant != "eager" else "  eager: runs …")
     try:
         ready = process.ready()
     except VariantError as error:

@@ -92,10 +92,13 @@ def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: 
     return t.like(y, x, t.add(w, t.mul(identity, _per_output_channel(t, c, w))))
 
 
-def _is_convolution_of(t: Builder, r: Handle, x: Handle) -> bool:
-    """Whether ``r`` is known as a convolution of ``x``: then sums merge as they stand, and meeting would only make
-    a sum for each subset of the branches."""
-    return any(node.op == "conv" and node.children[0] == x.id for node in t.forms(r))
+def _is_like(t: Builder, r: Handle, x: Handle) -> bool:
+    """Whether ``r`` is ``x``, a multiple of it, or a convolution of it: then sums merge as they stand, and meeting would
+    only make a sum for each subset of the branches."""
+    return r.id == x.id or any(
+        (node.op == "conv" and node.children[0] == x.id) or (node.op == "mul" and x.id in node.children)
+        for node in t.forms(r)
+    )
 
 
 @law(
@@ -104,7 +107,7 @@ def _is_convolution_of(t: Builder, r: Handle, x: Handle) -> bool:
 )
 def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle, x: Handle) -> Handle | None:
     """(r + conv(x, w)) + conv(x, u) = r + (conv(x, w) + conv(x, u))"""
-    return t.add(r, t.add(y, z)) if not _is_convolution_of(t, r, x) else None
+    return t.add(r, t.add(y, z)) if not _is_like(t, r, x) else None
 
 
 @law(
@@ -115,7 +118,7 @@ def convolution_meets_scaled_input(
     t: Builder, r: Handle, y: Handle, m: Handle, x: Handle, c: Handle
 ) -> Handle | None:
     """(r + conv(x, w)) + x · c = r + (conv(x, w) + x · c)"""
-    return t.add(r, t.add(y, m)) if c.numel < m.numel and not _is_convolution_of(t, r, x) else None
+    return t.add(r, t.add(y, m)) if c.numel < m.numel and not _is_like(t, r, x) else None
 
 
 @law(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import product
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -181,6 +182,29 @@ def test_past_deadline_returns_the_incumbent() -> None:
     assert found.choices == incumbent
     assert found.stop == "deadline"
     assert extract(problem, deadline=time.monotonic() - 1.0).choices == greedy(problem)
+
+
+def layered(seed: int) -> ExtractionProblem:
+    """120 e-classes that mostly use the 25 before them, sometimes those after them."""
+    generator = Random(seed)
+    nodes: list[tuple[int, tuple[int, ...], float]] = []
+    for owner in range(120):
+        lowest = max(0, owner - 25)
+        for _ in range(generator.choice([1, 2, 3, 4])):
+            arity = generator.choice([0, 1, 2, 2, 3]) if owner > 6 else 0
+            highest = [owner if generator.random() < 0.85 else min(120, owner + 15) for _ in range(arity)]
+            children = tuple(generator.randrange(lowest, high) for high in highest)
+            nodes.append((owner, children, generator.choice([0, 0.1, 0.5, 1, 2, 5, 8]) if arity else 6.0))
+    return build_problem(nodes, (119, 118, 117), 120)
+
+
+@pytest.mark.parametrize("seed", [10, 30])
+def test_annealing_leaves_local_optima(seed: int) -> None:
+    problem = layered(seed)
+    annealed, exact = extract(problem, rounds=2), extract(problem, milp_seconds=10.0)
+    assert annealed.cost < extract(problem).cost - 1e-6
+    assert annealed.cost == pytest.approx(exact.cost)
+    assert exact.stop == "optimal"
 
 
 def diamonds(count: int) -> ExtractionProblem:

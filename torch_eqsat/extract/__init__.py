@@ -64,10 +64,11 @@ def extract(
 ) -> Extraction:
     """Find a cheap extraction, never worse than the incumbent; may be stopped at any time by the deadline.
 
-    ``deadline`` is a time.monotonic() value. After a local optimum the search goes on with annealing until ``rounds``
-    rounds in a row brought nothing. ``milp_seconds`` > 0 adds a search for the exact optimum and a lower bound. The
-    result depends only on the arguments, unless the deadline or ``milp_seconds`` end the search. Raises
-    NoExtractionError when a root has no acyclic computation, InvalidExtractionError when the incumbent is not valid.
+    ``deadline`` is a time.monotonic() value; setting the search up, some 10 µs per e-node, is not interrupted. After a
+    local optimum annealing follows until ``rounds`` rounds in a row brought nothing. ``milp_seconds`` > 0
+    adds a search for the exact optimum and a lower bound, in what time is then left. The result depends only on the
+    arguments, unless the deadline or ``milp_seconds`` end the search. Raises NoExtractionError when a root has no
+    acyclic computation, InvalidExtractionError when the incumbent is not valid.
     """
     start = time.monotonic()
     choices = greedy(problem) if incumbent is None else incumbent

@@ -13,6 +13,10 @@ from torch_eqsat.rules.law import Law
 from torch_eqsat.search.program import Extractable, Program, Task
 
 
+# An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
+EVALUATION_SECONDS = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """A batch of laws that are applied together, once."""
@@ -83,7 +87,8 @@ class Environment:
         """The cost (ms) of the best program in the present e-graph; keeps it if it is the best so far."""
         extractable = Extractable(self.task, self.session.snapshot())
         problem = extractable.problem(self.pricing)
-        found = extract(problem, incumbent=extractable.original(), deadline=self.deadline, seed=self.seed)
+        deadline = max(self.deadline, time.monotonic() + EVALUATION_SECONDS)
+        found = extract(problem, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
         if found.cost < self.best.cost:
             self.best = extractable.program(found.choices, found.cost)
             self.best_extractable = extractable
