@@ -12,6 +12,7 @@ from torch_eqsat.rules.law import law
 
 @law(
     "mul(mul(x, c), d)",
+    normalises=True,
     example="mul(mul([4, 3, 3], [4, 1, 1]), [1, 3])",
     refused="mul(mul([4, 1], [4, 3]), [4, 3])",
 )
@@ -20,35 +21,36 @@ def small_factors_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
     return t.mul(x, t.mul(c, d)) if small(x, c, d) else None
 
 
-@law("add(add(x, c), d)", example="add(add([4, 3, 3], [4, 1, 1]), [3])")
+@law("add(add(x, c), d)", normalises=True, example="add(add([4, 3, 3], [4, 1, 1]), [3])")
 def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) + d = x + (c + d)"""
     return t.add(x, t.add(c, d)) if small(x, c, d) else None
 
 
-@law("mul(add(x, c), d)", example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])", refused="mul(add([4, 3], [4, 3]), [3])")
+@law("mul(add(x, c), d)", normalises=True, example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])", refused="mul(add([4, 3], [4, 3]), [3])")
 def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) · d = x · d + c · d"""
     return t.add(t.mul(x, d), t.mul(c, d)) if small(x, c, d) and small(x, c) and small(x, d) else None
 
 
 def _has_shift(t: Builder, x: Handle) -> bool:
-    """Whether ``x`` is known as a sum with a small operand. (A sum of equal shapes has none: its operands' shapes
-    are its own, which a scalar's or a bias's is not.)"""
+    """Whether ``x`` is known as a sum with a small operand. Moving out only whole shifts, from both sides at once,
+    keeps a sum of n shifted branches at about n forms; otherwise each subset of the shifts makes one."""
     return any(node.op == "add" and t.smaller_operand(node, x) for node in t.forms(x))
 
 
 @law("add(add(x, c), add(y, d))", example="add(add([4, 3], [3]), add([4, 3], [3]))")
 def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -> Handle | None:
-    """(x + c) + (y + d) = (x + y) + (c + d)"""
-    return t.add(t.add(x, y), t.add(c, d)) if x.shape == y.shape and small(x, c, d) else None
+    """(x + c) + (y + d) = (x + y) + (c + d), where x and y have no shift left"""
+    if x.shape != y.shape or not small(x, c, d) or _has_shift(t, x) or _has_shift(t, y):
+        return None
+    return t.add(t.add(x, y), t.add(c, d))
 
 
 @law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])")
 def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handle | None:
-    """(x + c) + y = (x + y) + c, where y has no shift of its own (that is small_addends_meet: the two together would
-    make a sum for each subset of shifts)"""
-    if x.shape != y.shape or not small(x, c) or _has_shift(t, y):
+    """(x + c) + y = (x + y) + c, where neither has a shift left"""
+    if x.shape != y.shape or not small(x, c) or _has_shift(t, x) or _has_shift(t, y):
         return None
     return t.add(t.add(x, y), c)
 
@@ -65,7 +67,7 @@ def common_factor_of_one(t: Builder, x: Handle, c: Handle) -> Handle | None:
     return t.mul(x, t.add(c, t.scalar(1.0, x.type.dtype))) if small(x, c) and x.type.is_floating else None
 
 
-@law("mul(x, s := scalar())", exactness="bitwise", example="mul([4, 3], 1.0)", refused="mul([4, 3], 2.0)")
+@law("mul(x, s := scalar())", normalises=True, exactness="bitwise", example="mul([4, 3], 1.0)", refused="mul([4, 3], 2.0)")
 def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
     """x · 1 = x"""
     return x if s["value"] == 1 else None

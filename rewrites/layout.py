@@ -13,6 +13,7 @@ from torch_eqsat.rules.law import law
 
 @law(
     "v := view(view(x))",
+    normalises=True,
     exactness="bitwise",
     example=["view(view([2, 6], shape=[12]), shape=[3, 4])", "view(view([2, 6], shape=[12]), shape=[2, 6])"],
 )
@@ -23,6 +24,7 @@ def view_of_view(t: Builder, v: Handle, x: Handle) -> Handle:
 
 @law(
     "p := permute(q := permute(x))",
+    normalises=True,
     exactness="bitwise",
     example="permute(permute([2, 3, 4], dims=[1, 2, 0]), dims=[1, 2, 0])",
 )

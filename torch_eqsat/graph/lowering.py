@@ -24,7 +24,7 @@ class Emitter(Protocol):
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value: ...
 
-    def constant(self, tensor: torch.Tensor) -> Value: ...
+    def constant(self, make: Callable[[], torch.Tensor]) -> Value: ...
 
     def device(self) -> torch.device: ...
 
@@ -35,8 +35,8 @@ class Evaluator:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value:
         return target(*args, **kwargs)
 
-    def constant(self, tensor: torch.Tensor) -> Value:
-        return tensor
+    def constant(self, make: Callable[[], torch.Tensor]) -> Value:
+        return make()
 
     def device(self) -> torch.device:
         return torch.device("cpu")
@@ -122,7 +122,7 @@ def _index(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
 
 
 def _dirac(emit: Emitter, a: dict[str, Any], _: Sequence[Value]) -> Value:
-    return emit.constant(dirac_kernel(a["shape"], a["groups"], torch_dtype(a["dtype"]), emit.device()))
+    return emit.constant(lambda: dirac_kernel(a["shape"], a["groups"], torch_dtype(a["dtype"]), emit.device()))
 
 
 LOWERINGS: dict[str, Lowering] = {
@@ -163,5 +163,5 @@ def lower(emit: Emitter, node: Node, args: Sequence[Value], types: Sequence[Tens
 
 def _as_tensor(emit: Emitter, arg: Value, type_: TensorType) -> Value:
     if isinstance(arg, (int, float)):
-        return emit.constant(torch.full(type_.shape, arg, dtype=torch_dtype(type_.dtype), device=emit.device()))
+        return emit.constant(lambda: torch.full(type_.shape, arg, dtype=torch_dtype(type_.dtype), device=emit.device()))
     return arg

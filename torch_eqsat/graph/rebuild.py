@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -182,18 +182,19 @@ class _FxEmitter:
         return self.call(call.target, *(fill(a) for a in call.args), **fill(call.kwargs))
 
     def _tensor(self, value: Any) -> Any:
-        return value if isinstance(value, FxNode) else self.constant(torch.tensor(value, device=self._device))
+        return value if isinstance(value, FxNode) else self.constant(lambda: torch.tensor(value, device=self._device))
 
-    def constant(self, tensor: torch.Tensor) -> Any:
+    def constant(self, make: Callable[[], torch.Tensor]) -> Any:
         """A buffer of the graph's module: a factory operator would stop Inductor's folding of frozen expressions."""
-        key = ("constant", str(tensor.dtype), tuple(tensor.shape), tensor.cpu().numpy().tobytes())
+        with unset_fake_temporarily():
+            tensor = make()
+            key = ("constant", str(tensor.dtype), tuple(tensor.shape), str(tensor.tolist()))
         if key in self._made:
             return self._made[key]
         module = self.graph.owning_module
         while hasattr(module, name := f"_eqsat_constant_{self._constants}"):
             self._constants += 1
-        with unset_fake_temporarily():
-            module.register_buffer(name, tensor)
+        module.register_buffer(name, tensor)
         with self.graph.inserting_before(self._before):
             node = self.graph.get_attr(name)
         node.meta["val"] = self._fake_mode.from_tensor(tensor)

@@ -29,7 +29,7 @@ Metavariable = tuple[str, int]
 @dataclass(frozen=True, slots=True)
 class Law:
     """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` names the variable that all
-    members of a group share (see :func:`siblings`), "" for an ordinary law."""
+    members of a group share (see :func:`siblings`), "" for an ordinary law; a law that ``normalises`` runs to a fixpoint before others."""
 
     name: str
     family: str
@@ -42,6 +42,7 @@ class Law:
     refused: tuple[str, ...]
     source: str
     siblings: str = ""
+    normalises: bool = False
 
 
 def law(
@@ -50,19 +51,21 @@ def law(
     exactness: str = "reassociates",
     example: str | Sequence[str] = (),
     refused: str | Sequence[str] = (),
+    normalises: bool = False,
     **metavariables: Iterable[Metavariable],
 ) -> Callable[[Callable[..., Any]], list[Law]]:
     """Declare a law with left side ``pattern``.
 
     ``exactness`` is the tier of its rounding; ``example`` are terms on which it must fire, ``refused`` near misses on
-    which it must not. A metavariable (an upper-case operator name in the pattern) is expanded over the operators given
+    which it must not. A law that ``normalises`` is applied to a fixpoint before any other is matched, so that others
+    meet normal forms alone. A metavariable (an upper-case operator name in the pattern) is expanded over the operators given
     for it; the arity in the pattern has to be theirs. Examples of an expanded law may use the metavariable.
     Raises RuleError, naming the law, its file and line, when the declaration is malformed.
     """
 
     def declare(build: Callable[..., Any]) -> list[Law]:
         return [
-            _declare(build, pattern, exactness, example, refused, substitution)
+            _declare(build, pattern, exactness, example, refused, substitution, normalises=normalises)
             for substitution in _substitutions(metavariables)
         ]
 
@@ -101,6 +104,7 @@ def _declare(
     refused: str | Sequence[str],
     substitution: dict[str, Metavariable],
     shared: str = "",
+    normalises: bool = False,
 ) -> Law:
     where = f"{inspect.getsourcefile(build)}:{build.__code__.co_firstlineno}"
     suffix = ",".join(op for op, _ in substitution.values())
@@ -122,7 +126,9 @@ def _declare(
     expand = [_texts(texts, substitution) for texts in (example, refused)]
     family = build.__module__.rpartition(".")[2]
     statement = build.__doc__.strip().splitlines()[0]
-    return Law(name, family, statement, exactness, pattern, build, parameters, expand[0], expand[1], where, shared)
+    return Law(
+        name, family, statement, exactness, pattern, build, parameters, expand[0], expand[1], where, shared, normalises
+    )
 
 
 def _texts(texts: str | Sequence[str], substitution: dict[str, Metavariable]) -> tuple[str, ...]:

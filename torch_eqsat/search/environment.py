@@ -58,12 +58,13 @@ class Environment:
         self.deadline = self.started + self.limits.seconds
         self.session = Session(self.laws, self.limits.nodes)
         self.session.load(self.task.graph)
+        loaded = self.session.snapshot()
         self.largest_nodes = self.session.size
-        self.extractable = Extractable(self.task, self.session.snapshot())
-        self.best: Program = self._original(self.extractable)
+        self.best_extractable = Extractable(self.task, loaded)
+        self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
-        self.best_extractable = self.extractable
         self._note(self.best.cost)
+        self._normalise()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing)
@@ -78,10 +79,20 @@ class Environment:
         return time.monotonic() > self.deadline
 
     def step(self, action: Action) -> tuple[bool, bool]:
-        """Apply an action; whether anything changed, and whether the node limit cut it short."""
+        """Apply an action, then normalise; whether anything changed, and whether the node limit cut it short."""
         step = self.session.apply(action.laws)
-        self.largest_nodes = max(self.largest_nodes, step.nodes)
-        return bool(step.fired), step.truncated
+        truncated = step.truncated or (bool(step.fired) and self._normalise())
+        self.largest_nodes = max(self.largest_nodes, self.session.size)
+        return bool(step.fired), truncated
+
+    def _normalise(self) -> bool:
+        """Apply the laws that normalise until they have nothing to do; whether the node limit cut this short."""
+        laws = [law for law in self.laws if law.normalises]
+        while laws and not self.out_of_time:
+            step = self.session.apply(laws)
+            if step.truncated or not step.fired:
+                return step.truncated
+        return False
 
     def evaluate(self) -> float:
         """The cost (ms) of the best program in the present e-graph; keeps it if it is the best so far."""
