@@ -41,11 +41,22 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> list[Any] | None
     if not weights or context is None or sources is None or any(not hasattr(n, "_dynamo_source") for n, _ in weights):
         logger.warning("weights cannot be frozen here; compiled without freezing")
         return None
+    _drop_tensor_guards(context, {node._dynamo_source for node, _ in weights})
     for node, value in weights:
         _make_attribute(module, node, value, context, sources)
     module.recompile()
     frozen = {node for node, _ in weights}
     return [v for n, v in zip(placeholders, inputs, strict=True) if n not in frozen]
+
+
+def _drop_tensor_guards(context: TracingContext, sources: set[Any]) -> None:
+    """Leave to the identity guards what stock freezing leaves to them: a guard on the shape and dtype of each weight as
+    well took 0.23 ms a call for 1,100 weights, 3 % of the model."""
+    guards = context.guards_context.dynamo_guards
+    kept = [g for g in guards if not (g.originating_source in sources and g.create_fn_name() == "TENSOR_MATCH")]
+    guards.clear()
+    for guard in kept:
+        guards.add(guard, collect_debug_stack=False)
 
 
 def _make_attribute(

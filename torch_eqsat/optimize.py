@@ -140,8 +140,9 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         searcher = _Searcher(setting, report, worker, lambda kernels, until: measure_many(kernels, timer, table, until))
         searcher.measure_originals([group[0].task for group in distinct.values()])
         outcomes: dict[str, Outcome] = {}
-        for index, (digest, group) in enumerate(distinct.items()):
-            outcomes[digest] = searcher.search(group[0].task, len(distinct) - index)
+        for digest, group in sorted(distinct.items(), key=lambda item: len(item[1][0].task.graph)):
+            # Small regions first: what they leave of the budget goes to the large ones.
+            outcomes[digest] = searcher.search(group[0].task, len(distinct) - len(outcomes))
     for digest, group in distinct.items():
         report.regions.append(_region_report(outcomes[digest], group))
     programs = [outcomes[region.task.graph.digest()].program for region in regions]

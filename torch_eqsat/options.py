@@ -23,7 +23,7 @@ class Options:
     (Options(seconds=5.0, ...), {'freezing': True})
     """
 
-    seconds: float = field(default=12.0, metadata={"help": "time of the search for one graph, in seconds", "least": 0})
+    seconds: float = field(default=16.0, metadata={"help": "time of the search for one graph, in seconds", "least": 0})
     nodes: int = field(default=20_000, metadata={"help": "size of an e-graph, in e-nodes", "least": 1})
     memory_bytes: int = field(
         default=2 << 30, metadata={"help": "address space of the search worker, in bytes", "least": 256 << 20}
