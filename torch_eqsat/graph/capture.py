@@ -16,7 +16,7 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, is_elementwise, translate_item
+from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise, translate_item
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, Handle
@@ -80,7 +80,7 @@ def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
     store = _Recorder(result)
     for node in fx.nodes:
         if node.op == "output":
-            result.graph.roots += [result.term[n] for n in _operands(node) if n in result.term]
+            result.graph.roots += [result.term[n] for n in operands_of(node) if n in result.term]
         elif node.op in ("placeholder", "get_attr") or node in constants:
             first = same.get(node, node)
             used = any(user not in constants for user in node.users)
@@ -94,7 +94,7 @@ def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
     return result
 
 
-def _operands(node: FxNode) -> list[FxNode]:
+def operands_of(node: FxNode) -> list[FxNode]:
     """FX nodes among a node's arguments in order of appearance, with repetitions."""
     found: list[FxNode] = []
     torch.fx.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
@@ -124,7 +124,7 @@ def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, F
     same: dict[FxNode, FxNode] = {}
     for node in fx.nodes:
         if node in constants:
-            operands = tuple(same[n] for n in _operands(node))
+            operands = tuple(same[n] for n in operands_of(node))
             key = (_uid(node), operands) if node.op == "call_function" else (node.op, node.target)
             same[node] = first.setdefault(key, node)
     return same
@@ -139,9 +139,17 @@ def is_pinned(node: FxNode) -> bool:
         return False
     if not isinstance(target, torch._ops.OpOverload):
         return True
-    if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
+    if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):
         return True
-    return bool(node.is_impure()) or "unbacked_bindings" in node.meta
+    return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
+
+
+def _is_attention_without_dropout(node: FxNode) -> bool:
+    """Attention operators are tagged as random because they can drop out; most calls do not."""
+    if node.target is not aten._scaled_dot_product_flash_attention_for_cpu.default:
+        return False
+    dropout = node.args[3] if len(node.args) > 3 else node.kwargs.get("dropout_p", 0.0)
+    return dropout == 0.0
 
 
 class _Recorder:
@@ -179,7 +187,7 @@ class _Recorder:
 
     def call(self, node: FxNode) -> None:
         result = self.result
-        children = tuple(result.term[n] for n in _operands(node))
+        children = tuple(result.term[n] for n in operands_of(node))
         type_ = tensor_type(node.meta.get("val"))
         if is_pinned(node):
             uid = f"pinned {len(result.pinned)}"

@@ -13,7 +13,7 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.capture import Call, Capture, Operand, _operands
+from torch_eqsat.graph.capture import Call, Capture, Operand, is_pinned, operands_of
 from torch_eqsat.graph.lowering import aten, lower
 from torch_eqsat.ir.term import TermGraph
 
@@ -41,8 +41,8 @@ def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int]) -> int:
     values, pinned = _realise(capture, program, origin, emitter)
     new_of = {root: values[new] for root, new in zip(capture.graph.roots, program.roots, strict=True)}
     _redirect(capture, pinned, new_of)
-    capture.fx.eliminate_dead_code()
     stable_topological_sort(capture.fx)
+    capture.fx.eliminate_dead_code(is_impure_node=is_pinned)
     capture.fx.lint()
     return emitter.added
 
@@ -54,7 +54,7 @@ def _realise(
     uses = Counter(child for node in program.nodes for child in node.children)
     uses.update(program.roots)
     originals = {
-        (str(dict(capture.graph.nodes[t].attrs)["uid"]), tuple(_operands(n))): n
+        (str(dict(capture.graph.nodes[t].attrs)["uid"]), tuple(operands_of(n))): n
         for n, t in reversed(capture.term.items())
         if capture.graph.nodes[t].op == "fx"
     }
@@ -217,7 +217,7 @@ def _redirect(capture: Capture, pinned: dict[FxNode, list[Any]], new_of: dict[in
         remaining = iter(operands)
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _, r=remaining: next(r))
     (output,) = capture.fx.find_nodes(op="output")
-    for old in dict.fromkeys(_operands(output)):
+    for old in dict.fromkeys(operands_of(output)):
         new = new_of[capture.term[old]]
         if new is not old:
             _check_same(old, new)
