@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule
+from torch.fx import Node as FxNode
 
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import Pricing
@@ -19,6 +20,7 @@ from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
 
 from torch_eqsat.graph.capture import Capture, capture
+from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, sample_inputs
 from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.options import Options
@@ -57,9 +59,12 @@ class GraphInputs:
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
     """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
 
-    Until everything is decided and checked, work is done on copies: an exception leaves ``graph`` as it was.
+    Until everything is decided and checked, work is done on copies: an exception leaves ``graph`` as it was (but for
+    folded factory operators, whose values are bitwise the same).
     """
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen)
+    if setting.frozen:
+        report.folded = fold_factories(graph, _weights(graph, inputs))
     captured = _capture(_copy(graph), inputs)
     chosen = _choose(captured, setting, report)
     if chosen is None:
@@ -92,8 +97,11 @@ def _copy(graph: Graph) -> Graph:
 
 
 def _capture(graph: Graph, inputs: GraphInputs) -> Capture:
-    placeholders = graph.find_nodes(op="placeholder")
-    return capture(graph, {n for i, n in enumerate(placeholders) if i in inputs.weights})
+    return capture(graph, _weights(graph, inputs))
+
+
+def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
+    return {n for i, n in enumerate(graph.find_nodes(op="placeholder")) if i in inputs.weights}
 
 
 def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: GraphReport) -> str:

@@ -24,13 +24,15 @@ class RegionReport:
 
 @dataclass
 class GraphReport:
-    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why."""
+    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why;
+    ``folded`` counts terms of factory operators that became buffers."""
 
     nodes: int
     frozen: bool
     decision: str = "left as it is"
     changed: bool = False
     from_plan: bool = False
+    folded: int = 0
     base_ms: float = 0.0
     best_ms: float = 0.0
     regions: list[RegionReport] = field(default_factory=list)
@@ -56,6 +58,8 @@ class GraphReport:
             f"({self.kernels_measured} kernels), checking {self.verify_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
+        if self.folded:
+            lines.append(f"  {self.folded} terms of factory operators were evaluated once")
         if self.laws and self.changed:
             lines.append("  laws: " + ", ".join(f"{name} x{n}" for name, n in self.laws.most_common(12)))
         shown = sorted(self.regions, key=lambda r: r.count * (r.base_ms - r.best_ms), reverse=True)[:8]

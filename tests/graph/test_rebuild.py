@@ -1,0 +1,115 @@
+"""Programs in the language back to FX graphs."""
+
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from torch_eqsat.errors import RebuildError
+from torch_eqsat.graph.capture import capture
+from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.types import TensorType
+from torch_eqsat.rules.builder import Builder, GraphStore, Handle
+
+
+def start(captured, *leaves: int):
+    """A program with the captured inputs numbered ``leaves``; its builder and handles."""
+    program = TermGraph()
+    handles = []
+    for leaf in leaves:
+        node, type_ = captured.graph.nodes[leaf], captured.graph.types[leaf]
+        handles.append(Handle(program.add(node, type_, captured.graph.constant[leaf]), type_))
+    return program, Builder(GraphStore(program)), handles
+
+
+def finish(module: GraphModule, captured, program, *roots: Handle) -> int:
+    program.roots = [root.id for root in roots]
+    inputs = {node: i for i, node in enumerate(captured.graph.nodes) if node.op == "input"}
+    added = rebuild(captured, program, [inputs.get(node, -1) for node in program.nodes])
+    module.recompile()
+    return added
+
+
+def targets(module):
+    return [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+
+
+def test_association(trace):
+    values = torch.rand(4, 8), torch.rand(8, 8), torch.rand(8, 2)
+    module = trace(lambda x, a, b: (x @ a) @ b, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, a, b) = start(captured, 0, 1, 2)
+    assert finish(module, captured, program, t.matmul(x, t.matmul(a, b))) == 2
+    assert targets(module) == ["aten.mm.default"] * 2
+    torch.testing.assert_close(module(*values), expected)
+    (output,) = module.graph.find_nodes(op="output")
+    assert tuple(output.args[0].meta["val"].shape) == (4, 2)
+
+
+def test_bias_becomes_an_operand(trace):
+    values = torch.rand(4, 8), torch.rand(8, 6), torch.rand(6)
+    module = trace(lambda x, a, b: torch.sin(x) @ a + b, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, a, b) = start(captured, 0, 1, 2)
+    uid = next(str(n["uid"]) for n in captured.graph.nodes if n.op == "fx" and "sin" in n["uid"])
+    sine = t.apply("pointwise", [x], uid=uid, dtype="float32")
+    finish(module, captured, program, t.add(t.matmul(sine, a), b))
+    assert targets(module) == ["aten.sin.default", "aten.addmm.default"]
+    torch.testing.assert_close(module(*values), expected)
+
+
+def test_numbers_and_identity_kernels(trace):
+    values = torch.rand(1, 2, 5, 5), torch.rand(2, 2, 3, 3)
+    module = trace(lambda x, w: torch.conv2d(x, w, padding=1) + x + 1.0, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, w) = start(captured, 0, 1)
+    geometry = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    kernel = t.add(w, t.dirac((2, 2, 3, 3), 1, "float32"))
+    finish(module, captured, program, t.add(t.apply("conv", (x, kernel), **geometry), t.scalar(1.0)))
+    assert targets(module).count("aten.convolution.default") == 1
+    torch.testing.assert_close(module(*values), expected)
+
+
+def test_number_where_a_tensor_is_needed(trace):
+    module = trace(lambda x: torch.cat([x, torch.ones(4, 4)], 1), torch.rand(4, 4))
+    captured = capture(module.graph)
+    program, t, (x,) = start(captured, captured.term[module.graph.find_nodes(op="placeholder")[0]])
+    finish(module, captured, program, t.cat([x, t.expand(t.view(t.scalar(1.0), (1, 1)), (4, 4))], 1))
+    value = torch.rand(4, 4)
+    torch.testing.assert_close(module(value), torch.cat([value, torch.ones(4, 4)], 1))
+
+
+def test_output_of_another_shape_is_refused(trace):
+    module = trace(lambda x: torch.sin(x), torch.rand(4, 8))
+    captured = capture(module.graph)
+    program, t, (x,) = start(captured, 0)
+    with pytest.raises(RebuildError, match="would become"):
+        finish(module, captured, program, t.view(x, (8, 4)))
+
+
+def test_mutation_stays_last(trace):
+    values = torch.rand(4, 8), torch.rand(8, 8), torch.rand(8, 8), torch.zeros(4, 8)
+
+    def function(x, a, b, buffer):
+        y = (x @ a) @ b
+        buffer.copy_(y)
+        return y + 1
+
+    module = trace(function, *values)
+    captured = capture(module.graph)
+    program, t, (x, a, b, buffer) = start(captured, 0, 1, 2, 3)
+    y = t.matmul(x, t.matmul(a, b))
+    (pinned,) = [i for i, n in enumerate(captured.graph.nodes) if n.op == "fx" and str(n["uid"]).startswith("pinned")]
+    copy = captured.graph.nodes[pinned]
+    copied = program.add(Node("fx", copy.attrs, (buffer.id, y.id)), captured.graph.types[pinned], False)
+    result = t.add(y, t.scalar(1.0))
+    roots = {pinned: Handle(copied, TensorType((4, 8), "float32"))}
+    finish(module, captured, program, *(roots.get(root, result) for root in captured.graph.roots))
+    assert "copy_" in targets(module)[-1]
+    fresh = [value.clone() for value in values]
+    expected = (values[0] @ values[1]) @ values[2]
+    torch.testing.assert_close(module(*fresh), expected + 1)
+    torch.testing.assert_close(fresh[3], expected)

@@ -1,0 +1,110 @@
+"""The search worker: another process, without torch, under a limit of memory and of time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from torch_eqsat.errors import WorkerError
+from torch_eqsat.rewrites import catalogue
+from torch_eqsat.search.client import WorkerClient
+from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.messages import RepriceRequest, SearchRequest
+from torch_eqsat.search.worker import allowed_laws
+
+MEMORY = 2 << 30
+
+
+def run(code: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
+def test_worker_does_without_torch():
+    run(
+        "import sys, torch_eqsat.search.worker, torch_eqsat.rewrites\n"
+        "torch_eqsat.rewrites.catalogue()\n"
+        "assert 'egglog' in sys.modules and 'torch' not in sys.modules, sorted(sys.modules)"
+    )
+
+
+def test_package_imports_neither_torch_nor_egglog():
+    run("import sys, torch_eqsat\nassert not {'torch', 'egglog'} & set(sys.modules)")
+
+
+@pytest.fixture
+def task(task_of):
+    return task_of(lambda x, a, b: torch.relu((x @ a) @ b), (512, 256), (256, 512), (512, 4))
+
+
+@pytest.fixture
+def request_(task):
+    return SearchRequest(task, {}, frozen=False, threads=1, limits=Limits(seconds=10.0))
+
+
+def test_worker_answers(request_):
+    with WorkerClient(MEMORY) as worker:
+        outcome = worker.ask(request_, 30.0)
+        assert outcome.program.cost < 0.5 * outcome.base_cost
+        assert outcome.stop == "saturated"
+        assert outcome.missing and outcome.curve[-1][1] == outcome.program.cost
+        # Prices that speak against the rewrite bring the original back.
+        again = worker.ask(RepriceRequest({kernel.key: 1.0 for kernel in outcome.missing}), 30.0)
+        assert again.base_cost == pytest.approx(2.0, rel=0.2)
+        second = worker.ask(request_, 30.0)
+        assert second.program.graph.digest() == outcome.program.graph.digest()
+
+
+def test_disabled_laws_are_not_used(task):
+    request = SearchRequest(task, {}, False, 1, Limits(seconds=10.0), disabled=frozenset({"matmul"}))
+    with WorkerClient(MEMORY) as worker:
+        outcome = worker.ask(request, 30.0)
+    assert not any(law.startswith("matmul_associates") for law in outcome.program.laws)
+
+
+def test_allowed_laws():
+    laws = catalogue()
+    assert allowed_laws("approximates", frozenset()) == list(laws)
+    assert {law.exactness for law in allowed_laws("bitwise", frozenset())} == {"bitwise"}
+    assert all(law.family != "matmul" for law in allowed_laws("reassociates", frozenset({"matmul"})))
+    left = allowed_laws("reassociates", frozenset({"factor_of_one"}))
+    assert "factor_of_one" not in {law.name for law in left}
+
+
+def test_failure_is_reported_and_survived(request_):
+    with WorkerClient(MEMORY) as worker:
+        with pytest.raises(WorkerError, match="search first"):
+            worker.ask(RepriceRequest({}), 30.0)
+        assert worker.ask(request_, 30.0).stop == "saturated"
+
+
+def test_killed_worker(request_):
+    with WorkerClient(MEMORY) as worker:
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"gone|died"):
+            worker.ask(request_, 30.0)
+        with pytest.raises(WorkerError, match=r"gone"):
+            worker.ask(request_, 30.0)
+
+
+def test_late_worker(request_):
+    with WorkerClient(MEMORY) as worker:
+        start = time.monotonic()
+        with pytest.raises(WorkerError, match="in time"):
+            worker.ask(request_, 0.0)
+        assert time.monotonic() - start < 5.0
+
+
+def test_too_little_memory(request_):
+    with WorkerClient(16 << 20) as worker, pytest.raises(WorkerError):
+        worker.ask(request_, 60.0)
+
+
+def test_worker_is_gone_after_use():
+    with WorkerClient(MEMORY) as worker:
+        process = worker._process
+    assert process.poll() is not None

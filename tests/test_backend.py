@@ -1,0 +1,455 @@
+"""torch.compile with the backend, end to end, on models of a few layers."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+import torch_eqsat
+from torch_eqsat import backend, plan
+from torch_eqsat import report as reports
+from torch_eqsat.backend import COUNTERS
+from torch_eqsat.errors import OptionError, WorkerError
+
+slow = pytest.mark.slow
+OPTIONS = {
+    "eqsat.strict": True,
+    "eqsat.seconds": 5.0,
+    "eqsat.measure_seconds": 1.0,
+    "force_disable_caches": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    """A cache of plans of its own, and nothing left of earlier compilations."""
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    yield
+    torch.compiler.reset()
+
+
+def compiled(model, dynamic=None, **options):
+    return torch.compile(model, backend="eqsat_mcts", dynamic=dynamic, options={**OPTIONS, **options})
+
+
+def frozen(model):
+    return compiled(model, freezing=True)
+
+
+class Folding(nn.Sequential):
+    """Two linear layers that are one."""
+
+    def __init__(self, inside: int = 512, outside: int = 64):
+        super().__init__(nn.Linear(outside, inside), nn.Linear(inside, outside))
+
+
+class Small(nn.Module):
+    """A convolution, batch normalisation, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4))
+
+
+def assert_close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def only_report():
+    (report,) = reports.last_reports()
+    return report
+
+
+# Options and faults need no generated code.
+
+
+def test_unknown_option_names_the_nearest():
+    with pytest.raises(Exception, match=r"did you mean 'eqsat\.seconds'"):
+        compiled(mlp(), **{"eqsat.secnds": 1})(torch.rand(2, 16))
+
+
+def test_bad_options_are_refused_before_any_work():
+    with pytest.raises(OptionError, match="at least"):
+        backend.eqsat_mcts(None, [], options={"eqsat.nodes": 0})
+
+
+def test_backend_is_registered():
+    assert "eqsat_mcts" in torch._dynamo.list_backends(exclude_tags=())
+
+
+def test_source_hash_is_equal_across_processes():
+    code = "from torch_eqsat.backend import source_hash; print(source_hash())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": "7"}
+    text = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert text.stdout.strip() == backend.source_hash()
+
+
+def test_pass_is_known_by_its_options():
+    def uuid(frozen=True, **options):
+        return backend.EqsatPass(backend.Options(**options), frozen, [], []).uuid()
+
+    assert uuid() == uuid()
+    assert len({uuid(), uuid(frozen=False), uuid(seed=1), uuid(disable=("matmul",))}) == 4
+
+
+# Rewriting.
+
+
+@slow
+def test_two_linear_layers_are_folded():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad():
+        expected = model(x)
+        actual = frozen(model)(x)
+    report = only_report()
+    assert report.changed and report.frozen and not report.from_plan
+    assert "matmul_associates_right" in report.laws
+    assert report.best_ms < report.base_ms
+    assert "matmul_associates_right" in str(report)
+    assert counters[COUNTERS]["rewritten"] == 1
+    assert_close(actual, expected)
+
+
+@slow
+def test_folding_that_does_not_pay_is_refused():
+    model, x = Folding(inside=64, outside=768).eval(), torch.rand(32, 768)
+    with torch.no_grad():
+        assert_close(frozen(model)(x), model(x))
+    assert not only_report().changed
+    assert counters[COUNTERS]["unchanged"] == 1
+
+
+@slow
+def test_convolution_and_batch_norm():
+    model, x = Small().eval(), torch.rand(2, 3, 12, 12)
+    model.norm.running_mean.uniform_()
+    model.norm.running_var.uniform_(0.5, 2.0)
+    with torch.no_grad():
+        assert_close(frozen(model)(x), model(x))
+
+
+@slow
+def test_disabled_laws_are_not_used():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad():
+        compiled(model, freezing=True, **{"eqsat.disable": ["matmul"]})(x)
+    assert not any(law.startswith("matmul_associates") for law in only_report().laws)
+
+
+@slow
+def test_explain():
+    explanation = torch_eqsat.explain(lambda x: (x @ x.t()) @ x, torch.rand(64, 4), options=OPTIONS)
+    assert len(explanation.graphs) == 1
+    assert "graph of" in str(explanation)
+
+
+@slow
+def test_frozen_parameter_that_is_replaced():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    fast = frozen(model)
+    with torch.no_grad():
+        fast(x)
+        model[0].weight = nn.Parameter(torch.rand_like(model[0].weight))
+        assert_close(fast(x), model(x))
+        model.to(torch.float64)
+        assert_close(fast(x.double()), model(x.double()))
+
+
+@slow
+def test_grad_mode_is_switched():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    fast = frozen(model)
+    with torch.no_grad():
+        assert_close(fast(x), model(x))
+    y = fast(x)
+    y.sum().backward()
+    gradient = model[0].weight.grad.clone()
+    model.zero_grad()
+    model(x).sum().backward()
+    assert_close(gradient, model[0].weight.grad)
+    with torch.no_grad():
+        assert_close(fast(x), model(x))
+
+
+# Training.
+
+
+def check_training(model, *inputs, **keywords):
+    """Losses, gradients and buffers of a few compiled steps against eager ones."""
+    import copy
+
+    eager, fast_model = copy.deepcopy(model), model
+    fast = compiled(fast_model, **keywords)
+    for _ in range(2):
+        for module, call in ((eager, eager), (fast_model, fast)):
+            module.zero_grad()
+            call(*inputs).square().mean().backward()
+        for (name, a), b in zip(eager.named_parameters(), fast_model.parameters(), strict=True):
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        for a, b in zip(eager.buffers(), fast_model.buffers(), strict=True):
+            torch.testing.assert_close(b, a)
+        with torch.no_grad():
+            for module in (eager, fast_model):
+                for p in module.parameters():
+                    p -= 0.1 * p.grad
+
+
+@slow
+def test_training_of_mlp():
+    check_training(mlp(), torch.rand(8, 16))
+
+
+@slow
+def test_training_of_folding_layers():
+    check_training(Folding(), torch.rand(32, 64), freezing=True)
+
+
+@slow
+def test_training_updates_running_statistics():
+    check_training(Small().train(), torch.rand(4, 3, 8, 8))
+
+
+@slow
+def test_dropout_in_training():
+    model = nn.Sequential(nn.Linear(16, 512), nn.Dropout(0.5)).train()
+    with torch.no_grad():
+        model[0].bias.fill_(10.0)
+    y = compiled(model)(torch.rand(64, 16))
+    dropped = (y == 0).float().mean().item()
+    assert 0.45 < dropped < 0.55
+    y.sum().backward()
+    expected = (y != 0).float().sum(0) * 2
+    assert_close(model[0].bias.grad, expected)
+
+
+@slow
+def test_running_statistics_without_gradients():
+    import copy
+
+    model, x = Small().train(), torch.rand(4, 3, 8, 8)
+    eager = copy.deepcopy(model)
+    fast = compiled(model)
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(fast(x), eager(x))
+    for a, b in zip(eager.buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(b, a)
+
+
+@slow
+def test_running_statistics_under_freezing():
+    import copy
+
+    model, x = Small().train(), torch.rand(4, 3, 8, 8)
+    eager = copy.deepcopy(model)
+    fast = frozen(model)
+    with torch.no_grad():
+        for _ in range(3):
+            assert_close(fast(x), eager(x))
+    for a, b in zip(eager.buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(b, a)
+
+
+# Shapes, outputs, inputs.
+
+
+@slow
+def test_dynamic_shapes():
+    model = Folding(inside=32, outside=8).eval()
+    fast = compiled(model, dynamic=True)
+    with torch.no_grad():
+        for batch in (3, 5, 7):
+            x = torch.rand(batch, 8)
+            assert_close(fast(x), model(x))
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@slow
+@pytest.mark.parametrize("verify", [False, True])
+def test_rewriting_beside_dynamic_shapes(verify):
+    """Sizes of weights are static although the batch is not; the check of the rewrite must not pin the batch."""
+
+    def function(x, a, b, c):
+        return x @ ((a @ b) @ c) + 1
+
+    weights = [torch.rand(256, 256), torch.rand(256, 256), torch.rand(256, 1)]
+    fast = compiled(function, **{"eqsat.verify": verify})
+    with torch.no_grad():
+        for batch in (3, 5, 7):
+            x = torch.rand(batch, 256)
+            torch._dynamo.mark_dynamic(x, 0)
+            torch.testing.assert_close(fast(x, *weights), function(x, *weights), rtol=1e-4, atol=1e-2)
+    assert only_report().changed
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@slow
+def test_several_and_shared_outputs():
+    def function(x, a, b):
+        y = (x @ a) @ b
+        return y, [y, y + 1], x, {"z": x @ a}
+
+    inputs = torch.rand(64, 32), torch.rand(32, 64), torch.rand(64, 2)
+    actual, expected = compiled(function)(*inputs), function(*inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
+
+
+@slow
+def test_association_without_freezing():
+    def function(x, a, b):
+        return (x @ a) @ b
+
+    inputs = torch.rand(256, 256), torch.rand(256, 256), torch.rand(256, 2)
+    torch.testing.assert_close(compiled(function)(*inputs), function(*inputs), rtol=1e-4, atol=1e-2)
+    assert only_report().changed and not only_report().frozen
+
+
+@slow
+def test_integer_inputs_and_embedding():
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 4)).eval()
+    index = torch.randint(0, 20, (3, 7))
+    with torch.no_grad():
+        assert_close(frozen(model)(index), model(index))
+
+
+@slow
+def test_in_place_changes_of_inputs():
+    def function(x, buffer):
+        buffer.mul_(0.5).add_(x.sum(0))
+        return (x + buffer).relu_()
+
+    x, buffer, buffer_eager = torch.rand(4, 8), torch.ones(8), torch.ones(8)
+    fast = compiled(function)
+    for _ in range(2):
+        assert_close(fast(x, buffer), function(x, buffer_eager))
+        assert_close(buffer, buffer_eager)
+
+
+@slow
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x.sum() + 1, lambda x: torch.arange(5) * 2, lambda x: x.shape[0] + x.view(-1)[:0], lambda x: x[0, 0] + 1],
+    ids=["number", "constant", "empty", "element"],
+)
+def test_unusual_graphs(function):
+    x = torch.rand(3, 4)
+    assert_close(compiled(function)(x), function(x))
+
+
+@slow
+def test_graph_of_numbers_alone():
+    x = torch.tensor(2.0)
+    assert_close(compiled(lambda x: x.sin() * 2)(x), x.sin() * 2)
+
+
+@slow
+def test_module_with_buffers_of_no_axes():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+            self.register_buffer("scale", torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.linear(x * self.scale) * self.scale
+
+    model, x = Scaled().eval(), torch.rand(8, 64)
+    with torch.no_grad():
+        assert_close(frozen(model)(x), model(x))
+
+
+# Plans.
+
+
+@slow
+def test_plan_is_reused():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad():
+        frozen(model)(x)
+        first = only_report()
+        torch.compiler.reset()
+        actual = frozen(model)(x)
+        assert_close(actual, model(x))
+    second = only_report()
+    assert second.from_plan and second.changed
+    assert (second.laws, second.base_ms, second.best_ms) == (first.laws, first.base_ms, first.best_ms)
+    assert "from a stored plan" in str(second)
+    assert counters[COUNTERS]["plans_reused"] == 1
+
+
+@slow
+def test_plans_are_not_kept_without_the_cache(tmp_path):
+    with torch.no_grad():
+        compiled(Folding().eval(), freezing=True, **{"eqsat.cache": False})(torch.rand(32, 64))
+    assert not list(tmp_path.glob("**/plans-*/*.json"))
+
+
+@slow
+def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
+    monkeypatch.setattr("torch_eqsat.optimize.load_plan", lambda key: {"format": plan.FORMAT})
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad():
+        assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
+
+
+# Faults.
+
+
+def broken(*_):
+    raise WorkerError("the search worker died\nin two lines")
+
+
+@slow
+def test_fault_leaves_the_graph(monkeypatch, caplog):
+    monkeypatch.setattr(backend, "optimize", broken)
+    model, x = mlp(), torch.rand(2, 16)
+    with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
+        y = compiled(model, **{"eqsat.strict": False})(x)
+    assert_close(y, model(x))
+    (record,) = [r for r in caplog.records if r.name == "torch_eqsat"]
+    assert record.getMessage() == "graph left as it is: WorkerError: the search worker died"
+    assert counters[COUNTERS]["faults"] == 1
+    assert counters[COUNTERS]["rewritten"] == 0
+    assert "WorkerError" in only_report().decision
+
+
+@slow
+def test_strict_raises(monkeypatch):
+    monkeypatch.setattr(backend, "optimize", broken)
+    with pytest.raises(Exception, match="the search worker died"):
+        compiled(mlp())(torch.rand(2, 16))
+    assert counters[COUNTERS]["faults"] == 1
+
+
+@slow
+def test_refused_rewrite_leaves_the_graph(monkeypatch, caplog):
+    monkeypatch.setattr("torch_eqsat.optimize.disagreement", lambda *_: "output 0: wrong")
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        assert_close(frozen(model)(x), model(x))
+    assert not only_report().changed
+    assert "refused (output 0: wrong)" in only_report().decision
+
+
+@slow
+def test_reset_forgets():
+    with torch.no_grad():
+        compiled(mlp())(torch.rand(2, 16))
+    assert reports.last_reports() and counters[COUNTERS]["graphs"] == 1
+    torch.compiler.reset()
+    assert not reports.last_reports() and COUNTERS not in counters

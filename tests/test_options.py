@@ -1,0 +1,79 @@
+"""Options: what is read and what is refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from torch_eqsat.errors import EqsatError, OptionError
+from torch_eqsat.options import PREFIX, Options
+
+
+def test_defaults():
+    assert Options.parse(None) == Options.parse({}) == (Options(), {})
+
+
+def test_ours_and_inductors():
+    options, others = Options.parse({"eqsat.seconds": 2.5, "freezing": True, "eqsat.strict": True, "max_autotune": 1})
+    assert options == Options(seconds=2.5, strict=True)
+    assert others == {"freezing": True, "max_autotune": 1}
+
+
+def test_ints_for_floats_and_lists_for_tuples():
+    options, _ = Options.parse({"eqsat.seconds": 3, "eqsat.disable": ["matmul"]})
+    assert options.seconds == 3.0 and type(options.seconds) is float
+    assert options.disable == ("matmul",)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [("eqsat.second", "eqsat.seconds"), ("eqsat.exact", "eqsat.exactness"), ("eqsat.Nodes", "eqsat.nodes")],
+)
+def test_unknown_key(key, nearest):
+    with pytest.raises(OptionError) as caught:
+        Options.parse({key: 1})
+    assert f"unknown option {key!r}; did you mean {nearest!r}?" in str(caught.value)
+    assert all(PREFIX + field.name in str(caught.value) for field in fields(Options))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "type_"),
+    [
+        ("eqsat.seconds", "2", "float"),
+        ("eqsat.seconds", True, "float"),
+        ("eqsat.nodes", 2.0, "int"),
+        ("eqsat.nodes", True, "int"),
+        ("eqsat.strict", 1, "bool"),
+        ("eqsat.exactness", None, "str"),
+        ("eqsat.disable", "matmul", "tuple"),
+        ("eqsat.disable", [1], "tuple"),
+    ],
+)
+def test_wrong_type(key, value, type_):
+    with pytest.raises(OptionError, match=f"it takes a {type_}") as caught:
+        Options.parse({key: value})
+    assert key in str(caught.value) and repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("eqsat.seconds", -1, "at least 0"),
+        pytest.param(
+            "eqsat.seconds", float("nan"), "at least 0", marks=pytest.mark.xfail(strict=True, reason="nan < 0 is false")
+        ),
+        ("eqsat.nodes", 0, "at least 1"),
+        ("eqsat.memory_bytes", 1, "at least 268435456"),
+        ("eqsat.exactness", "exact", "one of bitwise, reassociates, approximates"),
+    ],
+)
+def test_out_of_range(key, value, allowed):
+    with pytest.raises(OptionError, match=allowed):
+        Options.parse({key: value})
+
+
+def test_errors_are_value_errors_of_ours():
+    assert issubclass(OptionError, ValueError) and issubclass(OptionError, EqsatError)
+
+
+def test_every_option_says_what_it_does():
+    assert all(field.metadata["help"] for field in fields(Options))

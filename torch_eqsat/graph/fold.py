@@ -1,0 +1,64 @@
+"""Evaluates terms made of factory operators alone (arange, full, eye) into buffers, for graphs with frozen weights.
+
+Stock constant folding stops at a factory operator, and the folding of weights and the packing of convolutions with it;
+position biases and masks that are computed from ``arange`` are computed in every call otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx import Graph
+from torch.fx import Node as FxNode
+
+from torch_eqsat.graph.capture import constant_nodes, tensor_type
+
+aten = torch.ops.aten
+LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make
+
+
+def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
+    """Replace factory terms of ``graph`` by buffers, in place; how many. Results are bitwise the same."""
+    factories = constant_nodes(graph, ())
+    constants = constant_nodes(graph, weights)
+    values: dict[FxNode, torch.Tensor] = {}
+    count = 0
+    for node in list(graph.nodes):
+        if node not in factories or node.op != "call_function":
+            continue
+        type_ = tensor_type(node.meta.get("val"))
+        if type_ is None or type_.bytes > LARGEST_BYTES or any(n not in values for n in node.all_input_nodes):
+            continue
+        values[node] = _evaluate(node, values)
+    for node, value in values.items():
+        users = [user for user in node.users if user not in values]
+        if node.target is aten.full.default:  # Inductor inlines uniform values, but not into weights
+            users = [user for user in users if user in constants]
+        if users:
+            _replace(graph, node, value, users, count)
+            count += 1
+    if count:
+        graph.eliminate_dead_code()
+    return count
+
+
+def _evaluate(node: FxNode, values: dict[FxNode, torch.Tensor]) -> torch.Tensor:
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+    with unset_fake_temporarily(), torch.no_grad():
+        result: Any = node.target(*args, **kwargs)  # type: ignore[operator]
+    assert isinstance(result, torch.Tensor)
+    return result
+
+
+def _replace(graph: Graph, node: FxNode, value: torch.Tensor, users: list[FxNode], number: int) -> None:
+    module = graph.owning_module
+    name = f"_eqsat_folded_{number}"
+    module.register_buffer(name, value)
+    with graph.inserting_before(node):
+        constant = graph.get_attr(name)
+    constant.meta = dict(node.meta)
+    for user in users:
+        user.replace_input_with(node, constant)
