@@ -41,7 +41,8 @@ def convolutions_of_one_input_add(t: Builder, y: Handle, z: Handle, x: Handle, w
 
 @law(
     "add(y := conv(x, w), z := conv(x, u))",
-    example="add(conv(x := [1, 2, 6, 6], [3, 2, 3, 3], stride=[2, 2], padding=[1, 1]), conv(x, [3, 2, 1, 1], stride=[2, 2]))",
+    example="add(conv(x := [1, 2, 6, 6], [3, 2, 3, 3], stride=[2, 2], padding=[1, 1]), "
+    "conv(x, [3, 2, 1, 1], stride=[2, 2]))",
     refused="add(conv(x := [1, 2, 5, 5], [2, 2, 3, 3], padding=[1, 1]), conv(x, [2, 1, 1, 1], groups=2))",
 )
 def kernels_of_one_input_take_one_size(
@@ -93,8 +94,8 @@ def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: 
 
 
 def _is_like(t: Builder, r: Handle, x: Handle) -> bool:
-    """Whether ``r`` is ``x``, a multiple of it, or a convolution of it: then sums merge as they stand, and meeting would
-    only make a sum for each subset of the branches."""
+    """Whether ``r`` is ``x``, a multiple of it, or a convolution of it: then sums merge as they stand, and meeting
+    would only make a sum for each subset of the branches."""
     return r.id == x.id or any(
         (node.op == "conv" and node.children[0] == x.id) or (node.op == "mul" and x.id in node.children)
         for node in t.forms(r)
@@ -114,9 +115,7 @@ def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle, x: Handl
     "add(add(r, y := conv(x, w)), m := mul(x, c))",
     example="add(add([1, 2, 5, 5], conv(x := [1, 2, 5, 5], [2, 2, 1, 1])), mul(x, [2, 1, 1]))",
 )
-def convolution_meets_scaled_input(
-    t: Builder, r: Handle, y: Handle, m: Handle, x: Handle, c: Handle
-) -> Handle | None:
+def convolution_meets_scaled_input(t: Builder, r: Handle, y: Handle, m: Handle, x: Handle, c: Handle) -> Handle | None:
     """(r + conv(x, w)) + x · c = r + (conv(x, w) + x · c)"""
     return t.add(r, t.add(y, m)) if c.numel < m.numel and not _is_like(t, r, x) else None
 

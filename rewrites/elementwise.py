@@ -27,7 +27,12 @@ def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
     return t.add(x, t.add(c, d)) if small(x, c, d) else None
 
 
-@law("mul(add(x, c), d)", normalises=True, example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])", refused="mul(add([4, 3], [4, 3]), [3])")
+@law(
+    "mul(add(x, c), d)",
+    normalises=True,
+    example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])",
+    refused="mul(add([4, 3], [4, 3]), [3])",
+)
 def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) · d = x · d + c · d"""
     return t.add(t.mul(x, d), t.mul(c, d)) if small(x, c, d) and small(x, c) and small(x, d) else None
@@ -67,7 +72,13 @@ def common_factor_of_one(t: Builder, x: Handle, c: Handle) -> Handle | None:
     return t.mul(x, t.add(c, t.scalar(1.0, x.type.dtype))) if small(x, c) and x.type.is_floating else None
 
 
-@law("mul(x, s := scalar())", normalises=True, exactness="bitwise", example="mul([4, 3], 1.0)", refused="mul([4, 3], 2.0)")
+@law(
+    "mul(x, s := scalar())",
+    normalises=True,
+    exactness="bitwise",
+    example="mul([4, 3], 1.0)",
+    refused="mul([4, 3], 2.0)",
+)
 def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
     """x · 1 = x"""
     return x if s["value"] == 1 else None

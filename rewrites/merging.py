@@ -1,6 +1,7 @@
 """Siblings that share an operand become one larger operator, of which each reads its part.
 
-A merge is no gain by itself (three projections of 128 rows: 1.00x); for few rows, where reading the weights is what takes time, it is. The measured costs decide.
+A merge is no gain by itself (three projections of 128 rows: 1.00x); for few rows, where reading the weights is what
+takes time, it is. The measured costs decide.
 """
 
 from itertools import accumulate

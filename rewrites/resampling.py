@@ -58,7 +58,10 @@ def index_after_pointwise_convolution(
     return t.like(g, t.like(y, x, w), i, j) if is_pointwise_convolution(y, w) else None
 
 
-@law("g := index(y := conv(x, w), i, j)", example="index(conv([1, 3, 4, 4], [5, 3, 1, 1]), integers(2, 1), integers(2), first=2)")
+@law(
+    "g := index(y := conv(x, w), i, j)",
+    example="index(conv([1, 3, 4, 4], [5, 3, 1, 1]), integers(2, 1), integers(2), first=2)",
+)
 def index_before_pointwise_convolution(
     t: Builder, g: Handle, y: Handle, x: Handle, w: Handle, i: Handle, j: Handle
 ) -> Handle | None:
@@ -86,3 +89,26 @@ def index_before_unary(t: Builder, g: Handle, y: Handle, x: Handle, i: Handle, j
 def index_after_unary(t: Builder, y: Handle, g: Handle, x: Handle, i: Handle, j: Handle) -> Handle:
     """f(x[i, j]) = f(x)[i, j]"""
     return t.like(g, t.like(y, x), i, j)
+
+
+@law(
+    "g := index(x, i, j)",
+    exactness="bitwise",
+    example="index([1, 3, 4, 5], integers(8, 1, repeats=2), integers(10, repeats=2), first=2)",
+    refused=[
+        "index([1, 3, 4, 5], integers(8, 1), integers(10, repeats=2), first=2)",
+        "index([1, 3, 4, 5], integers(4, 1, repeats=2), integers(10, repeats=2), first=2)",
+        "index([1, 3, 4, 5], integers(8, repeats=2), integers(8, repeats=2), first=2)",
+    ],
+)
+def upsampling_is_repetition(t: Builder, g: Handle, x: Handle, i: Handle, j: Handle) -> Handle | None:
+    """x[⌊k/s⌋, ⌊l/r⌋] = view(expand(view(x))) when all of x is read: a gather needs an address for each element"""
+    if g["first"] != 2 or x.rank != 4 or g.rank != 4:
+        return None
+    (n, c, height, width), s, r = x.shape, t.repeats(i), t.repeats(j)
+    if not s or not r or g.shape != (n, c, height * s, width * r):
+        return None
+    if i.shape != (height * s, 1) or j.shape not in ((width * r,), (1, width * r)):
+        return None
+    spread = t.view(x, (n, c, height, 1, width, 1))
+    return t.view(t.expand(spread, (n, c, height, s, width, r)), g.shape)

@@ -97,7 +97,7 @@ def slice_of_slice(t: Builder, s: Handle, r: Handle, x: Handle) -> Handle | None
     ],
 )
 def slice_of_pair(t: Builder, s: Handle, c: Handle, a: Handle, b: Handle) -> Handle | None:
-    """slice(cat(a, b)) = slice(a) or slice(b) when it lies in one of them, cat(slice(a), slice(b)) across the other axes"""
+    """slice(cat(a, b)) = slice(a) or slice(b) when it lies in one, cat(slice(a), slice(b)) across the other axes"""
     dim, start, stop, border = c["dim"], s["start"], s["stop"], a.shape[c["dim"]]
     if s["dim"] != dim:
         return t.cat([t.slice(x, s["dim"], start, stop) for x in (a, b)], dim)
@@ -166,7 +166,7 @@ def slice_through_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Hand
     refused="slice(sdpa([1, 2, 5, 4], [1, 2, 5, 4], [1, 2, 5, 4], causal=True), dim=2, start=1, stop=3)",
 )
 def slice_through_attention(t: Builder, s: Handle, y: Handle, q: Handle, k: Handle, v: Handle) -> Handle | None:
-    """Attention read for some queries, heads or images is attention of those; one causal query sees its past, unmasked"""
+    """Attention read for some queries, heads or images is attention of those; one causal query sees its past alone"""
     dim, start, stop = s["dim"], s["start"], s["stop"]
     if dim == 3:  # the fused kernels want values as wide as keys
         return None

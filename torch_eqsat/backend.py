@@ -54,7 +54,8 @@ def eqsat_mcts(
         weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values)
     patches["joint_custom_pre_pass"] = [*_user_passes(patches), our_pass]
-    return compile_fx(module, list(inputs), config_patches=patches)  # type: ignore[no-any-return]
+    compiled: Callable[..., Any] = compile_fx(module, list(inputs), config_patches=patches)
+    return compiled
 
 
 def _placeholders(module: GraphModule) -> list[Any]:
@@ -88,7 +89,7 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-class EqsatPass(CustomGraphPass):  # type: ignore[misc]
+class EqsatPass(CustomGraphPass):
     """The pass over the joint or inference graph. Never raises (unless ``eqsat.strict``): on a fault it leaves the
     graph as it was, logs one line and counts it."""
 

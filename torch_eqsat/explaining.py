@@ -1,4 +1,4 @@
-"""``torch_eqsat.explain``: which laws were applied, what each region is predicted to save, and why the search stopped."""
+"""``torch_eqsat.explain``: which laws were applied, what each region is predicted to save, why the search stopped."""
 
 from __future__ import annotations
 

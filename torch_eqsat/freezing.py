@@ -1,8 +1,9 @@
 """``options={"freezing": True}`` that freezes.
 
-Stock Inductor reads the global ``torch._inductor.config.freezing`` while Dynamo traces, so the option alone does nothing
-there (torch 2.14.1). Here the backend itself turns weights into attributes of the graph's module and adds Dynamo guards on their
-identity, so that a replaced parameter recompiles. A weight changed in place is not seen, as with stock freezing.
+Stock Inductor reads the global ``torch._inductor.config.freezing`` while Dynamo traces, so the option alone does
+nothing there (torch 2.14.1). Here the backend itself turns weights into attributes of the graph's module and adds
+Dynamo guards on their identity, so that a replaced parameter recompiles. A weight changed in place is not seen, as
+with stock freezing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _drop_tensor_guards(context: TracingContext, sources: set[Any]) -> None:
 def _make_attribute(
     module: GraphModule, node: FxNode, value: torch.Tensor, context: TracingContext, sources: dict[str, Any]
 ) -> None:
-    source: Any = node._dynamo_source  # type: ignore[attr-defined]
+    source: Any = node._dynamo_source
     context.guards_context.dynamo_guards.add(source.make_guard(GuardBuilder.ID_MATCH))
     name = f"_eqsat_{node.name}"
     if isinstance(value, torch.nn.Parameter):

@@ -18,7 +18,6 @@ from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
-
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, sample_inputs
@@ -247,5 +246,3 @@ class _Searcher:
         self.seconds_left -= spent
         self.report.search_seconds += spent
         return outcome
-
-

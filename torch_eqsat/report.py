@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RegionReport:
-    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, laws, and the search."""
+    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, laws, the search."""
 
     count: int
     terms: int

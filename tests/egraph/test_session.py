@@ -1,11 +1,11 @@
 """Sessions: laws on an e-graph, with push and pop, limits and type checks."""
 
 import pytest
+from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import UnsoundRewriteError
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.rewrites import catalogue
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.law import law, siblings
 from torch_eqsat.rules.pattern import build_example

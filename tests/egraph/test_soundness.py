@@ -1,14 +1,16 @@
 """All laws at once on random terms: whatever they put into one e-class has one value."""
 
+import contextlib
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.verify import find_disagreement
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rewrites import catalogue
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
 
 LAWS = catalogue()
@@ -52,10 +54,8 @@ class Grower:
 
     def grow(self, op: str) -> None:
         x = self.operand()
-        try:
+        with contextlib.suppress(TypeMismatchError):
             self.pool.append(getattr(self, f"_{op}")(x))
-        except TypeMismatchError:
-            pass
         if self.pool[-1].numel > 512:
             self.pool.pop()
 

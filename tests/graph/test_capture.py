@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.fx import Graph, GraphModule, Interpreter
+from torch.nn import functional
 
 from torch_eqsat.graph.capture import capture, constant_nodes, tensor_type
 from torch_eqsat.graph.rebuild import rebuild
@@ -24,15 +24,17 @@ def _(x: torch.Tensor) -> torch.Tensor:
 
 
 def mlp(x, a, b):
-    return F.gelu(x @ a + b) @ a.t()
+    return functional.gelu(x @ a + b) @ a.t()
 
 
 def conv_bn_relu(x, w, mean, var, scale, shift):
-    return F.relu(F.batch_norm(F.conv2d(x, w, padding=1), mean, var, scale, shift, training=False))
+    return functional.relu(
+        functional.batch_norm(functional.conv2d(x, w, padding=1), mean, var, scale, shift, training=False)
+    )
 
 
 def layer_norm(x, scale, shift):
-    return F.layer_norm(x, (8,), scale, shift) + x
+    return functional.layer_norm(x, (8,), scale, shift) + x
 
 
 def attention(q, k, v):
@@ -41,11 +43,11 @@ def attention(q, k, v):
 
 
 def fused_attention(q, k, v):
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def embedding(index, table):
-    return F.embedding(index, table).sum(1)
+    return functional.embedding(index, table).sum(1)
 
 
 def split(x):
@@ -60,7 +62,7 @@ def mutation(x, buffer):
 
 
 def dropout(x):
-    return F.dropout(x, 0.5, training=True) + torch.rand_like(x) + torch.rand_like(x)
+    return functional.dropout(x, 0.5, training=True) + torch.rand_like(x) + torch.rand_like(x)
 
 
 def custom(x):
@@ -68,7 +70,7 @@ def custom(x):
 
 
 def max_pool(x):
-    values, indices = F.max_pool2d(x, 2, return_indices=True)
+    values, indices = functional.max_pool2d(x, 2, return_indices=True)
     return values * 2, indices
 
 
@@ -78,8 +80,8 @@ def unknown(x):
 
 
 def pooled(x, w):
-    y = F.interpolate(F.avg_pool2d(F.conv2d(x, w), 2), scale_factor=2.0, mode="nearest")
-    return F.pad(y, (1, 0, 2, 0)), y.mean((2, 3)), torch.cat([y, y * 2], 1)[:, 1:3]
+    y = functional.interpolate(functional.avg_pool2d(functional.conv2d(x, w), 2), scale_factor=2.0, mode="nearest")
+    return functional.pad(y, (1, 0, 2, 0)), y.mean((2, 3)), torch.cat([y, y * 2], 1)[:, 1:3]
 
 
 def mixed_dtypes(x):

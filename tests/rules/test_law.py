@@ -53,7 +53,9 @@ def test_shared_variable_has_to_be_bound():
 
 
 def test_declared_law():
-    (declared,) = law("v := view(view(x))", exactness="bitwise", example="view(view([2]))", refused=["a", "b"])(identity)
+    (declared,) = law("v := view(view(x))", exactness="bitwise", example="view(view([2]))", refused=["a", "b"])(
+        identity
+    )
     assert (declared.name, declared.family, declared.statement) == ("identity", "test_law", "x = x")
     assert (declared.exactness, declared.parameters) == ("bitwise", ("x",))
     assert (declared.examples, declared.refused) == (("view(view([2]))",), ("a", "b"))
@@ -95,6 +97,6 @@ def test_collect():
 
 def test_two_laws_of_one_name():
     first, second = law("view(x)")(identity), law("permute(x)")(identity)
-    with pytest.raises(RuleError, match="law identity .* is declared at") as caught:
+    with pytest.raises(RuleError, match=r"law identity .* is declared at") as caught:
         collect(SimpleNamespace(a=first), SimpleNamespace(b=second))
     assert line_of(identity) in str(caught.value)

@@ -1,9 +1,9 @@
 """The tree search on small tasks."""
 
 import torch
+from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment, Limits, actions_of
 from torch_eqsat.search.mcts import MonteCarloTreeSearch
 

@@ -52,7 +52,9 @@ def test_equal_layers_are_equal_regions(task_of):
     assert len({region.task.graph.digest() for region in regions}) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="operands of sums are ordered by the whole graph's numbers: two regions, not one")
+@pytest.mark.xfail(
+    strict=True, reason="operands of sums are ordered by the whole graph's numbers: two regions, not one"
+)
 def test_layers_that_share_a_number_are_equal_regions(task_of):
     def function(x, *weights):
         for w in weights:

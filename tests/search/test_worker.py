@@ -8,9 +8,9 @@ import time
 
 import pytest
 import torch
+from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.errors import WorkerError
-from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.client import WorkerClient
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import RepriceRequest, SearchRequest

@@ -76,16 +76,16 @@ class Pricing:
     def kernel_of(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel:
         """The kernel that computes a heavy e-node."""
         shapes = [t.shape for t in types]
-        common = {"dtype": types[0].dtype, "device": self.device}
+        dtype, device = types[0].dtype, self.device
         weight = self.frozen and constants[1]
         if node.op == "matmul":
             # Weights of linear layers come transposed; what is computed in the graph lies as it was made.
             turned = constants[1] and not weight and types[0].rank == 2
-            return Kernel.matmul(shapes[0], shapes[1], weight=weight, turned=turned, **common)
+            return Kernel.matmul(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
         if node.op == "conv":
             geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}
-            return Kernel.conv(shapes[0], shapes[1], weight=weight, **geometry, **common)
-        return Kernel.sdpa(*shapes[:3], causal=node["causal"], **common)
+            return Kernel.conv(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+        return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
     def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType) -> float:
         read = sum(t.bytes for t in types)

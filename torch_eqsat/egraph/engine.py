@@ -1,7 +1,8 @@
 """The only place that speaks to egglog: program text in, rows out.
 
 Text is handed over as files through ``Include`` (parsed in Rust; 14.7 ms for a graph of 667 nodes against 137 ms as
-text through the Python parser), and all the facts of one step as the actions of one rule, since every parsed span copies the whole source.
+text through the Python parser), and all the facts of one step as the actions of one rule, since every parsed span
+copies the whole source.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch_eqsat.egraph.engine import Engine
@@ -31,8 +32,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``; children are e-class ids, which are
-    term ids (the smallest of their class). ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law that
-    made it ("" if it was loaded)."""
+    term ids (the smallest of their class). ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law
+    that made it ("" if it was loaded)."""
 
     nodes: list[Node]
     classes: list[int]
@@ -183,7 +184,7 @@ class Session:
         self._declared = undo.declared
         self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
         for column in (self._terms, self._types, self._constant, self._depth, self._law, self._class):
-            del column[undo.terms :]  # type: ignore[attr-defined]
+            del column[undo.terms :]
         self._pending.clear()
         self._refresh()
 
@@ -254,16 +255,14 @@ class Session:
             bound = self._bind(law, row)
             if bound is None:
                 continue
-            count += self._replace(
-                law,
-                bound[root],
-                lambda b=bound: law.build(  # type: ignore[misc]
-                    self._builder, *(b[name] for name in law.parameters)
-                ),
-            )
+            count += self._replace(law, bound[root], partial(self._build, law, bound))
             if len(self._terms) > self.limit:
                 break
         return count
+
+    def _build(self, law: Law, bound: dict[str, Handle]) -> Handle | None:
+        result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
+        return result
 
     def _fire_siblings(self, law: Law, rows: list[tuple[int, ...]]) -> int:
         root = law.pattern.name or "root"
@@ -297,7 +296,7 @@ class Session:
             return 0
         count = 0
         for member, result in zip(members, results, strict=True):
-            count += self._replace(law, member[root], lambda r=result: r)  # type: ignore[misc]
+            count += self._unite(law, member[root], result)
         return count
 
     def _replace(self, law: Law, root: Handle, build: Callable[[], Handle | None]) -> int:
@@ -306,6 +305,10 @@ class Session:
             result = build()
         except TypeMismatchError:
             return 0
+        return self._unite(law, root, result)
+
+    def _unite(self, law: Law, root: Handle, result: Handle | None) -> int:
+        """Put ``result`` into the e-class of ``root``; 1 if that is news."""
         if result is None or self._class[result.id] == self._class[root.id]:
             return 0
         if result.type != root.type:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
@@ -23,6 +24,9 @@ from torch_eqsat.rules.builder import Builder, Handle
 
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
+
+FOLDED_PREFIX = "_eqsat_folded_"
+LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,12 @@ def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
 def operands_of(node: FxNode) -> list[FxNode]:
     """FX nodes among a node's arguments in order of appearance, with repetitions."""
     found: list[FxNode] = []
-    torch.fx.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
+
+    def visit(operand: FxNode) -> FxNode:
+        found.append(operand)
+        return operand
+
+    torch.fx.map_arg((node.args, node.kwargs), visit)
     return found
 
 
@@ -116,6 +125,42 @@ def constant_nodes(fx: Graph, static: Collection[FxNode]) -> set[FxNode]:
         ):
             constants.add(node)
     return constants
+
+
+def known_repeats(node: FxNode) -> int:
+    """s if the value of ``node`` is known now and is 0, 0, …, 1, 1, … with each number s times (what upsampling by s
+    reads); 0 otherwise."""
+    type_ = tensor_type(node.meta.get("val"))
+    if (
+        type_ is None
+        or type_.dtype != "int64"
+        or type_.numel > LARGEST_KNOWN
+        or max(type_.shape, default=1) < type_.numel
+    ):
+        return 0
+    value = _known_value(node)
+    if value is None or value.numel() < 2:
+        return 0
+    with unset_fake_temporarily():
+        flat = value.flatten().tolist()
+    times = flat.count(0)
+    return times if times and flat == [i // times for i in range(len(flat))] else 0
+
+
+def _known_value(node: FxNode) -> torch.Tensor | None:
+    """The value of a term of factory operators and folded buffers, evaluated; None for any other."""
+    if node.op == "get_attr":
+        value = getattr(node.graph.owning_module, str(node.target), None)
+        folded = isinstance(value, torch.Tensor) and str(node.target).startswith(FOLDED_PREFIX)
+        return value if folded else None
+    if node.op != "call_function" or is_pinned(node):
+        return None
+    operands = {n: _known_value(n) for n in node.all_input_nodes}
+    if any(value is None for value in operands.values()):
+        return None
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), operands.__getitem__)
+    with unset_fake_temporarily(), torch.no_grad():
+        return node.target(*args, **kwargs)
 
 
 def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, FxNode]:
@@ -149,7 +194,7 @@ def _is_attention_without_dropout(node: FxNode) -> bool:
     if node.target is not aten._scaled_dot_product_flash_attention_for_cpu.default:
         return False
     dropout = node.args[3] if len(node.args) > 3 else node.kwargs.get("dropout_p", 0.0)
-    return dropout == 0.0
+    return bool(dropout == 0.0)
 
 
 class _Recorder:
@@ -180,7 +225,8 @@ class _Recorder:
         type_ = tensor_type(node.meta.get("val"))
         shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
         name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
-        term = Node("input", attributes(name=name, shape=shape, dtype=dtype), ())
+        known = {"repeats": times} if constant and (times := known_repeats(node)) else {}
+        term = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
         index = self.result.graph.add(term, type_, constant)
         self.result.term[node] = index
         self.result.leaves[index] = node
@@ -223,15 +269,12 @@ class _Recorder:
             if not isinstance(source, FxNode) or not isinstance(item, int) or source.op != "call_function":
                 return None
             args, kwargs = self._handles(source)
-            return translate_item(self.builder, source.target, args, {**kwargs, "result": type_}, item)
+            return translate_item(self.builder, source.target, args, kwargs, item, type_)
         translation = TRANSLATIONS.get(node.target)
         if translation is None:
             return None
         args, kwargs = self._handles(node)
-        needs_result = translation.__name__ in ("_view_as_result", "_expand", "_select") or "reduction" in repr(
-            translation
-        )
-        return translation(self.builder, args, {**kwargs, "result": type_} if needs_result else kwargs)
+        return translation(self.builder, args, kwargs, type_)
 
     def _handles(self, node: FxNode) -> tuple[Any, Any]:
         def handle(n: FxNode) -> Any:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.capture import constant_nodes, tensor_type
+from torch_eqsat.graph.capture import FOLDED_PREFIX, constant_nodes, tensor_type
 
 aten = torch.ops.aten
 LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make
@@ -48,14 +48,14 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
 def _evaluate(node: FxNode, values: dict[FxNode, torch.Tensor]) -> torch.Tensor:
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: values[n])
     with unset_fake_temporarily(), torch.no_grad():
-        result: Any = node.target(*args, **kwargs)  # type: ignore[operator]
+        result: Any = node.target(*args, **kwargs)
     assert isinstance(result, torch.Tensor)
     return result
 
 
 def _replace(graph: Graph, node: FxNode, value: torch.Tensor, users: list[FxNode], number: int) -> None:
     module = graph.owning_module
-    name = f"_eqsat_folded_{number}"
+    name = f"{FOLDED_PREFIX}{number}"
     module.register_buffer(name, value)
     with graph.inserting_before(node):
         constant = graph.get_attr(name)

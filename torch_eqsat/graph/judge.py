@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.debug_utils import cast_dtype_args_to_fp64
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import GraphModule, Interpreter
 
 # In float64 a law leaves nothing but rounding. In the graph's own dtype a rewrite may round differently, not worse:
@@ -102,12 +102,15 @@ def sample_inputs(graph: torch.fx.Graph, known: Sequence[Any]) -> list[Any]:
         for index, node in enumerate(placeholders):
             fake = node.meta["val"]
             value = known[index] if fits else None
-            same = isinstance(value, torch.Tensor) and isinstance(fake, torch.Tensor) and value.shape == fake.shape
-            if same and value.dtype == fake.dtype and not isinstance(value, torch._subclasses.FakeTensor):
-                values.append(value)
-            else:
-                values.append(_random(fake, generator))
+            values.append(value if _stands_for(value, fake) else _random(fake, generator))
     return values
+
+
+def _stands_for(value: Any, fake: Any) -> bool:
+    """Whether ``value`` is a real tensor of the placeholder's shape and dtype."""
+    if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or isinstance(value, FakeTensor):
+        return False
+    return bool(value.shape == fake.shape and value.dtype == fake.dtype)
 
 
 def _random(fake: Any, generator: torch.Generator) -> Any:

@@ -12,15 +12,21 @@ from typing import Any
 
 import torch
 
+from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, Handle
 
 aten = torch.ops.aten
 prims = torch.ops.prims
-Translation = Callable[[Builder, Sequence[Any], dict[str, Any]], Handle | None]
+Translation = Callable[[Builder, Sequence[Any], dict[str, Any], TensorType], Handle | None]
+
+
+def _filled(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
+    """``args`` and, where they end, ``defaults``."""
+    return [*args, *defaults[len(args) :]]
 
 
 def _arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Translation:
-    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
         if kwargs:  # alpha, rounding_mode
             return None
         tensors = [a for a in args if isinstance(a, Handle)]
@@ -39,26 +45,26 @@ def _minus(t: Builder, a: Handle, b: Handle) -> Handle:
     return t.add(a, t.mul(b, t.scalar(-1.0, b.type.dtype)))
 
 
-def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, d = args
     if kwargs or not isinstance(x, Handle) or type(d) not in (int, float) or d == 0 or not x.type.is_floating:
         return None
     return t.mul(x, t.scalar(1.0 / d, x.type.dtype))
 
 
-def _negate(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+def _negate(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     return t.mul(args[0], t.scalar(-1.0, args[0].type.dtype)) if args[0].type.is_floating else None
 
 
-def _matmul(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+def _matmul(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     return t.matmul(*args) if not kwargs else None
 
 
-def _addmm(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+def _addmm(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     return t.add(t.matmul(args[1], args[2]), args[0]) if not kwargs else None
 
 
-def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, w, bias, stride, padding, dilation, transposed, output_padding, groups = args
     n = x.rank - 2
     if transposed or any(output_padding) or not len(stride) == len(padding) == len(dilation) == n:
@@ -67,16 +73,16 @@ def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Han
     return y if bias is None else t.add(y, t.view(bias, (bias.numel, *(1,) * n)))
 
 
-def _permute(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle:
+def _permute(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle:
     return t.permute(args[0], [d % args[0].rank for d in args[1]])
 
 
-def _view_as_result(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle:
-    return t.view(args[0], kwargs["result"].shape)
+def _view_as_result(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle:
+    return t.view(args[0], result.shape)
 
 
-def _expand(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle:
-    return t.expand(args[0], kwargs["result"].shape)
+def _expand(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle:
+    return t.expand(args[0], result.shape)
 
 
 def _bounds(size: int, start: int | None, stop: int | None) -> tuple[int, int]:
@@ -84,31 +90,31 @@ def _bounds(size: int, start: int | None, stop: int | None) -> tuple[int, int]:
     return first, last
 
 
-def _slice(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
-    x, dim, start, stop, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+def _slice(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
+    x, dim, start, stop, step = _filled(args, (None, 0, None, None, 1))
     if step != 1 or not all(type(n) is int or n is None for n in (start, stop)):
         return None
     dim %= x.rank
     return t.slice(x, dim, *_bounds(x.shape[dim], start, stop))
 
 
-def _select(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+def _select(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, dim, index = args
     if type(index) is not int:
         return None
     dim %= x.rank
     index %= x.shape[dim]
-    return t.view(t.slice(x, dim, index, index + 1), kwargs["result"].shape)
+    return t.view(t.slice(x, dim, index, index + 1), result.shape)
 
 
-def _cat(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+def _cat(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     parts, dim = args[0], args[1] if len(args) > 1 else 0
     if any(not isinstance(p, Handle) or p.rank == 0 or p.shape == (0,) for p in parts):
         return None
     return t.cat(parts, dim % parts[0].rank)
 
 
-def _pad(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+def _pad(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     x, flat, value = (*args, 0)[:3]
     if value != 0 or min(flat) < 0:
         return None
@@ -117,8 +123,8 @@ def _pad(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
 
 
 def _reduction(kind: str) -> Translation:
-    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
-        x, result = args[0], kwargs["result"]
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+        x = args[0]
         dims = args[1] if len(args) > 1 and args[1] else range(x.rank)
         if kwargs.get("dtype") is not None or x.type.dtype != result.dtype or not x.type.is_floating:
             return None
@@ -128,8 +134,8 @@ def _reduction(kind: str) -> Translation:
     return translate
 
 
-def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
-    x, kernel, stride, padding, ceil_mode, count, divisor = (*args, *([], [0, 0], False, True, None)[len(args) - 2 :])
+def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
+    x, kernel, stride, padding, ceil_mode, count, divisor = _filled(args, (None, None, [], [0, 0], False, True, None))
     kernel, stride, padding = (list(v) * (2 if len(v) == 1 else 1) for v in (kernel, stride or kernel, padding))
     window = {"kernel": kernel, "stride": stride, "padding": padding}
     if ceil_mode or x.rank != 4:
@@ -137,7 +143,7 @@ def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle 
     return t.apply("avg_pool", (x,), **window, ceil_mode=False, count_include_pad=count, divisor=divisor)
 
 
-def _index(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+def _index(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     x, indices = args
     first = next((i for i, index in enumerate(indices) if index is not None), 0)
     tensors = indices[first:]
@@ -146,16 +152,16 @@ def _index(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
     return t.apply("index", (x, *tensors), first=first) if first + len(tensors) == x.rank else None
 
 
-def _embedding(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle | None:
+def _embedding(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     return t.apply("embedding", args[:2])  # padding_idx and the rest matter to gradients only
 
 
-def _identity(t: Builder, args: Sequence[Any], _: dict[str, Any]) -> Handle:
+def _identity(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle:
     return args[0]  # type: ignore[no-any-return]
 
 
-def _attention(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
-    q, k, v, dropout, causal = (*args, *(0.0, False)[len(args) - 3 :])
+def _attention(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    q, k, v, dropout, causal = _filled(args, (None, None, None, 0.0, False))
     mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
     if dropout != 0.0 or (causal and mask is not None):
         return None
@@ -198,11 +204,23 @@ TRANSLATIONS: dict[Any, Translation] = {
     aten.index.Tensor: _index,
     aten.embedding.default: _embedding,
     aten.alias.default: _identity,
-    **dict.fromkeys((aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims), _view_as_result),
+    **dict.fromkeys(
+        (
+            aten.view.default,
+            aten.reshape.default,
+            aten._unsafe_view.default,
+            aten.unsqueeze.default,
+            aten.squeeze.dim,
+            aten.squeeze.dims,
+        ),
+        _view_as_result,
+    ),
 }
 
 
-def translate_item(t: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], index: int) -> Handle | None:
+def translate_item(
+    t: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], index: int, result: TensorType
+) -> Handle | None:
     """What item ``index`` of the tuple that ``target`` returns means in the language."""
     if target in (aten.split.Tensor, aten.split_with_sizes.default):
         x, sizes, dim = (*args, 0)[:3]
@@ -212,9 +230,9 @@ def translate_item(t: Builder, target: Any, args: Sequence[Any], kwargs: dict[st
         correction = kwargs.get("correction")
         kind = "mean" if index == 1 else f"var{float(1 if correction is None else correction)}"
         reduced = t.reduce(x, kind, [d % x.rank for d in dims])
-        return t.view(reduced, kwargs["result"].shape)
+        return t.view(reduced, result.shape)
     if target is aten._scaled_dot_product_flash_attention_for_cpu.default and index == 0:
-        return _attention(t, args, kwargs)
+        return _attention(t, args, kwargs, result)
     return None
 
 

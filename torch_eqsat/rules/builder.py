@@ -97,9 +97,13 @@ class Builder:
         node = Node(op, attrs, tuple(child.id for child in children))
         return Handle(self.store.insert(node, type_), type_, op, attrs)
 
-    def input(self, shape: Sequence[int], dtype: str = "float32") -> Handle:
+    def input(self, shape: Sequence[int], dtype: str = "float32", **known: int) -> Handle:
         self._inputs += 1
-        return self.apply("input", [], name=f"x{self._inputs}", shape=tuple(shape), dtype=dtype)
+        return self.apply("input", [], name=f"x{self._inputs}", shape=tuple(shape), dtype=dtype, **known)
+
+    def repeats(self, index: Handle) -> int:
+        """s if ``index`` is known to hold 0, 0, …, 1, 1, … with each number s times; 0 otherwise."""
+        return max((dict(node.attrs).get("repeats", 0) for node in self.forms(index)), default=0)
 
     def example(self, op: str, children: Sequence[Handle], attrs: dict[str, Any]) -> Handle:
         """``op`` of an example term, with defaults for the attributes that most examples leave out."""

@@ -29,7 +29,8 @@ Metavariable = tuple[str, int]
 @dataclass(frozen=True, slots=True)
 class Law:
     """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` names the variable that all
-    members of a group share (see :func:`siblings`), "" for an ordinary law; a law that ``normalises`` runs to a fixpoint before others."""
+    members of a group share (see :func:`siblings`), "" for an ordinary law; a law that ``normalises`` runs to a
+    fixpoint before others."""
 
     name: str
     family: str
@@ -58,8 +59,8 @@ def law(
 
     ``exactness`` is the tier of its rounding; ``example`` are terms on which it must fire, ``refused`` near misses on
     which it must not. A law that ``normalises`` is applied to a fixpoint before any other is matched, so that others
-    meet normal forms alone. A metavariable (an upper-case operator name in the pattern) is expanded over the operators given
-    for it; the arity in the pattern has to be theirs. Examples of an expanded law may use the metavariable.
+    meet normal forms alone. A metavariable (an upper-case operator name in the pattern) is expanded over the operators
+    given for it; the arity in the pattern has to be theirs. Examples of an expanded law may use the metavariable.
     Raises RuleError, naming the law, its file and line, when the declaration is malformed.
     """
 

@@ -1,8 +1,8 @@
 """Patterns: the left sides of laws, and the example terms that laws are tested on, both written as Python calls.
 
 ``matmul(y := matmul(a, b), c)`` is a matmul whose left operand is a matmul; ``y`` names the inner one. In an example,
-a list of sizes is a fresh input tensor (``integers(2, 3)`` one of small indices) and keywords are attributes:
-``permute(x := [2, 3], dims=[1, 0])``.
+a list of sizes is a fresh input tensor and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``;
+``integers(2, 3)`` is a tensor of small indices, ``integers(4, repeats=2)`` is 0, 0, 1, 1.
 """
 
 from __future__ import annotations
@@ -120,8 +120,9 @@ def build_example(text: str, builder: Any) -> Any:
                 return builder.input(ast.literal_eval(tree))
             case ast.Constant(value=value):
                 return builder.scalar(value)
-            case ast.Call(func=ast.Name(id="integers"), args=args):
-                return builder.input([ast.literal_eval(arg) for arg in args], "int64")
+            case ast.Call(func=ast.Name(id="integers"), args=args, keywords=keywords):
+                known = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
+                return builder.input([ast.literal_eval(arg) for arg in args], "int64", **known)
             case ast.Call(func=ast.Name(id=op), args=args, keywords=keywords):
                 attrs = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
                 return builder.example(op, [build(arg) for arg in args], attrs)

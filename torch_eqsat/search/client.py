@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import select
 import struct
 import subprocess
@@ -38,10 +40,8 @@ class WorkerClient:
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
         self._process.wait()
 
     def ask(self, request: SearchRequest | RepriceRequest, seconds: float) -> Outcome:
@@ -58,8 +58,6 @@ class WorkerClient:
         return answer
 
     def _receive(self, deadline: float) -> Any:
-        import pickle
-
         size = struct.unpack("<Q", self._read(8, deadline))[0]
         return pickle.loads(self._read(size, deadline))
 

@@ -12,7 +12,6 @@ from torch_eqsat.extract import extract
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.program import Extractable, Program, Task
 
-
 # An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
 EVALUATION_SECONDS = 2.0
 

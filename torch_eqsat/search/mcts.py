@@ -1,10 +1,11 @@
 """Monte Carlo tree search over batches of laws.
 
-After "Optimizing Tensor Computation Graphs with Equality Saturation and Monte Carlo Tree Search" (Hartmann, He, Yoneki,
-PACT 2024), with these differences: rewards are relative to the cost of the original (theirs, in ms, left the exploration
-term to decide alone); selection is PUCT with priors (Rosin 2011, as in AlphaZero); the value of a node is the best
-return below it, since the search is for one best program; stopping is a move; and the first playout applies everything
-until nothing changes, because an e-graph that saturates below the limit leaves nothing to search.
+After "Optimizing Tensor Computation Graphs with Equality Saturation and Monte Carlo Tree Search" (Hartmann, He,
+Yoneki, PACT 2024), with these differences: rewards are relative to the cost of the original (theirs, in ms, left the
+exploration term to decide alone); selection is PUCT with priors (Rosin 2011, as in AlphaZero); the value of a node is
+the best return below it, since the search is for one best program; stopping is a move (an empty playout); and the
+first playout applies everything until nothing changes, because an e-graph that saturates below the limit leaves
+nothing to search.
 """
 
 from __future__ import annotations

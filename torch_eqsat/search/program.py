@@ -90,7 +90,8 @@ class Extractable:
 
     def program(self, choices: Choices, cost: float) -> Program:
         """The chosen e-nodes as a term graph."""
-        graph, origin, laws = TermGraph(), [], Counter[str]()
+        graph, laws = TermGraph(), Counter[str]()
+        origin: list[int] = []
         index_of: dict[int, int] = {}
         for owner in _operands_first(self.snapshot.nodes, self.dense, choices, self.roots):
             chosen = choices[owner]

@@ -37,7 +37,9 @@ def split_into_regions(task: Task, whole: int = WHOLE, smallest: int = SMALLEST)
     current: list[int] = []
     for position, term in enumerate(operators):
         current.append(term)
-        live = [t for t in operators[: position + 1] if last_use.get(t, -1) > position] if _is_barrier(task, term) else []
+        live = (
+            [t for t in operators[: position + 1] if last_use.get(t, -1) > position] if _is_barrier(task, term) else []
+        )
         if live == [term] and len(current) >= smallest and position + 1 < len(operators):
             regions.append(_region(task, current, [term]))
             current = []
@@ -73,9 +75,10 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
         node = graph.nodes[term]
         if node.op == "input" or (node.op == "fx" and term not in inside):
             type_ = graph.types[term]
+            known = {"repeats": node["repeats"]} if "repeats" in dict(node.attrs) else {}
             name = f"{'c' if graph.constant[term] else 'x'}{len(leaves)}"
             shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
-            node = Node("input", attributes(name=name, shape=shape, dtype=dtype), ())
+            node = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
             number[term] = region.add(node, graph.types[term], graph.constant[term])
             leaves[number[term]] = term
         else:
@@ -99,7 +102,8 @@ def join_programs(task: Task, regions: Sequence[Region], programs: Sequence[Prog
 
     Equal regions share a program; each place of use has its own inputs.
     """
-    joined, origin = TermGraph(), []
+    joined = TermGraph()
+    origin: list[int] = []
     value_of: dict[int, int] = {}
     for region, program in zip(regions, programs, strict=True):
         leaf_of = {region.task.graph.nodes[leaf]: term for leaf, term in region.leaves.items()}
