@@ -132,7 +132,9 @@ def test_two_linear_layers_are_folded():
 def test_folding_that_does_not_pay_is_refused():
     model, x = Folding(inside=64, outside=768).eval(), torch.rand(32, 768)
     with torch.no_grad():
-        assert_close(frozen(model)(x), model(x))
+        # With less time the folded kernel may stay unmeasured, at a price that flatters it.
+        actual = compiled(model, freezing=True, **{"eqsat.measure_seconds": 10.0})(x)
+        assert_close(actual, model(x))
     assert not only_report().changed
     assert counters[COUNTERS]["unchanged"] == 1
 
@@ -301,13 +303,13 @@ def test_rewriting_beside_dynamic_shapes(verify):
     def function(x, a, b, c):
         return x @ ((a @ b) @ c) + 1
 
-    weights = [torch.rand(256, 256), torch.rand(256, 256), torch.rand(256, 1)]
-    fast = compiled(function, **{"eqsat.verify": verify})
+    weights = [torch.rand(512, 512), torch.rand(512, 512), torch.rand(512, 1)]
+    fast = compiled(function, **{"eqsat.verify": verify, "eqsat.measure_seconds": 10.0})
     with torch.no_grad():
         for batch in (3, 5, 7):
-            x = torch.rand(batch, 256)
+            x = torch.rand(batch, 512)
             torch._dynamo.mark_dynamic(x, 0)
-            torch.testing.assert_close(fast(x, *weights), function(x, *weights), rtol=1e-4, atol=1e-2)
+            torch.testing.assert_close(fast(x, *weights), function(x, *weights), rtol=1e-4, atol=1e-1)
     assert only_report().changed
     assert counters["stats"]["unique_graphs"] == 1
 
