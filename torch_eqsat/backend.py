@@ -139,9 +139,10 @@ class EqsatPass(CustomGraphPass):
 
 
 def _device(graph: Graph) -> str:
-    """The type of the device that the graph computes on; ValueError when there are several."""
-    values = [n.meta.get("val") for n in graph.nodes]
-    kinds = {v.device.type for v in values if isinstance(v, torch.Tensor) and v.dim() > 0}
+    """The type of the device that the graph computes on ("cpu" without tensors); ValueError when there are several.
+    Numbers (0-dim tensors) may lie elsewhere."""
+    values = [v for n in graph.nodes if isinstance(v := n.meta.get("val"), torch.Tensor)]
+    kinds = {v.device.type for v in values if v.dim() > 0} or {v.device.type for v in values} or {"cpu"}
     if len(kinds) != 1:
-        raise ValueError(f"the graph computes on {sorted(kinds) or 'no device'}; one device is needed")
+        raise ValueError(f"the graph computes on {sorted(kinds)}; one device is needed")
     return str(kinds.pop())

@@ -22,6 +22,7 @@ from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, sample_inputs
 from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.options import Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
@@ -112,18 +113,27 @@ def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: Graph
     return problem
 
 
-def _choose(captured: Capture, setting: Setting, report: GraphReport) -> tuple[Any, list[int]] | None:
+def _choose(captured: Capture, setting: Setting, report: GraphReport) -> tuple[TermGraph, list[int]] | None:
     """The program to rebuild, from a stored plan or a search; None to leave the graph alone."""
     task = Task(captured.graph, captured.parts)
     key = hashlib.sha256(f"{setting.key} {captured.graph.digest()}".encode()).hexdigest()
-    plan = load_plan(key) if setting.options.cache else None
-    if plan is None:
-        plan = _search(task, setting, report)
-        if setting.options.cache:
-            store_plan(key, plan)
-    else:
-        report.from_plan = True
-        report.regions = [RegionReport(**region) for region in plan["regions"]]
+    if setting.options.cache and (plan := load_plan(key)) is not None:
+        try:
+            chosen = _follow(plan, setting, report)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            logger.warning("plan %s is malformed and is made anew: %s", key, error)
+        else:
+            report.from_plan = True
+            return chosen
+    plan = _search(task, setting, report)
+    if setting.options.cache:
+        store_plan(key, plan)
+    return _follow(plan, setting, report)
+
+
+def _follow(plan: dict[str, Any], setting: Setting, report: GraphReport) -> tuple[TermGraph, list[int]] | None:
+    """The plan's program, if it saves enough."""
+    report.regions = [RegionReport(**region) for region in plan["regions"]]
     report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
     saved = report.base_ms - report.best_ms
     if saved <= setting.options.min_saving * report.base_ms:
@@ -150,14 +160,13 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         for digest, group in sorted(distinct.items(), key=lambda item: len(item[1][0].task.graph)):
             # Small regions first: what they leave of the budget goes to the large ones.
             outcomes[digest] = searcher.search(group[0].task, len(distinct) - len(outcomes))
-    for digest, group in distinct.items():
-        report.regions.append(_region_report(outcomes[digest], group))
+    rows = [_region_report(outcomes[digest], group) for digest, group in distinct.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]
     program, origin = join_programs(task, regions, programs)
     return {
-        "base_ms": sum(r.count * r.base_ms for r in report.regions),
-        "best_ms": sum(r.count * r.best_ms for r in report.regions),
-        "regions": [vars(r) for r in report.regions],
+        "base_ms": sum(r.count * r.base_ms for r in rows),
+        "best_ms": sum(r.count * r.best_ms for r in rows),
+        "regions": [vars(r) for r in rows],
         "program": json.loads(json.dumps(encode_program(program, origin))),
     }
 
@@ -238,11 +247,15 @@ class _Searcher:
         outcome = self.worker.ask(request, 2 * seconds + 10)
         spent = time.monotonic() - start
         for _ in range(REPRICE_ROUNDS):
-            if not outcome.missing or self._measure(outcome.missing) == 0:
+            # What the program needs comes first, then what might make a better one.
+            if self._measure([*outcome.unmeasured, *outcome.missing]) == 0:
                 break
             start = time.monotonic()
             outcome = self.worker.ask(RepriceRequest(dict(self.prices)), 2 * seconds + 10)
             spent += time.monotonic() - start
+        if outcome.unmeasured and self.report.measure_seconds >= options.measure_seconds:
+            # An optimistic guess is no reason to leave what is known.
+            outcome = self.worker.ask(RepriceRequest(dict(self.prices), original=True), 2 * seconds + 10)
         self.seconds_left -= spent
         self.report.search_seconds += spent
         return outcome

@@ -82,6 +82,6 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
         raise OptionError(f"option {key!r} is {value!r}; it takes a {type(default).__name__}: {metadata['help']}")
     if "choices" in metadata and value not in metadata["choices"]:
         raise OptionError(f"option {key!r} is {value!r}; it is one of {', '.join(metadata['choices'])}")
-    if "least" in metadata and value < metadata["least"]:
+    if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
         raise OptionError(f"option {key!r} is {value!r}; it is at least {metadata['least']}")
     return value

@@ -167,7 +167,6 @@ def test_refused(op, attrs, types):
 
 
 # Calls that a law may well attempt: they must end its attempt, not the search.
-@pytest.mark.xfail(strict=True, reason="IndexError or ValueError instead of TypeMismatchError, which ends the search")
 @pytest.mark.parametrize(
     ("op", "attrs", "types"),
     [

@@ -1,9 +1,9 @@
 """Every law of the catalogue, verified from its own declaration."""
 
 import pytest
+from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.graph.verify import verify_example
-from torch_eqsat.rewrites import catalogue
 from torch_eqsat.rules.law import EXACTNESS
 
 LAWS = catalogue()

@@ -1,6 +1,5 @@
 """Cutting a graph into regions and joining their programs."""
 
-import pytest
 import torch
 
 from torch_eqsat.cost.pricing import Pricing
@@ -52,9 +51,6 @@ def test_equal_layers_are_equal_regions(task_of):
     assert len({region.task.graph.digest() for region in regions}) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="operands of sums are ordered by the whole graph's numbers: two regions, not one"
-)
 def test_layers_that_share_a_number_are_equal_regions(task_of):
     def function(x, *weights):
         for w in weights:

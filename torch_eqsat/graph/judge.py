@@ -40,7 +40,9 @@ def _compare(exact: Any, exact_rewritten: Any, rounded: Any, rounded_rewritten: 
     if not rounded.dtype.is_floating_point:
         return "" if torch.equal(rounded, rounded_rewritten) else "integer values differ"
     finite = torch.isfinite(exact)
-    if not torch.equal(finite, torch.isfinite(exact_rewritten)):
+    if not torch.equal(_signs(exact[~finite]), _signs(exact_rewritten[~finite])) or not torch.equal(
+        finite, torch.isfinite(exact_rewritten)
+    ):
         return "infinities or NaNs differ"
     scale = _rms(exact[finite])
     off = _rms((exact - exact_rewritten)[finite])
@@ -52,6 +54,11 @@ def _compare(exact: Any, exact_rewritten: Any, rounded: Any, rounded_rewritten: 
     if not error_rewritten <= ERROR_MULTIPLE * error + ULPS * ulp:
         return f"rounding error {error_rewritten:.3g} against {error:.3g} of the original"
     return ""
+
+
+def _signs(x: torch.Tensor) -> torch.Tensor:
+    """Tells infinities of both signs and NaN apart."""
+    return x.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def _rms(x: torch.Tensor) -> float:
@@ -110,13 +117,14 @@ def _stands_for(value: Any, fake: Any) -> bool:
     """Whether ``value`` is a real tensor of the placeholder's shape and dtype."""
     if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or isinstance(value, FakeTensor):
         return False
-    return bool(value.shape == fake.shape and value.dtype == fake.dtype)
+    static = all(type(n) is int for n in fake.shape)  # comparing with a symbolic size would make a guard of it
+    return static and bool(value.shape == fake.shape and value.dtype == fake.dtype)
 
 
 def _random(fake: Any, generator: torch.Generator) -> Any:
     if not isinstance(fake, torch.Tensor):
         return fake.node.hint if isinstance(fake, torch.SymInt) else fake
-    shape = [int(n) for n in fake.shape]
+    shape = [n if type(n) is int else n.node.hint for n in fake.shape]  # int() would make a guard of it
     if not fake.is_floating_point():
         return torch.randint(0, 2, shape, generator=generator).to(fake.device, fake.dtype)
     if len(shape) < 2:

@@ -15,6 +15,7 @@ from torch.fx import Node as FxNode
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import Call, Capture, Operand, is_pinned, operands_of
 from torch_eqsat.graph.lowering import aten, lower
+from torch_eqsat.graph.translate import GETITEM
 from torch_eqsat.ir.term import TermGraph
 
 CARRIED_META = (
@@ -40,7 +41,7 @@ def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int]) -> int:
     emitter = _FxEmitter(capture)
     values, pinned = _realise(capture, program, origin, emitter)
     new_of = {root: values[new] for root, new in zip(capture.graph.roots, program.roots, strict=True)}
-    _redirect(capture, pinned, new_of)
+    _redirect(capture, emitter, pinned, new_of)
     stable_topological_sort(capture.fx)
     capture.fx.eliminate_dead_code(is_impure_node=is_pinned)
     capture.fx.lint()
@@ -54,7 +55,7 @@ def _realise(
     uses = Counter(child for node in program.nodes for child in node.children)
     uses.update(program.roots)
     originals = {
-        (str(dict(capture.graph.nodes[t].attrs)["uid"]), tuple(operands_of(n))): n
+        (str(capture.graph.nodes[t]["uid"]), tuple(operands_of(n))): n
         for n, t in reversed(capture.term.items())
         if capture.graph.nodes[t].op == "fx"
     }
@@ -146,8 +147,12 @@ class _FxEmitter:
         if target is aten.reshape.default and list(args[0].meta["val"].shape) == list(args[1]):
             return args[0]
         key = (str(target), repr(args), repr(sorted(kwargs.items())))
-        if key in self._made:
-            return self._made[key]
+        if key not in self._made:
+            self._made[key] = self.fresh(target, *args, **kwargs)
+        return self._made[key]
+
+    def fresh(self, target: Any, *args: Any, **kwargs: Any) -> FxNode:
+        """A new call, even where an equal one was made."""
         fake = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
         with self._fake_mode:
             try:
@@ -163,7 +168,6 @@ class _FxEmitter:
         if self.origin is not None:
             node.meta.update({k: self.origin.meta[k] for k in CARRIED_META if k in self.origin.meta})
         self.added += 1
-        self._made[key] = node
         return node
 
     def repeat(self, call: Call, operands: list[Any]) -> Any:
@@ -211,17 +215,20 @@ def _first_mutation(graph: Graph) -> FxNode:
     raise RebuildError("graph without an output")
 
 
-def _redirect(capture: Capture, pinned: dict[FxNode, list[Any]], new_of: dict[int, Any]) -> None:
+def _redirect(capture: Capture, emitter: _FxEmitter, pinned: dict[FxNode, list[Any]], new_of: dict[int, Any]) -> None:
     """Make pinned nodes and the output read the new values."""
     for node, operands in pinned.items():
         remaining = iter(operands)
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _, r=remaining: next(r))
     (output,) = capture.fx.find_nodes(op="output")
+    taken: dict[FxNode, FxNode] = {}
     for old in dict.fromkeys(operands_of(output)):
         new = new_of[capture.term[old]]
         if new is not old:
             _check_same(old, new)
+            new = _as_fresh(emitter, old, new, taken)
             output.replace_input_with(old, new)
+        taken.setdefault(_base(new), _base(old))
 
 
 def _check_same(old: FxNode, new: Any) -> None:
@@ -229,3 +236,41 @@ def _check_same(old: FxNode, new: Any) -> None:
     same = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
     if not same:
         raise RebuildError(f"output {old} : {a} would become {new} : {b}")
+
+
+def _as_fresh(emitter: _FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, FxNode]) -> FxNode:
+    """``new``, or a copy of it where the caller would see a difference: other strides, or memory shared with an input
+    or another output that ``old`` did not share (the caller may write into what it gets)."""
+    strides = old.meta["val"].stride()
+    base = _base(new)
+    shares_input = base.op != "call_function" and base is not _base(old)
+    shares_output = base in taken and taken[base] is not _base(old)
+    if new.meta["val"].stride() == strides and not shares_input and not shares_output:
+        return new
+    for layout in (torch.contiguous_format, torch.channels_last):
+        if layout is torch.channels_last and old.meta["val"].dim() != 4:
+            continue
+        copy = emitter.fresh(aten.clone.default, new, memory_format=layout)
+        if copy.meta["val"].stride() == strides:
+            return copy
+    raise RebuildError(f"output {old} has strides {strides}, its rewritten form {new.meta['val'].stride()}")
+
+
+_VIEW_NAMES = (
+    "view reshape _unsafe_view permute expand slice select squeeze unsqueeze alias transpose t as_strided detach "
+    "split split_with_sizes unbind diagonal unfold"
+)
+VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
+
+
+def _base(node: FxNode) -> FxNode:
+    """The node whose memory ``node`` may be a view of."""
+    while node.op == "call_function":
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet not in VIEWS and node.target is not GETITEM:
+            break
+        source = node.args[0]
+        if not isinstance(source, FxNode) or (node.target is GETITEM and _base(source) is source):
+            break
+        node = source
+    return node

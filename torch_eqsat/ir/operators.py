@@ -62,6 +62,7 @@ def _conv(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     require(x.dtype == w.dtype, f"convolution of {x.dtype} with {w.dtype}")
     require(x.rank == w.rank == spatial + 2, f"convolution of ranks {x.rank}, {w.rank} over {spatial} axes")
     groups = attrs["groups"]
+    require(all(len(attrs[name]) == spatial for name in ("padding", "dilation")), f"padding and dilation of {attrs}")
     require(x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0, f"channels of {x.shape} and {w.shape}")
     sizes = [
         (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
@@ -108,6 +109,7 @@ def _slice(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 
 def _cat(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     dim, first = attrs["dim"], types[0]
+    require(0 <= dim < first.rank, f"concatenation along {dim} of rank {first.rank}")
     for t in types[1:]:
         require(t.dtype == first.dtype and t.rank == first.rank, f"concatenation of {first} and {t}")
         same = t.shape[:dim] == first.shape[:dim] and t.shape[dim + 1 :] == first.shape[dim + 1 :]
@@ -117,6 +119,7 @@ def _cat(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 
 
 def _pad(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
+    require(len(attrs["pads"]) == types[0].rank, f"pads {attrs['pads']} of rank {types[0].rank}")
     shape = tuple(n + low + high for n, (low, high) in zip(types[0].shape, attrs["pads"], strict=True))
     return TensorType(shape, types[0].dtype)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.session import Session
+from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.extract import extract
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.program import Extractable, Program, Task
 
@@ -105,12 +109,29 @@ class Environment:
             self._note(found.cost)
         return found.cost
 
-    def reprice(self, milp_seconds: float = 0.0) -> None:
+    def reprice(self, milp_seconds: float = 0.0, only_original: bool = False) -> None:
         """Extract again from the e-graph of the best program, at prices that have become known since."""
         problem = self.best_extractable.problem(self.pricing)
         original = self.best_extractable.original()
         base = extract(problem, incumbent=original, deadline=0.0)
-        found = extract(problem, incumbent=original, seed=self.seed, rounds=2, milp_seconds=milp_seconds)
+        found = base
+        if not only_original:
+            found = extract(problem, incumbent=original, seed=self.seed, rounds=2, milp_seconds=milp_seconds)
         self.base_cost = base.cost
         self.best = self.best_extractable.program(found.choices, found.cost)
         self._note(found.cost)
+
+    def unmeasured(self) -> tuple[Kernel, ...]:
+        """Kernels of the best program whose prices are estimates."""
+        graph = self.best.graph
+        wanted: dict[str, Kernel] = {}
+        for index, node in enumerate(graph.nodes):
+            types = [t for c in node.children if (t := graph.types[c]) is not None]
+            heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
+            if not heavy or (self.pricing.frozen and graph.constant[index]):
+                continue
+            with contextlib.suppress(TypeMismatchError):
+                kernel = self.pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
+                if kernel.key not in self.pricing.measured:
+                    wanted[kernel.key] = kernel
+        return tuple(wanted.values())

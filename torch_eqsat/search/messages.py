@@ -28,18 +28,22 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class RepriceRequest:
-    """Extract again with more prices known, and look for the exact optimum for ``milp_seconds``."""
+    """Extract again with more prices known, and look for the exact optimum for ``milp_seconds``; or give the
+    ``original`` program."""
 
     prices: dict[str, float]
     milp_seconds: float = 0.0
+    original: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer: the best program, the original's cost (ms), kernels whose prices were estimates, and statistics."""
+    """The answer: the best program, the original's cost (ms), kernels whose prices were estimates (``unmeasured``
+    those that the program runs, ``missing`` all in the e-graph), and statistics."""
 
     program: Program
     base_cost: float
+    unmeasured: tuple[Kernel, ...]
     missing: tuple[Kernel, ...]
     stop: str
     simulations: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.search.program import Program, Task
 
@@ -83,6 +84,8 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
             leaves[number[term]] = term
         else:
             children = tuple(place(child) for child in node.children)
+            if "commutative" in OPERATORS[node.op].traits:  # sorted by the whole graph's numbers so far
+                children = tuple(sorted(children))
             number[term] = region.add(Node(node.op, node.attrs, children), graph.types[term], graph.constant[term])
         return number[term]
 

@@ -47,7 +47,7 @@ class Worker:
         assert self.environment is not None, "nothing to price again: search first"
         self.environment.pricing.measured.update(request.prices)
         self.environment.pricing.missing.clear()
-        self.environment.reprice(request.milp_seconds)
+        self.environment.reprice(request.milp_seconds, request.original)
         return self._outcome(self.environment)
 
     def _search(self, request: SearchRequest) -> Outcome:
@@ -65,6 +65,7 @@ class Worker:
         return Outcome(
             environment.best,
             environment.base_cost,
+            environment.unmeasured(),
             tuple(environment.pricing.missing.values()),
             statistics.stop,
             statistics.simulations,
