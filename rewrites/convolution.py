@@ -3,7 +3,7 @@
 Batch normalisation is no special case: it is a factor and a shift per channel (elementwise.py gathers them).
 """
 
-from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, varies_only_along
+from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
@@ -164,6 +164,8 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
 )
 def factor_moves_out_of_convolution(t: Builder, y: Handle, x: Handle, s: Handle, w: Handle) -> Handle | None:
     """conv(x · s, w) = conv(x, w) · s for a number, or for a factor per position around a 1x1 convolution"""
+    if narrow(x):
+        return None
     everywhere = s.numel == 1 and s.rank <= x.rank
     positions = {0, *range(2, y.rank)}
     if not everywhere and not (is_pointwise_convolution(y, w) and varies_only_along(s, positions, y.rank)):

@@ -4,7 +4,7 @@ Associativity and commutativity blow e-graphs up, so they are stated as directed
 gather with each other and move outwards. Commutativity itself is in the matcher, which tries both orders.
 """
 
-from torch_eqsat.rewrites.shapes import small
+from torch_eqsat.rewrites.shapes import narrow, small
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
@@ -35,7 +35,9 @@ def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
 )
 def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) · d = x · d + c · d"""
-    return t.add(t.mul(x, d), t.mul(c, d)) if small(x, c, d) and small(x, c) and small(x, d) else None
+    if narrow(x) or not (small(x, c, d) and small(x, c) and small(x, d)):
+        return None
+    return t.add(t.mul(x, d), t.mul(c, d))
 
 
 def _has_shift(t: Builder, x: Handle) -> bool:

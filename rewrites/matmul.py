@@ -1,6 +1,6 @@
 """Matrix products: associativity, distribution, scales, transposition."""
 
-from torch_eqsat.rewrites.shapes import aligned, varies_only_along
+from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
@@ -49,6 +49,8 @@ def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
 )
 def row_scale_moves_out(t: Builder, m: Handle, x: Handle, s: Handle, y: Handle) -> Handle | None:
     """(s · X) Y = s · (X Y) for a factor per row"""
+    if narrow(x):
+        return None
     rows = range(m.rank - 1)
     return t.mul(t.matmul(x, y), s) if varies_only_along(s, rows, m.rank) and s.rank <= x.rank else None
 

@@ -1,6 +1,6 @@
 """Sums and means are linear: they move through matmuls, 1x1 convolutions and scales along other axes."""
 
-from torch_eqsat.rewrites.shapes import is_pointwise_convolution, varies_only_along
+from torch_eqsat.rewrites.shapes import is_pointwise_convolution, narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
@@ -30,7 +30,7 @@ def reduction_through_matmul(t: Builder, r: Handle, m: Handle, a: Handle, b: Han
 )
 def reduction_through_pointwise_convolution(t: Builder, r: Handle, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """Σ over positions of conv1x1(x, w) = conv1x1(Σ x, w)"""
-    if r["kind"] not in LINEAR or min(r["dims"]) < 2 or not is_pointwise_convolution(y, w):
+    if r["kind"] not in LINEAR or not all(d >= 2 for d in r["dims"]) or not is_pointwise_convolution(y, w):
         return None
     return t.like(y, t.like(r, x), w)
 
@@ -43,7 +43,13 @@ def reduction_through_pointwise_convolution(t: Builder, r: Handle, y: Handle, x:
 def factor_moves_out_of_reduction(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """Σ (c · x) = c · Σ x for a factor that does not vary along the sum"""
     others = set(range(p.rank)) - set(r["dims"])
-    if r["kind"] not in LINEAR or x.shape != p.shape or c.numel == x.numel or not varies_only_along(c, others, p.rank):
+    if (
+        r["kind"] not in LINEAR
+        or narrow(x)
+        or x.shape != p.shape
+        or c.numel == x.numel
+        or not varies_only_along(c, others, p.rank)
+    ):
         return None
     return t.mul(t.like(r, x), c)
 

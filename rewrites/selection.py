@@ -1,6 +1,6 @@
 """Slices move towards the inputs, through everything that works on other axes: what is not read is not computed."""
 
-from torch_eqsat.rewrites.shapes import aligned, slice_before_view
+from torch_eqsat.rewrites.shapes import slice_before_view
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law, pointwise
@@ -190,5 +190,5 @@ def slice_through_masked_attention(
     """Masked attention read for some queries is attention of those under their rows of the mask"""
     if s["dim"] != 2 or y["causal"] or m.rank != 4:
         return None
-    mask = _cut(t, s, m, y.shape[2], 4) if aligned(m.shape, 4)[2] == q.shape[2] else m
+    mask = _cut(t, s, m, y.shape[2], 4) if m.shape[2] == q.shape[2] else m
     return t.like(y, t.slice(q, 2, s["start"], s["stop"]), k, v, mask)

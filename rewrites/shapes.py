@@ -33,6 +33,12 @@ def small(x: Handle, *factors: Handle) -> bool:
     return math.prod(shape) < x.numel and broadcast_shapes([shape, x.shape]) == x.shape
 
 
+def narrow(x: Handle) -> bool:
+    """Whether sums in ``x``'s dtype may overflow when a factor below one is applied after them instead of before:
+    float16 ends at 65,504."""
+    return x.type.dtype == "float16"
+
+
 def is_pointwise_convolution(conv: Handle, weight: Handle) -> bool:
     """A convolution that mixes channels only: 1x1 kernel, stride 1, no padding."""
     return all(n == 1 for n in weight.shape[2:] + conv["stride"]) and not any(conv["padding"])

@@ -14,7 +14,7 @@ def fresh():
 
 
 def region(count=1, base=1.0, best=0.5, **laws):
-    return RegionReport(count, 40, base, best, laws, "saturated", 1, 120, 0.25)
+    return RegionReport(count, 40, base, best, 0.0, laws, "saturated", 1, 120, 0.25)
 
 
 def test_unchanged_graph():

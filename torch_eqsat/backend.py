@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import metadata
@@ -89,13 +90,19 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def _nothing() -> None:
+    """Stands for an input that is no tensor."""
+
+
 class EqsatPass(CustomGraphPass):
     """The pass over the joint or inference graph. Never raises (unless ``eqsat.strict``): on a fault it leaves the
     graph as it was, logs one line and counts it."""
 
     def __init__(self, options: Options, frozen: bool, weights: Sequence[int], values: Sequence[Any]) -> None:
         self.options, self.frozen = options, frozen
-        self.weights, self.values = weights, values
+        self.weights = weights
+        # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
+        self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
 
     def uuid(self) -> str:
@@ -125,17 +132,20 @@ class EqsatPass(CustomGraphPass):
     def _inputs(self, graph: Graph) -> GraphInputs:
         """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""
         count = len(graph.find_nodes(op="placeholder"))
+        known = [value() for value in self._values]
         context = TracingContext.try_get()
         parameters = list(context.params_flat or []) if context is not None else []
         if self.frozen:
             mutated = set(getattr(context.fw_metadata, "mutated_inp_runtime_indices", ())) if context else set()
             lifted = {id(p) for p in parameters}
-            rest = [v for v in self.values if id(v) not in lifted]
+            rest = [v for v in known if id(v) not in lifted]
             values = [*parameters, *rest]
+            if count != len(values):  # the body of a cond or of another higher-order operator
+                return GraphInputs(frozenset(), ())
             return GraphInputs(frozenset(set(range(len(parameters))) - mutated), values)
-        if count != len(self.values):
+        if count != len(known):
             return GraphInputs(frozenset(), ())
-        return GraphInputs(frozenset(self.weights), self.values)
+        return GraphInputs(frozenset(self.weights), known)
 
 
 def _device(graph: Graph) -> str:

@@ -32,8 +32,8 @@ def explain(model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | N
 
     Options.parse(options)
     chosen = {"force_disable_caches": True, **(options or {}), "eqsat.cache": False}
-    before = len(reports.last_reports())
     torch._dynamo.reset()
+    reports.reset()
     compiled = torch.compile(model, backend="eqsat_mcts", options=chosen)
     compiled(*inputs)
-    return Explanation(tuple(reports.last_reports()[before:]))
+    return Explanation(tuple(reports.last_reports()))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.guards import GuardBuilder
+from torch._dynamo.source import is_from_unspecialized_nn_module_source
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule
@@ -24,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 def is_weight(node: FxNode, value: Any) -> bool:
     """Whether Dynamo marked this placeholder as a parameter or buffer, and its value is at hand."""
+    # mark_static_address marks any input in the same way; only what a module owns is a weight.
+    source = getattr(node, "_dynamo_source", None)
+    if source is None or not is_from_unspecialized_nn_module_source(source):
+        return False
     static = node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")
     return bool(static) and isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
 

@@ -20,9 +20,8 @@ from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
-from torch_eqsat.graph.judge import disagreement, sample_inputs
+from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.options import Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
@@ -35,6 +34,12 @@ from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 logger = logging.getLogger(__name__)
 
 REPRICE_ROUNDS = 3
+# Namespaces of operators that communicate.
+COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "fsdp"})
+# The exact extraction at the end may take this long for a region, and this share of the region's time.
+EXACT_SECONDS, EXACT_SHARE = 2.0, 0.2
+# What an answer may take beyond the time that was asked for, before the worker is stopped.
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class GraphInputs:
-    """What is known of a graph's placeholders: how many of the first (or which) hold weights, and real values."""
+    """What is known of a graph's placeholders: which of them hold weights, and real values for all (or none)."""
 
     weights: frozenset[int]
     values: Sequence[Any]
@@ -59,31 +64,95 @@ class GraphInputs:
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
     """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
 
-    Until everything is decided and checked, work is done on copies: an exception leaves ``graph`` as it was (but for
+    Until everything is decided and checked, work is done on copies; an exception leaves ``graph`` as it was (but for
     folded factory operators, whose values are bitwise the same).
     """
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen)
+    if reason := _untouchable(graph):
+        report.decision = f"left as it is: {reason}"
+        return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
-    captured = _capture(_copy(graph), inputs)
-    chosen = _choose(captured, setting, report)
-    if chosen is None:
-        return report
-    program, origin = chosen
+    captured = _capture(_copy(graph), inputs, setting)
+    task = Task(captured.graph, captured.parts)
+    key = _plan_key(task, setting)
+    plan = load_plan(key) if setting.options.cache else None
+    if plan is not None:
+        report.from_plan = True
+        try:
+            _apply(plan, graph, captured, setting, inputs, report)
+        except Exception as error:
+            logger.warning("plan %s does not fit and is made anew: %s", key, error)
+            report.from_plan = False
+            captured = _capture(_copy(graph), inputs, setting)
+        else:
+            return report
+    plan = _search(task, setting, report)
+    refused = _apply(plan, graph, captured, setting, inputs, report)
+    if setting.options.cache:
+        # A refused program must not come back from the cache, where nothing is checked again.
+        store_plan(key, {**plan, "best_ms": plan["base_ms"]} if refused else plan)
+    return report
+
+
+def _plan_key(task: Task, setting: Setting) -> str:
+    machine = context_of(torch.device(setting.device).type)
+    return hashlib.sha256(f"{setting.key} {machine!r} {task.graph.digest()}".encode()).hexdigest()
+
+
+def _untouchable(graph: Graph) -> str:
+    """Why a graph must not be rewritten at all; "" if it may."""
+    for node in graph.nodes:
+        namespace = getattr(node.target, "namespace", "")
+        if namespace in COLLECTIVES:
+            return f"ranks have to agree on the order of {node.target}"
+        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.as_strided:
+            return "as_strided reads memory in a layout that a rewrite may change"
+    return ""
+
+
+def _apply(
+    plan: dict[str, Any],
+    graph: Graph,
+    captured: Capture,
+    setting: Setting,
+    inputs: GraphInputs,
+    report: GraphReport,
+) -> bool:
+    """Rewrite ``graph`` by ``plan`` if it saves enough; whether the result was refused. ``captured`` is of a copy."""
+    report.regions = [RegionReport(**region) for region in plan["regions"]]
+    report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
+    saved = report.base_ms - report.best_ms
+    if saved <= setting.options.min_saving * report.base_ms:
+        report.decision = f"left as it is: the best program found saves {saved / max(report.base_ms, 1e-12):.1%}"
+        return False
+    program, origin = decode_program(plan["program"])
     added = rebuild(captured, program, origin)
     if added == 0:
         report.decision = "left as it is: the chosen program is the original"
-        return report
-    if setting.options.verify and not report.from_plan:
-        problem = _judge(graph, captured.fx, inputs, report)
-        if problem:
-            report.decision = f"left as it is: the rewritten graph was refused ({problem})"
-            logger.warning(report.decision)
-            return report
-    rebuild(_capture(graph, inputs), program, origin)
+        return False
+    if setting.options.verify and not report.from_plan and (problem := _judge(graph, captured.fx, inputs, report)):
+        report.decision = f"left as it is: the rewritten graph was refused ({problem})"
+        logger.warning(report.decision)
+        return True
+    _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin))
     report.changed = True
     report.decision = f"rewritten, {added} calls are new"
-    return report
+    return False
+
+
+def _commit(graph: Graph, change: Callable[[], Any]) -> None:
+    """Run ``change`` on ``graph``; put the graph back if it raises."""
+    backup = _copy(graph)
+    try:
+        change()
+    except BaseException:
+        for node in reversed(list(graph.nodes)):
+            graph.erase_node(node)
+        graph.output(graph.graph_copy(backup, {}))
+        (old,), (new,) = backup.find_nodes(op="output"), graph.find_nodes(op="output")
+        new.meta = dict(old.meta)
+        raise
 
 
 def _copy(graph: Graph) -> Graph:
@@ -96,8 +165,8 @@ def _copy(graph: Graph) -> Graph:
     return GraphModule(graph.owning_module, copy).graph
 
 
-def _capture(graph: Graph, inputs: GraphInputs) -> Capture:
-    return capture(graph, _weights(graph, inputs))
+def _capture(graph: Graph, inputs: GraphInputs, setting: Setting) -> Capture:
+    return capture(graph, _weights(graph, inputs), exact=setting.options.exactness == "bitwise")
 
 
 def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
@@ -106,40 +175,13 @@ def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
 
 def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: GraphReport) -> str:
     start = time.monotonic()
+    if not fits_in_memory(original):
+        return "it is too large to be checked in float64 here"
     values = sample_inputs(original, inputs.values)
     modules = [GraphModule(graph.owning_module, graph) for graph in (_copy(original), rewritten)]
     problem = disagreement(modules[0], modules[1], values)
     report.verify_seconds = time.monotonic() - start
     return problem
-
-
-def _choose(captured: Capture, setting: Setting, report: GraphReport) -> tuple[TermGraph, list[int]] | None:
-    """The program to rebuild, from a stored plan or a search; None to leave the graph alone."""
-    task = Task(captured.graph, captured.parts)
-    key = hashlib.sha256(f"{setting.key} {captured.graph.digest()}".encode()).hexdigest()
-    if setting.options.cache and (plan := load_plan(key)) is not None:
-        try:
-            chosen = _follow(plan, setting, report)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            logger.warning("plan %s is malformed and is made anew: %s", key, error)
-        else:
-            report.from_plan = True
-            return chosen
-    plan = _search(task, setting, report)
-    if setting.options.cache:
-        store_plan(key, plan)
-    return _follow(plan, setting, report)
-
-
-def _follow(plan: dict[str, Any], setting: Setting, report: GraphReport) -> tuple[TermGraph, list[int]] | None:
-    """The plan's program, if it saves enough."""
-    report.regions = [RegionReport(**region) for region in plan["regions"]]
-    report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
-    saved = report.base_ms - report.best_ms
-    if saved <= setting.options.min_saving * report.base_ms:
-        report.decision = f"left as it is: the best program found saves {saved / max(report.base_ms, 1e-12):.1%}"
-        return None
-    return decode_program(plan["program"])
 
 
 def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]:
@@ -177,6 +219,7 @@ def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
         terms=len(group[0].task.graph),
         base_ms=outcome.base_cost,
         best_ms=outcome.program.cost,
+        lower_bound_ms=outcome.lower_bound,
         laws=dict(outcome.program.laws),
         stop=outcome.stop,
         simulations=outcome.simulations,
@@ -231,31 +274,38 @@ class _Searcher:
     def search(self, task: Task, regions_left: int) -> Outcome:
         """The best program of one region, all of whose kernels are measured if time allows."""
         options = self.setting.options
-        seconds = self.seconds_left / regions_left
+        seconds = max(0.0, self.seconds_left) / regions_left
         limits = Limits(options.nodes, seconds, options.simulations)
         request = SearchRequest(
             task,
             dict(self.prices),
             self.setting.frozen,
             self.setting.threads,
+            self.setting.device,
             limits,
             options.exactness,
             frozenset(options.disable),
             options.seed,
         )
         start = time.monotonic()
-        outcome = self.worker.ask(request, 2 * seconds + 10)
+        outcome = self.worker.ask(request, seconds + ANSWER_SECONDS)
         spent = time.monotonic() - start
         for _ in range(REPRICE_ROUNDS):
             # What the program needs comes first, then what might make a better one.
             if self._measure([*outcome.unmeasured, *outcome.missing]) == 0:
                 break
-            start = time.monotonic()
-            outcome = self.worker.ask(RepriceRequest(dict(self.prices)), 2 * seconds + 10)
-            spent += time.monotonic() - start
+            outcome, spent = self._reprice(0.0, spent)
+        if outcome.program.cost < outcome.base_cost:
+            outcome, spent = self._reprice(min(EXACT_SECONDS, EXACT_SHARE * seconds), spent)
         if outcome.unmeasured and self.report.measure_seconds >= options.measure_seconds:
             # An optimistic guess is no reason to leave what is known.
-            outcome = self.worker.ask(RepriceRequest(dict(self.prices), original=True), 2 * seconds + 10)
+            outcome = self.worker.ask(RepriceRequest(dict(self.prices), original=True), ANSWER_SECONDS)
         self.seconds_left -= spent
         self.report.search_seconds += spent
         return outcome
+
+    def _reprice(self, milp_seconds: float, spent: float) -> tuple[Outcome, float]:
+        """Ask for another extraction; the answer, and the seconds spent so far with those that it took."""
+        start = time.monotonic()
+        outcome = self.worker.ask(RepriceRequest(dict(self.prices), milp_seconds), milp_seconds + ANSWER_SECONDS)
+        return outcome, spent + time.monotonic() - start

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RegionReport:
-    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, laws, the search."""
+    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, a lower bound of what
+    its e-graph holds (ms, 0 if unknown), laws, the search."""
 
     count: int
     terms: int
     base_ms: float
     best_ms: float
+    lower_bound_ms: float
     laws: Mapping[str, int]
     stop: str
     simulations: int
@@ -65,12 +67,21 @@ class GraphReport:
         shown = sorted(self.regions, key=lambda r: r.count * (r.base_ms - r.best_ms), reverse=True)[:8]
         for region in shown:
             lines.append(
-                f"  region x{region.count} of {region.terms} terms: {region.base_ms:.3f} -> {region.best_ms:.3f} ms; "
+                f"  region x{region.count} of {region.terms} terms: {region.base_ms:.3f} -> {region.best_ms:.3f} ms"
+                f"{_gap(region)}; "
                 f"{region.stop} after {region.simulations} playouts, {region.nodes} e-nodes, {region.seconds:.2f} s"
             )
         if len(self.regions) > len(shown):
             lines.append(f"  … and {len(self.regions) - len(shown)} regions that save less")
         return "\n".join(lines)
+
+
+def _gap(region: RegionReport) -> str:
+    """How far the program may be from the best one of its e-graph."""
+    if not region.lower_bound_ms:
+        return ""
+    gap = 1 - region.lower_bound_ms / region.best_ms if region.best_ms else 0.0
+    return " (optimal)" if gap < 1e-4 else f" (within {gap:.1%})"
 
 
 _KEPT = 64

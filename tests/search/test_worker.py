@@ -43,7 +43,7 @@ def task(task_of):
 
 @pytest.fixture
 def request_(task):
-    return SearchRequest(task, {}, frozen=False, threads=1, limits=Limits(seconds=10.0))
+    return SearchRequest(task, {}, frozen=False, threads=1, device="cpu", limits=Limits(seconds=10.0))
 
 
 def test_worker_answers(request_):
@@ -60,7 +60,7 @@ def test_worker_answers(request_):
 
 
 def test_disabled_laws_are_not_used(task):
-    request = SearchRequest(task, {}, False, 1, Limits(seconds=10.0), disabled=frozenset({"matmul"}))
+    request = SearchRequest(task, {}, False, 1, "cpu", Limits(seconds=10.0), disabled=frozenset({"matmul"}))
     with WorkerClient(MEMORY) as worker:
         outcome = worker.ask(request, 30.0)
     assert not any(law.startswith("matmul_associates") for law in outcome.program.laws)

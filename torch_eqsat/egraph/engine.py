@@ -33,13 +33,18 @@ class Engine:
     def __init__(self) -> None:
         self._egraph: Any = EGraph()
         self._facts = 0
-        self._path = tempfile.NamedTemporaryFile(suffix=".egg", delete=False).name  # noqa: SIM115 - written many times
+        # A file in memory where the system has such: it is gone with the process, however that ends.
+        self._memory = os.memfd_create("eqsat") if hasattr(os, "memfd_create") else None
+        self._path = f"/proc/self/fd/{self._memory}" if self._memory is not None else tempfile.mktemp(suffix=".egg")
         self._integers: dict[Any, int] = {}
         self.include("(sort T)\n(constructor node (i64) T)")
 
     def close(self) -> None:
         """Remove the scratch file."""
-        if os.path.exists(self._path):
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+        elif os.path.exists(self._path):
             os.unlink(self._path)
 
     def include(self, text: str) -> None:

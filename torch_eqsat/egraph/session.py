@@ -50,6 +50,7 @@ class _Undo:
 
     terms: int
     declared: set[tuple[str, int]]
+    constant: list[bool]
     interned: list[Node] = field(default_factory=list)
 
 
@@ -173,7 +174,7 @@ class Session:
     def push(self) -> None:
         """Remember this state."""
         self._engine.push()
-        self._undo.append(_Undo(len(self._terms), set(self._declared)))
+        self._undo.append(_Undo(len(self._terms), set(self._declared), list(self._constant)))
 
     def pop(self) -> None:
         """Go back to the state of the last push."""
@@ -181,9 +182,9 @@ class Session:
         undo = self._undo.pop()
         for node in undo.interned:
             self._interned.pop(node, None)
-        self._declared = undo.declared
+        self._declared, self._constant = undo.declared, undo.constant
         self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
-        for column in (self._terms, self._types, self._constant, self._depth, self._law, self._class):
+        for column in (self._terms, self._types, self._depth, self._law, self._class):
             del column[undo.terms :]
         self._pending.clear()
         self._refresh()

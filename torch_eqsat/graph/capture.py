@@ -25,6 +25,7 @@ from torch_eqsat.rules.builder import Builder, Handle
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
 
+ROUNDS_OTHERWISE = (aten.div.Tensor, aten.addmm.default, aten.baddbmm.default, aten.convolution.default)
 FOLDED_PREFIX = "_eqsat_folded_"
 LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
@@ -76,12 +77,13 @@ def tensor_type(value: Any) -> TensorType | None:
     return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
 
 
-def capture(fx: Graph, static: Collection[FxNode] = ()) -> Capture:
-    """The term graph of ``fx``; ``static`` are the placeholders that hold weights."""
+def capture(fx: Graph, static: Collection[FxNode] = (), exact: bool = False) -> Capture:
+    """The term graph of ``fx``; ``static`` are the placeholders that hold weights. With ``exact`` operators whose
+    meaning in the language rounds otherwise (a division as a product, a fused bias) stay opaque."""
     result = Capture(fx)
     constants = constant_nodes(fx, static)
     same = _representatives(fx, constants)
-    store = _Recorder(result)
+    store = _Recorder(result, exact)
     for node in fx.nodes:
         if node.op == "output":
             result.graph.roots += [result.term[n] for n in operands_of(node) if n in result.term]
@@ -138,7 +140,7 @@ def known_repeats(node: FxNode) -> int:
         or max(type_.shape, default=1) < type_.numel
     ):
         return 0
-    value = _known_value(node)
+    value = _known_value(node, {})
     if value is None or value.numel() < 2:
         return 0
     with unset_fake_temporarily():
@@ -147,15 +149,23 @@ def known_repeats(node: FxNode) -> int:
     return times if times and flat == [i // times for i in range(len(flat))] else 0
 
 
-def _known_value(node: FxNode) -> torch.Tensor | None:
-    """The value of a term of factory operators and folded buffers, evaluated; None for any other."""
+def _known_value(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
+    """The value of a small term of factory operators and folded buffers, evaluated; None for any other. ``known`` holds
+    what was asked before."""
+    if node not in known:
+        type_ = tensor_type(node.meta.get("val"))
+        known[node] = _evaluate(node, known) if type_ is not None and type_.numel <= LARGEST_KNOWN else None
+    return known[node]
+
+
+def _evaluate(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
     if node.op == "get_attr":
         value = getattr(node.graph.owning_module, str(node.target), None)
         folded = isinstance(value, torch.Tensor) and str(node.target).startswith(FOLDED_PREFIX)
         return value if folded else None
     if node.op != "call_function" or is_pinned(node):
         return None
-    operands = {n: _known_value(n) for n in node.all_input_nodes}
+    operands = {n: _known_value(n, known) for n in node.all_input_nodes}
     if any(value is None for value in operands.values()):
         return None
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), operands.__getitem__)
@@ -200,8 +210,9 @@ def _is_attention_without_dropout(node: FxNode) -> bool:
 class _Recorder:
     """Adds terms to a Capture; also the TermStore through which translations add theirs."""
 
-    def __init__(self, result: Capture) -> None:
+    def __init__(self, result: Capture, exact: bool) -> None:
         self.result = result
+        self.exact = exact
         self.builder = Builder(self)
         self._made: list[int] = []
 
@@ -260,13 +271,14 @@ class _Recorder:
             handles = [Handle(c, t) for c in children if (t := graph.types[c]) is not None]
             meaning = self.builder.apply("pointwise", handles, uid=uid, dtype=type_.dtype) if handles else None
         if meaning is not None and meaning.type == type_:
-            graph.equal.append((index, meaning.id))
+            if not (self.exact and node.target in ROUNDS_OTHERWISE):
+                graph.equal.append((index, meaning.id))
             self.result.parts[index] = tuple(self._made)
 
     def _meaning(self, node: FxNode, type_: TensorType) -> Handle | None:
         if node.target is GETITEM:
             source, item = node.args
-            if not isinstance(source, FxNode) or not isinstance(item, int) or source.op != "call_function":
+            if not isinstance(source, FxNode) or type(item) is not int or item < 0 or source.op != "call_function":
                 return None
             args, kwargs = self._handles(source)
             return translate_item(self.builder, source.target, args, kwargs, item, type_)
@@ -274,6 +286,8 @@ class _Recorder:
         if translation is None:
             return None
         args, kwargs = self._handles(node)
+        if set(kwargs) - {"dtype"}:  # the translations read positional arguments, as Dynamo writes them
+            return None
         return translation(self.builder, args, kwargs, type_)
 
     def _handles(self, node: FxNode) -> tuple[Any, Any]:
@@ -311,3 +325,23 @@ def _uid(node: FxNode) -> str:
     apart = {key: node.meta[key] for key in SEPARATING_META if key in node.meta}
     target = "getitem" if node.target is GETITEM else str(node.target)
     return f"{target}{call.args}{call.kwargs}{apart or ''}"
+
+
+_VIEW_NAMES = (
+    "view reshape _unsafe_view permute expand slice select squeeze unsqueeze alias transpose t as_strided detach "
+    "split split_with_sizes unbind diagonal unfold"
+)
+VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
+
+
+def base_of(node: FxNode) -> FxNode:
+    """The node whose memory ``node`` may be a view of."""
+    while node.op == "call_function":
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet not in VIEWS and node.target is not GETITEM:
+            break
+        source = node.args[0]
+        if not isinstance(source, FxNode) or (node.target is GETITEM and base_of(source) is source):
+            break
+        node = source
+    return node

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.capture import FOLDED_PREFIX, constant_nodes, tensor_type
+from torch_eqsat.graph.capture import FOLDED_PREFIX, base_of, constant_nodes, tensor_type
 
 aten = torch.ops.aten
 LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make
@@ -34,7 +34,8 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
             continue
         values[node] = _evaluate(node, values)
     for node, value in values.items():
-        users = [user for user in node.users if user not in values]
+        # An output would hand the caller the compiled-in buffer itself.
+        users = [user for user in node.users if user not in values and not _is_returned(user)]
         if node.target is aten.full.default:  # Inductor inlines uniform values, but not into weights
             users = [user for user in users if user in constants]
         if users:
@@ -43,6 +44,11 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
     if count:
         graph.eliminate_dead_code()
     return count
+
+
+def _is_returned(user: FxNode) -> bool:
+    """Whether ``user`` is the output, or may be a view that is returned."""
+    return user.op == "output" or (base_of(user) is not user and any(_is_returned(other) for other in user.users))
 
 
 def _evaluate(node: FxNode, values: dict[FxNode, torch.Tensor]) -> torch.Tensor:
@@ -55,7 +61,8 @@ def _evaluate(node: FxNode, values: dict[FxNode, torch.Tensor]) -> torch.Tensor:
 
 def _replace(graph: Graph, node: FxNode, value: torch.Tensor, users: list[FxNode], number: int) -> None:
     module = graph.owning_module
-    name = f"{FOLDED_PREFIX}{number}"
+    while hasattr(module, name := f"{FOLDED_PREFIX}{number}"):
+        number += 1
     module.register_buffer(name, value)
     with graph.inserting_before(node):
         constant = graph.get_attr(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +71,8 @@ def _run(module: GraphModule, inputs: Sequence[Any], *, in_double: bool) -> list
     values = [_copy(value, in_double) for value in inputs]
     if in_double:
         module = _in_double(module)
-    with torch.random.fork_rng(devices=[]):
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(0)
         outputs = Interpreter(module).run(*values)
     flat, _ = torch.utils._pytree.tree_flatten(outputs)
@@ -94,6 +96,16 @@ def _in_double(module: GraphModule) -> GraphModule:
             delattr(copy, name)
             copy.register_buffer(name, buffer.detach().double())
     return cast_dtype_args_to_fp64(copy)
+
+
+def fits_in_memory(graph: torch.fx.Graph) -> bool:
+    """Whether the inputs in float64 and in their own dtype, and as much again, fit in free memory (CPU)."""
+    if "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return True
+    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
+    sizes = [n if type(n) is int else n.node.hint for v in values if isinstance(v, torch.Tensor) for n in [v.numel()]]
+    needed = 2 * sum(sizes) * (8 + 4)
+    return needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def sample_inputs(graph: torch.fx.Graph, known: Sequence[Any]) -> list[Any]:

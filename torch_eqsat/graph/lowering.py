@@ -118,7 +118,8 @@ def _slice(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
 
 
 def _index(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
-    return emit.call(aten._unsafe_index.Tensor, args[0], [*[None] * a["first"], *args[1:]])
+    target = aten.index.Tensor if a.get("checked") else aten._unsafe_index.Tensor
+    return emit.call(target, args[0], [*[None] * a["first"], *args[1:]])
 
 
 def _dirac(emit: Emitter, a: dict[str, Any], _: Sequence[Value]) -> Value:

@@ -13,9 +13,8 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.capture import Call, Capture, Operand, is_pinned, operands_of
+from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand, base_of, is_pinned, operands_of
 from torch_eqsat.graph.lowering import aten, lower
-from torch_eqsat.graph.translate import GETITEM
 from torch_eqsat.ir.term import TermGraph
 
 CARRIED_META = (
@@ -62,6 +61,7 @@ def _realise(
     leaf_of = {capture.graph.nodes[t]: n for t, n in capture.leaves.items()}
     node_of_term = {t: n for n, t in reversed(capture.term.items())}
     fused = _biases(program, uses)
+    with_bias = set(fused.values())
     pinned_by_uid = {f"pinned {number}": n for number, n in enumerate(capture.pinned)}
     pinned: dict[FxNode, list[Any]] = {}
     values: list[Any] = []
@@ -73,13 +73,13 @@ def _realise(
         elif node.op in ("fx", "pointwise"):
             uid = str(node["uid"])
             value = pinned_by_uid.get(uid) or originals.get((uid, tuple(args)))
-            if value in capture.pinned:
+            if uid in pinned_by_uid:
                 pinned[value] = args
             if value is None:
                 value = emitter.repeat(capture.calls[uid], args)
         elif index in fused:
             value = _with_bias(emitter, program, index, fused[index], values)
-        elif index in fused.values():
+        elif index in with_bias:
             value = None  # made together with its bias
         else:
             types = [t for c in node.children if (t := program.types[c]) is not None]
@@ -146,7 +146,8 @@ class _FxEmitter:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         if target is aten.reshape.default and list(args[0].meta["val"].shape) == list(args[1]):
             return args[0]
-        key = (str(target), repr(args), repr(sorted(kwargs.items())))
+        apart = [(k, repr(self.origin.meta[k])) for k in SEPARATING_META if self.origin and k in self.origin.meta]
+        key = (str(target), repr(args), repr(sorted(kwargs.items())), repr(apart))
         if key not in self._made:
             self._made[key] = self.fresh(target, *args, **kwargs)
         return self._made[key]
@@ -192,7 +193,7 @@ class _FxEmitter:
         """A buffer of the graph's module: a factory operator would stop Inductor's folding of frozen expressions."""
         with unset_fake_temporarily():
             tensor = make()
-            key = ("constant", str(tensor.dtype), tuple(tensor.shape), str(tensor.tolist()))
+            key = ("constant", str(tensor.dtype), tuple(tensor.shape), hash(tensor.double().cpu().numpy().tobytes()))
         if key in self._made:
             return self._made[key]
         module = self.graph.owning_module
@@ -228,7 +229,7 @@ def _redirect(capture: Capture, emitter: _FxEmitter, pinned: dict[FxNode, list[A
             _check_same(old, new)
             new = _as_fresh(emitter, old, new, taken)
             output.replace_input_with(old, new)
-        taken.setdefault(_base(new), _base(old))
+        taken.setdefault(base_of(new), base_of(old))
 
 
 def _check_same(old: FxNode, new: Any) -> None:
@@ -238,39 +239,25 @@ def _check_same(old: FxNode, new: Any) -> None:
         raise RebuildError(f"output {old} : {a} would become {new} : {b}")
 
 
+def _same_strides(a: FxNode, b: FxNode) -> bool:
+    """Whether two nodes of one shape lie alike in memory; along axes of size 1 there is nothing to differ in."""
+    x, y = a.meta["val"], b.meta["val"]
+    return all(s == t for n, s, t in zip(x.shape, x.stride(), y.stride(), strict=True) if n != 1)
+
+
 def _as_fresh(emitter: _FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, FxNode]) -> FxNode:
     """``new``, or a copy of it where the caller would see a difference: other strides, or memory shared with an input
     or another output that ``old`` did not share (the caller may write into what it gets)."""
     strides = old.meta["val"].stride()
-    base = _base(new)
-    shares_input = base.op != "call_function" and base is not _base(old)
-    shares_output = base in taken and taken[base] is not _base(old)
-    if new.meta["val"].stride() == strides and not shares_input and not shares_output:
+    base = base_of(new)
+    shares_input = base.op != "call_function" and base is not base_of(old)
+    shares_output = base in taken and taken[base] is not base_of(old)
+    if _same_strides(new, old) and not shares_input and not shares_output:
         return new
     for layout in (torch.contiguous_format, torch.channels_last):
         if layout is torch.channels_last and old.meta["val"].dim() != 4:
             continue
         copy = emitter.fresh(aten.clone.default, new, memory_format=layout)
-        if copy.meta["val"].stride() == strides:
+        if _same_strides(copy, old):
             return copy
     raise RebuildError(f"output {old} has strides {strides}, its rewritten form {new.meta['val'].stride()}")
-
-
-_VIEW_NAMES = (
-    "view reshape _unsafe_view permute expand slice select squeeze unsqueeze alias transpose t as_strided detach "
-    "split split_with_sizes unbind diagonal unfold"
-)
-VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
-
-
-def _base(node: FxNode) -> FxNode:
-    """The node whose memory ``node`` may be a view of."""
-    while node.op == "call_function":
-        packet = getattr(node.target, "overloadpacket", None)
-        if packet not in VIEWS and node.target is not GETITEM:
-            break
-        source = node.args[0]
-        if not isinstance(source, FxNode) or (node.target is GETITEM and _base(source) is source):
-            break
-        node = source
-    return node

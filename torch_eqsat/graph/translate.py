@@ -143,13 +143,18 @@ def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any], result: Te
     return t.apply("avg_pool", (x,), **window, ceil_mode=False, count_include_pad=count, divisor=divisor)
 
 
-def _index(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
-    x, indices = args
-    first = next((i for i, index in enumerate(indices) if index is not None), 0)
-    tensors = indices[first:]
-    if not all(isinstance(i, Handle) and i.type.dtype in ("int64", "int32") for i in tensors):
-        return None
-    return t.apply("index", (x, *tensors), first=first) if first + len(tensors) == x.rank else None
+def _index(checked: bool) -> Translation:
+    def translate(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
+        x, indices = args
+        first = next((i for i, index in enumerate(indices) if index is not None), 0)
+        tensors = indices[first:]
+        if not all(isinstance(i, Handle) and i.type.dtype in ("int64", "int32") for i in tensors):
+            return None
+        if first + len(tensors) != x.rank:
+            return None
+        return t.apply("index", (x, *tensors), first=first, checked=checked)
+
+    return translate
 
 
 def _embedding(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
@@ -200,8 +205,8 @@ TRANSLATIONS: dict[Any, Translation] = {
     aten.amax.default: _reduction("amax"),
     aten.amin.default: _reduction("amin"),
     aten.avg_pool2d.default: _average_pool,
-    aten._unsafe_index.Tensor: _index,
-    aten.index.Tensor: _index,
+    aten._unsafe_index.Tensor: _index(checked=False),
+    aten.index.Tensor: _index(checked=True),
     aten.embedding.default: _embedding,
     aten.alias.default: _identity,
     **dict.fromkeys(

@@ -17,16 +17,22 @@ from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.messages import Failure, Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.worker import write_message
 
+GUARD = "TORCH_EQSAT_WORKER"
+"""Set in workers: an executable that runs the user's program again instead of Python must not start more of them."""
+
 
 class WorkerClient:
     """A search worker with at most ``memory_bytes`` of address space. Use as a context manager."""
 
     def __init__(self, memory_bytes: int) -> None:
-        command = [sys.executable, "-m", "torch_eqsat.search.worker", str(memory_bytes)]
+        if getattr(sys, "frozen", False) or not sys.executable or GUARD in os.environ:
+            raise WorkerError("no Python interpreter to run the search in")
+        # -P: nothing in the current folder may stand in for a module of the standard library.
+        start = "from torch_eqsat.search.worker import main; main()"
+        command = [sys.executable, "-P", "-c", start, str(memory_bytes)]
         # egglog's thread pool would multiply the address space, and the search is deterministic with one thread.
         environment = {**os.environ, "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        paths = [p for p in sys.path if p]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        environment |= {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), GUARD: "1"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )

@@ -18,6 +18,7 @@ from torch_eqsat.search.program import Extractable, Program, Task
 
 # An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
 EVALUATION_SECONDS = 2.0
+REPRICE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Environment:
         self.best_extractable = Extractable(self.task, loaded)
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
+        self.lower_bound = 0.0
         self._note(self.best.cost)
         self._normalise()
 
@@ -110,14 +112,18 @@ class Environment:
         return found.cost
 
     def reprice(self, milp_seconds: float = 0.0, only_original: bool = False) -> None:
-        """Extract again from the e-graph of the best program, at prices that have become known since."""
+        """Extract again from the e-graph of the best program, at prices that have become known since; with
+        ``milp_seconds`` look for the exact optimum too, which gives a lower bound (of this e-graph's programs, ms)."""
         problem = self.best_extractable.problem(self.pricing)
         original = self.best_extractable.original()
         base = extract(problem, incumbent=original, deadline=0.0)
         found = base
         if not only_original:
-            found = extract(problem, incumbent=original, seed=self.seed, rounds=2, milp_seconds=milp_seconds)
-        self.base_cost = base.cost
+            deadline = time.monotonic() + REPRICE_SECONDS + milp_seconds
+            found = extract(
+                problem, incumbent=original, deadline=deadline, seed=self.seed, rounds=2, milp_seconds=milp_seconds
+            )
+        self.base_cost, self.lower_bound = base.cost, found.lower_bound
         self.best = self.best_extractable.program(found.choices, found.cost)
         self._note(found.cost)
 

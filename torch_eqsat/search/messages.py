@@ -20,6 +20,7 @@ class SearchRequest:
     prices: dict[str, float]
     frozen: bool
     threads: int
+    device: str
     limits: Limits
     exactness: str = "reassociates"
     disabled: frozenset[str] = frozenset()
@@ -38,11 +39,13 @@ class RepriceRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer: the best program, the original's cost (ms), kernels whose prices were estimates (``unmeasured``
+    """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
+    in the e-graph that the best one comes from, kernels whose prices were estimates (``unmeasured``
     those that the program runs, ``missing`` all in the e-graph), and statistics."""
 
     program: Program
     base_cost: float
+    lower_bound: float
     unmeasured: tuple[Kernel, ...]
     missing: tuple[Kernel, ...]
     stop: str

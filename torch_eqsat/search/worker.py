@@ -51,7 +51,7 @@ class Worker:
         return self._outcome(self.environment)
 
     def _search(self, request: SearchRequest) -> Outcome:
-        pricing = Pricing(request.frozen, threads=request.threads, measured=dict(request.prices))
+        pricing = Pricing(request.frozen, request.device, request.threads, measured=dict(request.prices))
         laws = allowed_laws(request.exactness, request.disabled)
         if self.environment is not None:
             self.environment.session.close()
@@ -65,6 +65,7 @@ class Worker:
         return Outcome(
             environment.best,
             environment.base_cost,
+            environment.lower_bound,
             environment.unmeasured(),
             tuple(environment.pricing.missing.values()),
             statistics.stop,
