@@ -343,7 +343,7 @@ def test_equal_outputs_stay_apart():
 
 @slow
 def test_outputs_keep_their_strides(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.optimize._choose", merge_products)
+    monkeypatch.setattr("torch_eqsat.optimize._search", merge_products)
     inputs = torch.rand(4, 64), torch.rand(64, 32), torch.rand(64, 32), torch.rand(64, 32)
     actual, expected = compiled(three_products)(*inputs), three_products(*inputs)
     assert only_report().changed
@@ -351,18 +351,19 @@ def test_outputs_keep_their_strides(monkeypatch):
     assert [y.stride() for y in actual] == [y.stride() for y in expected]
 
 
-def merge_products(captured, *_):
-    """A program for three_products: one product, cut in three."""
+def merge_products(task, *_):
+    """A plan for three_products: one product, cut in three."""
     graph = TermGraph()
     t = Builder(GraphStore(graph))
     x, *weights = [
         Handle(graph.add(node, type_, False), type_)
-        for node, type_ in zip(captured.graph.nodes, captured.graph.types, strict=True)
+        for node, type_ in zip(task.graph.nodes, task.graph.types, strict=True)
         if node.op == "input"
     ]
     merged = t.matmul(x, t.cat(weights, 1))
     graph.roots = [t.slice(merged, 1, 32 * i, 32 * i + 32).id for i in range(3)]
-    return graph, [i if node.op == "input" else -1 for i, node in enumerate(graph.nodes)]
+    origin = [i if node.op == "input" else -1 for i, node in enumerate(graph.nodes)]
+    return {"base_ms": 1.0, "best_ms": 0.1, "regions": [], "program": plan.encode_program(graph, origin)}
 
 
 @slow
@@ -574,6 +575,50 @@ def test_refused_rewrite_leaves_the_graph(monkeypatch, caplog):
         assert_close(frozen(model)(x), model(x))
     assert not only_report().changed
     assert "refused (output 0: wrong)" in only_report().decision
+
+
+@slow
+def test_refused_rewrite_stays_refused(monkeypatch):
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr("torch_eqsat.optimize.disagreement", lambda *_: "output 0: wrong")
+        frozen(model)(x)
+    torch.compiler.reset()
+    with torch.no_grad():
+        assert_close(frozen(model)(x), model(x))
+    assert only_report().from_plan and not only_report().changed
+
+
+@slow
+def test_marked_inputs_are_no_weights():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    torch._dynamo.mark_static_address(x)
+    with torch.no_grad():
+        function = frozen(model)
+        function(x)
+        x.fill_(0.5)
+        assert_close(function(x), model(x))
+
+
+@slow
+def test_returned_constants_are_fresh():
+    class Positions(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), torch.arange(8)
+
+    model, x = Positions(8, 8).eval(), torch.rand(2, 8)
+    with torch.no_grad():
+        function = frozen(model)
+        function(x)[1].add_(1)
+        assert function(x)[1].tolist() == list(range(8))
+
+
+@slow
+def test_explain_twice():
+    model, x = Folding().eval(), torch.rand(32, 64)
+    with torch.no_grad():
+        for _ in range(2):
+            assert "graph of" in str(torch_eqsat.explain(model, x, options={"freezing": True}))
 
 
 @slow
