@@ -25,7 +25,6 @@ PATIENCE = 12  # playouts without an improvement
 class TreeNode:
     """A state of the e-graph, reached by a path of actions. ``value`` is the best return seen below."""
 
-    prior: float
     visits: int = 0
     value: float = 0.0
     closed: bool = False
@@ -48,7 +47,7 @@ class MonteCarloTreeSearch:
         self.environment = environment
         self.actions = actions_of(environment.laws)
         self.random = random.Random(environment.seed)
-        self.root = TreeNode(prior=1.0)
+        self.root = TreeNode()
 
     def run(self) -> SearchStatistics:
         environment = self.environment
@@ -96,7 +95,7 @@ class MonteCarloTreeSearch:
                 node.closed = True
                 break
             fresh = choice not in node.children
-            child = node.children.setdefault(choice, TreeNode(self._prior(choice)))
+            child = node.children.setdefault(choice, TreeNode())
             changed, truncated = environment.step(self.actions[choice])
             if not changed:
                 child.closed = True
