@@ -58,7 +58,11 @@ def _last_uses(task: Task, operators: Sequence[int]) -> dict[int, int]:
 
 def _is_barrier(task: Task, term: int) -> bool:
     parts = task.parts.get(term, ())
-    return any(task.graph.nodes[part].op == "pointwise" for part in parts) and task.graph.types[term] is not None
+    return any(_is_nonlinear(task.graph.nodes[part].op) for part in parts) and task.graph.types[term] is not None
+
+
+def _is_nonlinear(op: str) -> bool:
+    return "pointwise" in OPERATORS[op].traits and op not in ("add", "mul")
 
 
 def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
