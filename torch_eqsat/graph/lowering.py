@@ -129,6 +129,7 @@ def _dirac(emit: Emitter, a: dict[str, Any], _: Sequence[Value]) -> Value:
 LOWERINGS: dict[str, Lowering] = {
     "add": _arithmetic(aten.add.Tensor, lambda a, b: a + b),
     "mul": _arithmetic(aten.mul.Tensor, lambda a, b: a * b),
+    "relu": lambda emit, _, args: emit.call(aten.relu.default, *args),
     "matmul": lambda emit, _, args: emit.call(aten.mm.default, *args),
     "bmm": lambda emit, _, args: emit.call(aten.bmm.default, *args),
     "conv": _convolution,

@@ -48,6 +48,10 @@ def _pointwise(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType(broadcast_shapes(t.shape for t in types), attrs["dtype"])
 
 
+def _same(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    return types[0]
+
+
 def _matmul(_: Attrs, types: Sequence[TensorType]) -> TensorType:
     a, b = types
     require(a.dtype == b.dtype, f"matmul of {a.dtype} and {b.dtype}")
@@ -165,6 +169,7 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("pointwise", None, _pointwise, "pointwise"),  # any other elementwise operator; attribute uid names it
     ("add", 2, _arithmetic, "pointwise commutative"),
     ("mul", 2, _arithmetic, "pointwise commutative"),
+    ("relu", 1, _same, "pointwise"),
     ("matmul", 2, _matmul, "heavy"),
     ("conv", 2, _conv, "heavy"),
     ("sdpa", None, _sdpa, "heavy"),
