@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch_eqsat.rewrites import catalogue
 
-from bench.taso_rules import Rule, Shapes, assignments, build, read_rules
+from bench.taso_rules import Rule, Shapes, build, read_rules
+from bench.taso_shapes import assignments
 from torch_eqsat.egraph.session import Session, Snapshot
+from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.lowering import Evaluator, lower
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.law import Law
-from torch_eqsat.rules.pattern import applications
 
 DATA = Path(os.environ.get("TASO_RULES", Path(__file__).resolve().parent.parent.parent / "shared/data/taso_rules"))
 
@@ -32,6 +33,9 @@ class Limits:
 
     rounds: int = 6
     nodes: int = 4000
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,24 @@ def sides(rule: Rule, shapes: Shapes) -> tuple[TermGraph, list[int], TermGraph, 
 
 def validity(rule: Rule) -> Validity:
     """Evaluate both sides on small integers in float64, where sums and products are exact, for all assignments."""
-    holding, failing = [], []
-    found = assignments(rule)
+    holding: list[Shapes] = []
+    failing: list[Shapes] = []
+    try:
+        found = assignments(rule)
+    except TypeMismatchError:
+        return Validity(None, 0, 0, None)
     for shapes in found:
-        _, lefts, graph, rights = sides(rule, shapes)
-        values = evaluate(graph)
-        same = all(torch.equal(values[a], values[b]) for a, b in zip(lefts, rights, strict=True))
-        (holding if same else failing).append(shapes)
+        (holding if agrees(rule, shapes) else failing).append(shapes)
     return Validity(next(iter(holding), None), len(found), len(failing), next(iter(failing), None))
+
+
+def agrees(rule: Rule, shapes: Shapes) -> bool:
+    """Whether both sides are one term, or have one value on small integers in float64."""
+    _, lefts, graph, rights = sides(rule, shapes)
+    if lefts == rights:
+        return True
+    values = evaluate(graph)
+    return all(torch.equal(values[a], values[b]) for a, b in zip(lefts, rights, strict=True))
 
 
 def evaluate(graph: TermGraph, seed: int = 0) -> list[torch.Tensor]:
@@ -155,32 +169,22 @@ def _grow(
         session.close()
 
 
-def relevant(laws: Sequence[Law], graph: TermGraph) -> list[Law]:
-    """The laws that match only operators that occur in ``graph``."""
-    operators = {node.op for node in graph.nodes}
-    return [law for law in laws if {a.op for a in applications(law.pattern)} <= operators]
-
-
-def derive(rule: Rule, laws: Sequence[Law], limits: Limits = Limits()) -> Verdict:
-    """Try to derive ``rule`` from ``laws``: first from those over the rule's own operators, then from all."""
+def derive(rule: Rule, laws: Sequence[Law], limits: Limits = LIMITS) -> Verdict:
+    """Try to derive ``rule`` from ``laws``, all of them in every round, for its most general shapes."""
     known = validity(rule)
     if known.shapes is None:
-        return Verdict(rule, known, False, False, 0, 0, "ill-typed" if not known.typed else "wrong")
+        return Verdict(rule, known, False, False, 0, 0, "wrong" if known.typed else "ill-typed")
     left, lefts, both, rights = sides(rule, known.shapes)
     pairs = list(zip(lefts, rights, strict=True))
-    chosen = [relevant(laws, both), list(laws)]
-    for subset in chosen:
-        found, rounds, nodes, stop = _grow(left, both, pairs, subset, limits)
-        if found:
-            return Verdict(rule, known, True, True, rounds, nodes, stop)
-    joined = any(_grow(both, both, pairs, subset, limits)[0] for subset in chosen)
-    return Verdict(rule, known, False, joined, rounds, nodes, stop)
+    found, rounds, nodes, stop = _grow(left, both, pairs, laws, limits)
+    joined = found or _grow(both, both, pairs, laws, limits)[0]
+    return Verdict(rule, known, found, joined, rounds, nodes, stop)
 
 
 # Report
 
 
-def _shapes_text(shapes: Mapping[str, tuple[int, ...]] | None) -> str:
+def _shapes_text(shapes: Shapes | None) -> str:
     return ", ".join(f"?{name} {list(shape)}" for name, shape in sorted((shapes or {}).items()))
 
 
@@ -203,6 +207,21 @@ def format_table(verdicts: Sequence[Verdict]) -> str:
                 f"of shapes, such as {_shapes_text(v.validity.counterexample)}: {v.rule.text}"
             )
     return "\n".join(lines)
+
+
+def summary(verdicts: Sequence[Verdict]) -> dict[str, object]:
+    """The rows of the results: how many rules are derived, which are not and why, which are wrong for some shapes."""
+    derived = [v.rule.name for v in verdicts if v.lhs]
+    return {
+        "taso_single_derived": sum(name.startswith("single") for name in derived),
+        "taso_multi_derived": sum(name.startswith("multi") for name in derived),
+        "taso_not_derived": {v.rule.name: v.stop for v in verdicts if not v.lhs},
+        "taso_wrong_for_some_shapes": {
+            v.rule.name: f"{v.validity.wrong} of {v.validity.typed}, such as {_shapes_text(v.validity.counterexample)}"
+            for v in verdicts
+            if v.validity.wrong
+        },
+    }
 
 
 def main() -> None:
