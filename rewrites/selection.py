@@ -106,9 +106,7 @@ def slice_of_pair(t: Builder, s: Handle, c: Handle, a: Handle, b: Handle) -> Han
     return t.slice(b, dim, start - border, stop - border) if start >= border else None
 
 
-@law(
-    "s := slice(m := matmul(a, b))", example="slice(matmul([2, 4, 3], [2, 3, 5]), dim=0, start=1, stop=2)"
-)
+@law("s := slice(m := matmul(a, b))", example="slice(matmul([2, 4, 3], [2, 3, 5]), dim=0, start=1, stop=2)")
 def slice_of_batch_of_matmuls(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """slice(A B) = slice(A) slice(B) for batches"""
     if s["dim"] >= m.rank - 2:

@@ -214,7 +214,9 @@ def _gradients(law: Law, graph: TermGraph, old: int, new: int, seed: int) -> str
         return ""
     cotangent = torch.randn(values[old].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     gradients = [
-        torch.autograd.grad(values[side], leaves, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            values[side], leaves, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         for side in (old, new)
     ]
     for a, b in zip(*gradients, strict=True):

@@ -46,7 +46,8 @@ def draw_inputs(graph: TermGraph, drawing: Drawing, root: int | None = None) -> 
         if node.op == "input" and type_ is not None:
             generator = torch.Generator().manual_seed(1_000 * drawing.seed + number)
             value = draw_input(node, type_, drawing, generator, bounds.get(number, 2))
-            inputs[number] = _strided(value) if drawing.strided else value
+            # Kernels of bags read the offsets as if they lay side by side, so indices do.
+            inputs[number] = _strided(value) if drawing.strided and value.dtype != torch.int64 else value
     return inputs
 
 
@@ -65,9 +66,7 @@ def _bounds(graph: TermGraph, root: int) -> dict[int, int]:
     return bounds
 
 
-def draw_input(
-    node: Node, type_: TensorType, drawing: Drawing, generator: torch.Generator, bound: int = 2
-) -> Tensor:
+def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch.Generator, bound: int = 2) -> Tensor:
     """A value for one input term; integers are below ``bound``."""
     shape = type_.shape
     if times := dict(node.attrs).get("repeats", 0):
