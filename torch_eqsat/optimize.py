@@ -22,9 +22,10 @@ from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.options import Options
+from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
+from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.client import WorkerClient
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
@@ -47,13 +48,15 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes."""
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes; ``rules`` are the
+    user's laws as the search gets them."""
 
     options: Options
     frozen: bool
     device: str
     threads: int
     key: str
+    rules: Shipped = ()
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,7 @@ class _Searcher:
         self._measure_kernels = measure
         self.prices: dict[str, float] = {}
         self.seconds_left = setting.options.seconds
+        self.dropped: set[str] = set()
 
     def _measure(self, kernels: Any) -> int:
         """Measure what is not priced yet, as long as there is time; how many prices are new."""
@@ -289,10 +293,14 @@ class _Searcher:
             options.exactness,
             frozenset(options.disable),
             options.seed,
+            self.setting.rules,
         )
         start = time.monotonic()
         outcome = self.worker.ask(request, seconds + ANSWER_SECONDS)
         spent = time.monotonic() - start
+        for problem in sorted(set(outcome.dropped) - self.dropped):
+            logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
+            self.dropped.add(problem)
         for _ in range(REPRICE_ROUNDS):
             # What the program needs comes first, then what might make a better one.
             if self._measure([*outcome.unmeasured, *outcome.missing]) == 0:

@@ -10,10 +10,12 @@ import pickle
 import resource
 import struct
 import sys
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.law import EXACTNESS, Law
+from torch_eqsat.rules.shipping import receive
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.mcts import MonteCarloTreeSearch, SearchStatistics
 from torch_eqsat.search.messages import Failure, Outcome, RepriceRequest, SearchRequest
@@ -40,6 +42,7 @@ class Worker:
     def __init__(self) -> None:
         self.environment: Environment | None = None
         self.statistics = SearchStatistics("not started", 0, 0)
+        self.failures: dict[str, str] = {}  # laws of the user's that are dropped, and why
 
     def answer(self, request: SearchRequest | RepriceRequest) -> Outcome:
         if isinstance(request, SearchRequest):
@@ -52,7 +55,7 @@ class Worker:
 
     def _search(self, request: SearchRequest) -> Outcome:
         pricing = Pricing(request.frozen, request.device, request.threads, measured=dict(request.prices))
-        laws = allowed_laws(request.exactness, request.disabled)
+        laws = allowed_laws(request.exactness, request.disabled, receive(request.rules, self.failures))
         if self.environment is not None:
             self.environment.session.close()
         environment = Environment(request.task, laws, pricing, request.limits, request.seed)
@@ -73,15 +76,17 @@ class Worker:
             statistics.nodes,
             environment.curve[-1][0],
             tuple(environment.curve),
+            tuple(self.failures.values()),
         )
 
 
-def allowed_laws(exactness: str, disabled: frozenset[str]) -> list[Law]:
-    """The catalogue's laws of tiers up to ``exactness``, without those disabled by name or family."""
+def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
+    """The laws of the catalogue, then ``others``, of tiers up to ``exactness``, without those disabled by name,
+    declaration or family."""
     from torch_eqsat.rewrites import catalogue
 
     tiers = EXACTNESS[: EXACTNESS.index(exactness) + 1]
-    return [law for law in catalogue() if law.exactness in tiers and not disabled & {law.name, law.family}]
+    return [law for law in (*catalogue(), *others) if law.exactness in tiers and not law.is_named_by(disabled)]
 
 
 def main() -> None:
