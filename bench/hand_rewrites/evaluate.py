@@ -52,17 +52,21 @@ class Verdict:
     @property
     def priced(self) -> bool:
         """Whether the prices order the original and the rewritten form as the clock does."""
-        return self.hand_ms < self.base_ms or self.folded > 0 if self.row.pays else self.hand_ms > self.base_ms
+        if self.row.pays is None:
+            return True
+        return (self.hand_ms < self.base_ms or self.folded > 0) if self.row.pays else self.hand_ms > self.base_ms
 
     @property
     def reached(self) -> bool:
-        """For a row that pays: the search found the rewrite or better. Else: it kept away from it."""
+        """For a row that pays: the search found the rewrite or better. For one that does not: it kept away from it."""
+        if self.row.pays is None:
+            return self.best_ms <= min(self.base_ms, self.hand_ms * TOLERANCE)
         if self.row.pays:
             return self.best_ms <= self.hand_ms * TOLERANCE
         return self.best_ms <= self.base_ms and self.best_ms < self.hand_ms
 
     def __str__(self) -> str:
-        expected = "found" if self.row.pays else "refused"
+        expected = {True: "found", False: "refused", None: "decided"}[self.row.pays]
         answer = "NOT PRICED" if not self.priced else expected if self.reached else f"NOT {expected}"
         laws = ", ".join(f"{name} x{count}" for name, count in self.laws.most_common())
         return (
