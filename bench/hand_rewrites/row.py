@@ -43,8 +43,8 @@ class Row:
 
     ``original`` and ``hand`` compute the same values from ``weights()`` and ``inputs()``; what ``hand`` derives from
     weights alone is free when they are ``frozen``. ``pays`` says whether the rewrite is faster where it was timed, by
-    the ratio that ``note`` gives (over the better of Inductor default and freezing); None where machines differ. A ``trained`` row is compiled with
-    its gradients; those of parameters, and of inputs that ask for them.
+    the ratio that ``note`` gives (over the better of Inductor default and freezing); None where machines differ. A
+    ``trained`` row is compiled with its gradients: those of parameters, and of inputs that ask for them.
     """
 
     name: str
