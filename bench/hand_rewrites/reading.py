@@ -26,6 +26,7 @@ def one_hot_product(p: Any, index: Tensor) -> Tensor:
 
 
 def rows_of_table(p: Any, index: Tensor) -> Tensor:
+    functional.one_hot(index, p.w.shape[0])  # for its checks, which are effects; the rest is dead code
     return functional.embedding(index, p.w)
 
 
