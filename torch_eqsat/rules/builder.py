@@ -94,10 +94,10 @@ class Builder:
         """``node``'s operator over other operands, with some attributes changed."""
         return self.apply(node.op, children, **{**dict(node.attrs), **changes})
 
-    def on(self, node: Handle, position: int, x: Handle) -> Handle:
-        """``node``'s operator with ``x`` at ``position`` and its own operands elsewhere."""
+    def on(self, node: Handle, position: int, x: Handle, **changes: Any) -> Handle:
+        """``node``'s operator with ``x`` at ``position`` and its own operands elsewhere, some attributes changed."""
         operands = node.operands
-        return self.like(node, *operands[:position], x, *operands[position + 1 :])
+        return self.like(node, *operands[:position], x, *operands[position + 1 :], **changes)
 
     def _insert(self, op: str, attrs: Attributes, children: Sequence[Handle]) -> Handle:
         if "commutative" in OPERATORS[op].traits:
@@ -112,7 +112,15 @@ class Builder:
 
     def repeats(self, index: Handle) -> int:
         """s if ``index`` is known to hold 0, 0, …, 1, 1, … with each number s times; 0 otherwise."""
-        return max((dict(node.attrs).get("repeats", 0) for node in self.forms(index)), default=0)
+        return self._known(index, "repeats")
+
+    def is_identity(self, matrix: Handle) -> bool:
+        """Whether ``matrix`` is known to be true (or 1) on its diagonal and false (or 0) elsewhere."""
+        return self._known(matrix, "eye") > 0
+
+    def _known(self, x: Handle, name: str) -> int:
+        """What the inputs in the e-class of ``x`` are known by."""
+        return max((dict(node.attrs).get(name, 0) for node in self.forms(x)), default=0)
 
     def scalar(self, value: float, dtype: str = "float32") -> Handle:
         return self.apply("scalar", [], value=value, shape=(), dtype=dtype)
