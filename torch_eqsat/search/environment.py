@@ -64,7 +64,7 @@ class Environment:
         self.session.load(self.task.graph)
         loaded = self.session.snapshot()
         self.largest_nodes = self.session.size
-        self.best_extractable = Extractable(self.task, loaded)
+        self.loaded_extractable = self.best_extractable = Extractable(self.task, loaded)
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
         self.lower_bound = 0.0
@@ -105,7 +105,8 @@ class Environment:
         problem = extractable.problem(self.pricing)
         deadline = max(self.deadline, time.monotonic() + EVALUATION_SECONDS)
         found = extract(problem, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
-        if found.cost < self.best.cost:
+        # Prices may still be estimates: the first rewritten e-graph is kept, to be extracted from when they are known.
+        if found.cost < self.best.cost or self.best_extractable is self.loaded_extractable:
             self.best = extractable.program(found.choices, found.cost)
             self.best_extractable = extractable
             self._note(found.cost)
@@ -116,8 +117,10 @@ class Environment:
         ``milp_seconds`` look for the exact optimum too, which gives a lower bound (of this e-graph's programs, ms)."""
         problem = self.best_extractable.problem(self.pricing)
         original = self.best_extractable.original()
-        base = extract(problem, incumbent=original, deadline=0.0)
-        found = base
+        # Of the captured graph as loaded: in the grown e-graph what it computes twice is already one e-class.
+        loaded = self.loaded_extractable
+        base = extract(loaded.problem(self.pricing), incumbent=loaded.original(), deadline=0.0)
+        found = extract(problem, incumbent=original, deadline=0.0)
         if not only_original:
             deadline = time.monotonic() + REPRICE_SECONDS + milp_seconds
             found = extract(
