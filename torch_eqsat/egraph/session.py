@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Session:
         self._constant: list[bool] = []
         self._depth: list[int] = []
         self._law: list[str] = []
+        self._digest: list[int] = []  # 64 bits of each term's structure, equal in every process
+        self._attribute_digest: list[bytes] = []
         self._interned: dict[Node, int] = {}
         self._undo: list[_Undo] = []
         self._class: list[int] = []  # term id -> smallest term id of its e-class, as of the last refresh
@@ -78,6 +81,7 @@ class Session:
         self._pending: list[str] = []
         self._loaded = 0
         self._current_law = ""
+        self._ceiling = limit  # of terms, for the law that is being applied
         self._builder = Builder(self)
         needed = {(o.name, o.arity) for o in OPERATORS.values() if o.arity is not None}
         needed |= {a.constructor for law in laws for a in applications(law.pattern)}
@@ -150,6 +154,7 @@ class Session:
         attrs = self._attributes.setdefault(node.attrs, len(self._attributes))
         if attrs == len(self._attribute_list):
             self._attribute_list.append(node.attrs)
+            self._attribute_digest.append(repr(node.attrs).encode())
         arity = len(node.children)
         if (node.op, arity) not in self._declared:
             self._engine.include(self._declaration(node.op, arity))
@@ -161,11 +166,19 @@ class Session:
         self._constant.append(constant)
         self._depth.append(max((self._depth[child] for child in node.children), default=0) + heavy)
         self._law.append(self._current_law)
+        self._digest.append(self._term_digest(node, attrs))
         self._class.append(number)
         self._interned[node] = number
         if self._undo:
             self._undo[-1].interned.append(node)
         return number
+
+    def _term_digest(self, node: Node, attrs: int) -> int:
+        digest = hashlib.blake2b(node.op.encode(), digest_size=8)
+        digest.update(self._attribute_digest[attrs])
+        for child in node.children:
+            digest.update(self._digest[child].to_bytes(8, "little"))
+        return int.from_bytes(digest.digest(), "little")
 
     def _declaration(self, op: str, arity: int) -> str:
         self._declared.add((op, arity))
@@ -184,15 +197,18 @@ class Session:
             self._interned.pop(node, None)
         self._declared, self._constant = undo.declared, undo.constant
         self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
-        for column in (self._terms, self._types, self._depth, self._law, self._class):
+        for column in (self._terms, self._types, self._depth, self._law, self._digest, self._class):
             del column[undo.terms :]
         self._pending.clear()
         self._refresh()
 
     # Laws
 
-    def apply(self, laws: Iterable[Law]) -> Step:
+    def apply(self, laws: Iterable[Law], *, fair: bool = False) -> Step:
         """Match all ``laws`` on the present e-graph, then add their right sides.
+
+        With ``fair`` the room that the limit leaves is shared out, those with fewest matches first, so that one law
+        with very many does not keep the others out; matches that found no room stay for the next time.
 
         Raises UnsoundRewriteError, naming laws, when terms of different type were put into one e-class; the e-graph
         has to be popped or dropped then.
@@ -200,28 +216,46 @@ class Session:
         chosen = list(laws)
         before = len(self._terms)
         fired: dict[str, int] = {}
-        truncated = False
         tables = self._matches(chosen)
-        for law in chosen:
-            rows = tables.get(law.name, [])
+        matched = [law for law in chosen if law.name in tables]
+        if fair:
+            matched.sort(key=lambda law: len(tables[law.name]))
+        complete: list[Law] = []
+        for position, law in enumerate(matched):
             self._current_law = law.name
+            room = max(0, self.limit - len(self._terms))
+            self._ceiling = len(self._terms) + room // (len(matched) - position) if fair else self.limit
+            rows = tables[law.name]
             count = self._fire_siblings(law, rows) if law.siblings else self._fire(law, rows)
             if count:
                 fired[law.name] = count
-            if len(self._terms) > self.limit:
-                truncated = True
+            if len(self._terms) <= self._ceiling:
+                complete.append(law)
+            elif not fair:
                 break
         self._current_law = ""
+        self._clear(complete)
         if self._pending:
             self._flush(fired)
-        return Step(fired, len(self._terms) if before != len(self._terms) or fired else before, truncated)
+        return Step(fired, len(self._terms), len(complete) < len(matched))
+
+    def count_matches(self, laws: Iterable[Law]) -> dict[str, int]:
+        """How many matches each of ``laws`` has here to which it was not applied yet; laws without any are left out.
+
+        A law whose guard refuses all its matches counts them too, and one for siblings counts those of all times.
+        """
+        return {name: len(rows) for name, rows in self._matches(list(laws)).items()}
+
+    def _clear(self, laws: Iterable[Law]) -> None:
+        """Forget the matches of ``laws`` (of siblings none: their groups are made of all matches, old and new)."""
+        if clear := [self._queries[law.name].clear for law in laws if not law.siblings]:
+            self._engine.run(clear)
 
     def _matches(self, laws: list[Law]) -> dict[str, list[tuple[int, ...]]]:
         """Match tables of ``laws`` by law name: e-class ids and attribute numbers, sorted."""
         queries = {self._queries[law.name].relation: law for law in laws}
         self._engine.run(self._queries[law.name].ruleset for law in laws)
         tables: dict[str, list[tuple[int, ...]]] = {}
-        clear = []
         for relation, rows, _ in self._engine.rows(queries):
             if not rows:
                 continue
@@ -229,10 +263,6 @@ class Session:
             columns = self._queries[law.name].columns
             decode = [self._engine.integer if c.attribute else self._class_of_value.__getitem__ for c in columns]
             tables[law.name] = sorted(tuple(d(v) for d, v in zip(decode, row, strict=True)) for row in rows)
-            if not law.siblings:  # groups are made of all matches, old and new
-                clear.append(self._queries[law.name].clear)
-        if clear:
-            self._engine.run(clear)
         return tables
 
     def _bind(self, law: Law, row: tuple[int, ...]) -> dict[str, Handle] | None:
@@ -257,7 +287,7 @@ class Session:
             if bound is None:
                 continue
             count += self._replace(law, bound[root], partial(self._build, law, bound))
-            if len(self._terms) > self.limit:
+            if len(self._terms) > self._ceiling:
                 break
         return count
 
@@ -368,6 +398,16 @@ class Session:
             constant={c: self._constant[c] for c in roots},
             find=class_copy.__getitem__,
         )
+
+    @property
+    def content(self) -> int:
+        """64 bits that equal e-graphs have in common, in whatever order laws were applied to make them, and in every
+        process (but for e-classes whose first term differs)."""
+        total = 0
+        for members in self._members.values():
+            digests = sorted({self._digest[member] for member in members})
+            total += hash(tuple(digests))
+        return total & (2**64 - 1)
 
     @property
     def size(self) -> int:

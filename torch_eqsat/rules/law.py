@@ -30,7 +30,7 @@ Metavariable = tuple[str, int]
 class Law:
     """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` names the variable that all
     members of a group share (see :func:`siblings`), "" for an ordinary law; a law that ``normalises`` runs to a
-    fixpoint before others."""
+    fixpoint before others; an ``expansive`` one (free associativity, say) is never part of a batch."""
 
     name: str
     family: str
@@ -44,6 +44,7 @@ class Law:
     source: str
     siblings: str = ""
     normalises: bool = False
+    expansive: bool = False
 
 
 def law(
