@@ -4,7 +4,8 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.environment import Environment, Limits, actions_of
+from torch_eqsat.search.actions import actions_of
+from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.mcts import MonteCarloTreeSearch
 
 LAWS = catalogue()
@@ -22,7 +23,7 @@ def search(task, **keywords):
     """The environment and the statistics of a search."""
     environment = Environment(task, LAWS, Pricing(frozen=False), Limits(**keywords))
     statistics = MonteCarloTreeSearch(environment).run()
-    environment.session.close()
+    environment.close()
     return environment, statistics
 
 

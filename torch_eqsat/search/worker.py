@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.law import EXACTNESS, Law
-from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.mcts import MonteCarloTreeSearch, SearchStatistics
+from torch_eqsat.search.environment import Environment, SearchStatistics
+from torch_eqsat.search.strategies import run_strategy
 from torch_eqsat.search.messages import Failure, Outcome, RepriceRequest, SearchRequest
 
 
@@ -54,10 +54,10 @@ class Worker:
         pricing = Pricing(request.frozen, request.device, request.threads, measured=dict(request.prices))
         laws = allowed_laws(request.exactness, request.disabled)
         if self.environment is not None:
-            self.environment.session.close()
+            self.environment.close()
         environment = Environment(request.task, laws, pricing, request.limits, request.seed)
         self.environment = environment
-        self.statistics = MonteCarloTreeSearch(environment).run()
+        self.statistics = run_strategy("mcts", environment)
         return self._outcome(environment)
 
     def _outcome(self, environment: Environment) -> Outcome:
