@@ -65,5 +65,7 @@ def actions_of(laws: Sequence[Law], statistics: LawStatistics | None = None) -> 
     for name, batch in batches.items():
         if len(batch) > 1 or name == EVERYTHING:
             kept.setdefault(batch, name)
-    actions = [Action(name, batch, max((known.of(law.name) for law in batch), default=0.0)) for batch, name in kept.items()]
+    actions = [
+        Action(name, batch, max((known.of(law.name) for law in batch), default=0.0)) for batch, name in kept.items()
+    ]
     return actions + [Action(law.name, (law,), known.of(law.name)) for law in laws]

@@ -218,23 +218,6 @@ class Environment:
                 self.keep(extractable.program(found.choices, found.cost), extractable)
                 self.lower_bound = found.lower_bound
 
-    def reprice(self, milp_seconds: float = 0.0, only_original: bool = False) -> None:
-        """Extract again from the e-graph of the best program, at prices that have become known since; with
-        ``milp_seconds`` look for the exact optimum too, which gives a lower bound (of this e-graph's programs, ms)."""
-        problem = self.best_extractable.problem(self.pricing)
-        original = self.best_extractable.original()
-        base = extract(problem, incumbent=original, deadline=0.0)
-        found = base
-        if not only_original:
-            found = self.best_extractable.extract(self.pricing, self.seed, milp_seconds)
-        self.base_cost, self.lower_bound = base.cost, found.lower_bound
-        self.best = self.best_extractable.program(found.choices, found.cost)
-        self._note(found.cost)
-
-    def unmeasured(self) -> tuple[Kernel, ...]:
-        """Kernels of the best program whose prices are estimates."""
-        return unmeasured(self.best, self.pricing)
-
 
 def unmeasured(program: Program, pricing: Pricing) -> tuple[Kernel, ...]:
     """Kernels of a program whose prices are estimates."""
