@@ -40,6 +40,7 @@ class MonteCarloTreeSearch:
         self.actions = actions_of(environment.laws)
         self.random = random.Random(environment.seed)
         self.tree = Tree()
+        self.root: TreeNode | None = None
         self.simulations = 0
 
     def run(self) -> SearchStatistics:
@@ -48,11 +49,14 @@ class MonteCarloTreeSearch:
         saturated = self._grow()
         environment.evaluate()
         self.simulations = 1
-        if saturated and not self._expansive_matches():
+        expansive = saturated and self._expansive_matches()
+        environment.push()
+        self._pulse()
+        environment.pop()
+        if saturated and not expansive:
             stop = "saturated"
         else:
             if not saturated:
-                self._pulse()
                 environment.pop()
                 environment.push()
             stop = self._search(PATIENCE_SATURATED if saturated else PATIENCE)
@@ -60,6 +64,10 @@ class MonteCarloTreeSearch:
         environment.finish()
         environment.pop()
         return SearchStatistics(stop, self.simulations, environment.largest_nodes)
+
+    def name_of(self, move: int) -> str:
+        """What a move is called."""
+        return {STOP: "stop", REBASE: "rebase"}.get(move) or self.actions[move].name
 
     def _grow(self) -> bool:
         """Apply everything, fairly, until nothing changes; whether that ended within the limits."""
@@ -81,16 +89,16 @@ class MonteCarloTreeSearch:
             before = environment.best.cost
             if environment.out_of_time or not environment.rebase():
                 return
-            saturated = self._grow()
+            self._grow()
             environment.evaluate()
             self.simulations += 1
-            if saturated or before - environment.best.cost < LEAST_GAIN * environment.base_cost:
+            if before - environment.best.cost < LEAST_GAIN * environment.base_cost:
                 return
 
     def _search(self, patience: int) -> str:
         """Playouts until a limit or until they bring nothing; why they ended."""
         environment = self.environment
-        root = self.tree.node(environment.state)
+        root = self.root = self.tree.node(environment.state)
         fruitless = 0
         while self.simulations < environment.limits.simulations:
             if environment.out_of_time:

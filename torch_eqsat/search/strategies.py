@@ -41,14 +41,15 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
-def run_strategy(name: str, environment: Environment) -> SearchStatistics:
+def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics, Strategy]:
     """Run a strategy by its name; an interrupt (Ctrl-C) ends it early, and what was found by then is kept.
 
     Raises OptionError for a name that is none of :data:`STRATEGIES`.
     """
     if name not in STRATEGIES:
         raise OptionError(f"strategy {name!r} is none of {', '.join(STRATEGIES)}")
+    strategy = STRATEGIES[name](environment)
     try:
-        return STRATEGIES[name](environment).run()
+        return strategy.run(), strategy
     except KeyboardInterrupt:
-        return SearchStatistics("interrupted", 0, environment.largest_nodes)
+        return SearchStatistics("interrupted", 0, environment.largest_nodes), strategy

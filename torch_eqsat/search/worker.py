@@ -56,7 +56,7 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
 
     environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best)
     try:
-        return _outcome(environment, run_strategy(request.strategy, environment))
+        return _outcome(environment, run_strategy(request.strategy, environment)[0])
     finally:
         environment.close()
 
