@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses import FakeTensorMode
+from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
@@ -190,8 +191,8 @@ GRAPHS: dict[str, Callable[[], Built]] = {
 """The graphs of the paper by name."""
 
 
-def captured(make: Callable[[], Built]) -> Capture:
-    """What the backend would see of a module with frozen weights; no tensor holds memory."""
+def traced(make: Callable[[], Built]) -> tuple[Graph, set[Node]]:
+    """The functional graph of ATen calls of a module, and its placeholders of weights; no tensor holds memory."""
     with FakeTensorMode(), torch.no_grad():
         module, inputs = make()
         module.eval()
@@ -205,8 +206,12 @@ def captured(make: Callable[[], Built]) -> Capture:
         decompositions = {op: d for op, d in select_decomp_table().items() if "max_pool2d" not in str(op)}
         graph = make_fx(functional_run, decomposition_table=decompositions)(parameters, *inputs).graph
     graph.eliminate_dead_code()
-    placeholders = graph.find_nodes(op="placeholder")
-    return capture(graph, set(placeholders[: len(parameters)]))
+    return graph, set(graph.find_nodes(op="placeholder")[: len(parameters)])
+
+
+def captured(make: Callable[[], Built]) -> Capture:
+    """What the backend would see of a module with frozen weights."""
+    return capture(*traced(make))
 
 
 def task_of(found: Capture) -> Task:
