@@ -11,9 +11,10 @@ def catalogue() -> tuple[Law, ...]:
         layout,
         matmul,
         merging,
+        principles,
         reduction,
         resampling,
         selection,
     )
 
-    return collect(elementwise, matmul, convolution, layout, selection, reduction, resampling, merging)
+    return collect(elementwise, matmul, convolution, layout, selection, reduction, resampling, merging, principles)

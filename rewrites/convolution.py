@@ -31,16 +31,6 @@ def channel_scale_into_kernel(t: Builder, p: Handle, y: Handle, x: Handle, w: Ha
 
 @law(
     "add(y := conv(x, w), z := conv(x, u))",
-    example="add(conv(x := [1, 2, 5, 5], [3, 2, 3, 3]), conv(x, [3, 2, 3, 3]))",
-    refused="add(conv(x := [1, 2, 5, 5], [3, 2, 3, 3], stride=[2, 2]), conv(x, [3, 2, 2, 2], stride=[3, 3]))",
-)
-def convolutions_of_one_input_add(t: Builder, y: Handle, z: Handle, x: Handle, w: Handle, u: Handle) -> Handle | None:
-    """conv(x, w) + conv(x, u) = conv(x, w + u)"""
-    return t.like(y, x, t.add(w, u)) if y.attrs == z.attrs and w.shape == u.shape else None
-
-
-@law(
-    "add(y := conv(x, w), z := conv(x, u))",
     example="add(conv(x := [1, 2, 6, 6], [3, 2, 3, 3], stride=[2, 2], padding=[1, 1]), "
     "conv(x, [3, 2, 1, 1], stride=[2, 2]))",
     refused="add(conv(x := [1, 2, 5, 5], [2, 2, 3, 3], padding=[1, 1]), conv(x, [2, 1, 1, 1], groups=2))",
@@ -155,21 +145,3 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
     if not is_pointwise_convolution(y, w) or a.shape != b.shape:
         return None
     return t.add(t.like(y, a, w), t.like(y, b, w))
-
-
-@law(
-    "y := conv(mul(x, s), w)",
-    example=["conv(mul([1, 3, 5, 5], [5, 1]), [4, 3, 1, 1])", "conv(mul([1, 3, 5, 5], 0.5), [4, 3, 3, 3])"],
-    refused="conv(mul([1, 3, 5, 5], [3, 1, 1]), [4, 3, 1, 1])",
-)
-def factor_moves_out_of_convolution(t: Builder, y: Handle, x: Handle, s: Handle, w: Handle) -> Handle | None:
-    """conv(x · s, w) = conv(x, w) · s for a number, or for a factor per position around a 1x1 convolution"""
-    if narrow(x):
-        return None
-    everywhere = s.numel == 1 and s.rank <= x.rank
-    positions = {0, *range(2, y.rank)}
-    if not everywhere and not (is_pointwise_convolution(y, w) and varies_only_along(s, positions, y.rank)):
-        return None
-    if x.shape[2:] != y.shape[2:] and not everywhere:
-        return None
-    return t.mul(t.like(y, x, w), s)

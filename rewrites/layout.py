@@ -46,22 +46,6 @@ def permute_of_unit_axes(t: Builder, p: Handle, x: Handle) -> Handle | None:
 
 
 @law(
-    "v := view(mul(x, s))",
-    example="view(mul([2, 6], 0.5), shape=[3, 4])",
-    refused="view(mul([2, 6], [6]), shape=[3, 4])",
-)
-def number_moves_out_of_view(t: Builder, v: Handle, x: Handle, s: Handle) -> Handle | None:
-    """view(s · x) = s · view(x) for a number s"""
-    return t.mul(t.view(x, v.shape), s) if s.rank == 0 and x.rank > 0 else None
-
-
-@law("p := permute(mul(x, s))", example="permute(mul([2, 6], 0.5), dims=[1, 0])")
-def number_moves_out_of_permute(t: Builder, p: Handle, x: Handle, s: Handle) -> Handle | None:
-    """permute(s · x) = s · permute(x) for a number s"""
-    return t.mul(t.permute(x, p["dims"]), s) if s.rank == 0 and x.rank > 0 else None
-
-
-@law(
     "v := view(s := slice(x))",
     exactness="bitwise",
     example="view(slice([1, 16, 4], dim=1, start=3, stop=4), shape=[1, 4])",

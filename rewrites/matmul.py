@@ -21,18 +21,6 @@ def matmul_associates_left(t: Builder, a: Handle, b: Handle, c: Handle) -> Handl
     return t.matmul(t.matmul(a, b), c)
 
 
-@law("add(matmul(x, a), matmul(x, b))", example="add(matmul(x := [2, 3], [3, 4]), matmul(x, [3, 4]))")
-def common_left_matrix(t: Builder, x: Handle, a: Handle, b: Handle) -> Handle:
-    """X A + X B = X (A + B)"""
-    return t.matmul(x, t.add(a, b))
-
-
-@law("add(matmul(a, x), matmul(b, x))", example="add(matmul([2, 3], x := [3, 4]), matmul([2, 3], x))")
-def common_right_matrix(t: Builder, x: Handle, a: Handle, b: Handle) -> Handle:
-    """A X + B X = (A + B) X"""
-    return t.matmul(t.add(a, b), x)
-
-
 @law(
     "add(add(r, p := matmul(x, a)), q := matmul(x, b))",
     example="add(add([2, 4], matmul(x := [2, 3], [3, 4])), matmul(x, [3, 4]))",
@@ -40,31 +28,6 @@ def common_right_matrix(t: Builder, x: Handle, a: Handle, b: Handle) -> Handle:
 def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
     """(R + X A) + X B = R + (X A + X B)"""
     return t.add(r, t.add(p, q))
-
-
-@law(
-    "m := matmul(mul(x, s), y)",
-    example=["matmul(mul([2, 3], 0.5), [3, 4])", "matmul(mul([2, 3], [2, 1]), [3, 4])"],
-    refused="matmul(mul([2, 3], [3]), [3, 4])",
-)
-def row_scale_moves_out(t: Builder, m: Handle, x: Handle, s: Handle, y: Handle) -> Handle | None:
-    """(s · X) Y = s · (X Y) for a factor per row"""
-    if narrow(x):
-        return None
-    rows = range(m.rank - 1)
-    return t.mul(t.matmul(x, y), s) if varies_only_along(s, rows, m.rank) and s.rank <= x.rank else None
-
-
-@law(
-    "m := matmul(y, mul(x, s))",
-    example="matmul([2, 3], mul([3, 4], [4]))",
-    refused="matmul([2, 3], mul([3, 4], [3, 1]))",
-)
-def column_scale_moves_out(t: Builder, m: Handle, x: Handle, s: Handle, y: Handle) -> Handle | None:
-    """Y (X · s) = (Y X) · s for a factor per column"""
-    if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > x.rank or x.shape[-1] != m.shape[-1]:
-        return None
-    return t.mul(t.matmul(y, x), s)
 
 
 @law(

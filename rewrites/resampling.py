@@ -10,24 +10,6 @@ from torch_eqsat.rules.law import law, pointwise
 
 
 @law(
-    "p := avg_pool(y := conv(x, w))",
-    example="avg_pool(conv([1, 3, 4, 4], [5, 3, 1, 1]), kernel=[2, 2], stride=[2, 2])",
-    refused="avg_pool(conv([1, 3, 5, 5], [5, 3, 2, 2]), kernel=[2, 2], stride=[2, 2])",
-)
-def pool_before_pointwise_convolution(t: Builder, p: Handle, y: Handle, x: Handle, w: Handle) -> Handle | None:
-    """pool(conv1x1(x, w)) = conv1x1(pool(x), w)"""
-    return t.like(y, t.like(p, x), w) if is_pointwise_convolution(y, w) else None
-
-
-@law(
-    "y := conv(p := avg_pool(x), w)", example="conv(avg_pool([1, 3, 4, 4], kernel=[2, 2], stride=[2, 2]), [5, 3, 1, 1])"
-)
-def pool_after_pointwise_convolution(t: Builder, y: Handle, p: Handle, x: Handle, w: Handle) -> Handle | None:
-    """conv1x1(pool(x), w) = pool(conv1x1(x, w))"""
-    return t.like(p, t.like(y, x, w)) if is_pointwise_convolution(y, w) else None
-
-
-@law(
     "p := avg_pool(add(x, c))",
     example="avg_pool(add([1, 3, 4, 4], [3, 1, 1]), kernel=[2, 2], stride=[2, 2])",
     refused="avg_pool(add([1, 3, 4, 4], [3, 1, 1]), kernel=[3, 3], stride=[1, 1], padding=[1, 1])",
@@ -38,60 +20,6 @@ def shift_moves_out_of_pool(t: Builder, p: Handle, x: Handle, c: Handle) -> Hand
     if counts_padding or p["divisor"] is not None or not varies_only_along(c, {0, 1}, 4) or c.numel == x.numel:
         return None
     return t.add(t.like(p, x), c)
-
-
-@law("p := avg_pool(mul(x, c))", example="avg_pool(mul([1, 3, 4, 4], [3, 1, 1]), kernel=[2, 2], stride=[2, 2])")
-def factor_moves_out_of_pool(t: Builder, p: Handle, x: Handle, c: Handle) -> Handle | None:
-    """pool(x · c) = pool(x) · c for a factor per channel"""
-    return t.mul(t.like(p, x), c) if varies_only_along(c, {0, 1}, 4) and c.numel < x.numel else None
-
-
-@law(
-    "y := conv(g := index(x, i, j), w)",
-    example="conv(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2), [5, 3, 1, 1])",
-    refused=[
-        "conv(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2), [5, 3, 3, 3])",
-        "conv(index([1, 3, 4], integers(3, 1), integers(4), first=1), [5, 3, 1])",
-    ],
-)
-def index_after_pointwise_convolution(
-    t: Builder, y: Handle, g: Handle, x: Handle, i: Handle, j: Handle, w: Handle
-) -> Handle | None:
-    """conv1x1(x[i, j], w) = conv1x1(x, w)[i, j]"""
-    return t.like(g, t.like(y, x, w), i, j) if g["first"] == 2 and is_pointwise_convolution(y, w) else None
-
-
-@law(
-    "g := index(y := conv(x, w), i, j)",
-    example="index(conv([1, 3, 4, 4], [5, 3, 1, 1]), integers(2, 1), integers(2), first=2)",
-)
-def index_before_pointwise_convolution(
-    t: Builder, g: Handle, y: Handle, x: Handle, w: Handle, i: Handle, j: Handle
-) -> Handle | None:
-    """conv1x1(x, w)[i, j] = conv1x1(x[i, j], w)"""
-    return t.like(y, t.like(g, x, i, j), w) if g["first"] == 2 and is_pointwise_convolution(y, w) else None
-
-
-@law(
-    "g := index(y := F(x), i, j)",
-    exactness="bitwise",
-    F=pointwise(1),
-    example="index(F([1, 3, 4, 4]), integers(2, 1), integers(2), first=2)",
-)
-def index_before_unary(t: Builder, g: Handle, y: Handle, x: Handle, i: Handle, j: Handle) -> Handle:
-    """f(x)[i, j] = f(x[i, j])"""
-    return t.like(y, t.like(g, x, i, j))
-
-
-@law(
-    "y := F(g := index(x, i, j))",
-    exactness="bitwise",
-    F=pointwise(1),
-    example="F(index([1, 3, 4, 4], integers(6, 1), integers(6), first=2))",
-)
-def index_after_unary(t: Builder, y: Handle, g: Handle, x: Handle, i: Handle, j: Handle) -> Handle:
-    """f(x[i, j]) = f(x)[i, j]"""
-    return t.like(g, t.like(y, x), i, j)
 
 
 @law(

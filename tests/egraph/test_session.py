@@ -7,8 +7,8 @@ from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import UnsoundRewriteError
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
+from torch_eqsat.rules.example import build_example
 from torch_eqsat.rules.law import law, siblings
-from torch_eqsat.rules.pattern import build_example
 
 LAWS = catalogue()
 CHAIN = "matmul(matmul(matmul([2, 3], [3, 4]), [4, 5]), [5, 6])"

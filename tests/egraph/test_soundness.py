@@ -98,7 +98,7 @@ class Grower:
         if x.rank != 4:
             raise TypeMismatchError("no image")
         weight = self.leaf((self.draw(st.sampled_from([2, x.shape[1]])), x.shape[1], 1, 1))
-        return self.t.example("conv", (x, weight), {})
+        return self._same(x, weight)
 
     def _siblings(self, x):
         """A sum of two products or convolutions of one input."""
@@ -118,7 +118,11 @@ class Grower:
     def _same_size(self, x, kernel):
         groups = self.draw(st.sampled_from([1, x.shape[1]]))
         weight = self.leaf((x.shape[1], x.shape[1] // groups, kernel, kernel))
-        return self.t.example("conv", (x, weight), {"padding": (kernel // 2,) * 2, "groups": groups})
+        return self._same(x, weight, (kernel // 2,) * 2, groups)
+
+    def _same(self, x, weight, padding=(0, 0), groups=1):
+        """A convolution of stride 1."""
+        return self.t.apply("conv", (x, weight), stride=(1, 1), padding=padding, dilation=(1, 1), groups=groups)
 
     def _resample(self, x):
         if x.rank != 4:

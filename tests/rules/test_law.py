@@ -7,6 +7,7 @@ import pytest
 from torch_eqsat.errors import RuleError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.rules.law import collect, law, pointwise, siblings
+from torch_eqsat.rules.pattern import Place
 
 
 def identity(t, x):
@@ -31,7 +32,7 @@ def line_of(function):
         ("view(x", {}, "was never closed"),
         ("x", {}, "bare variable"),
         ("view(x)", {"exactness": "roughly"}, "exactness 'roughly' is not one of bitwise, reassociates, approximates"),
-        ("view(F(x))", {"F": [("matmul", 1)]}, "matmul takes 2 operands"),
+        ("view(F(x))", {"F": [Place("matmul", 1)]}, "matmul takes 2 operands"),
     ],
 )
 def test_malformed_law_names_its_place(pattern, keywords, message):
@@ -65,7 +66,10 @@ def test_declared_law():
 
 def test_metavariables_are_expanded():
     laws = law(
-        "G(F(x))", F=[("view", 1), ("permute", 1)], G=[("reduce", 1), ("slice", 1)], example="G(F([4, 3]), dim=0)"
+        "G(F(x))",
+        F=[Place("view", 1), Place("permute", 1)],
+        G=[Place("reduce", 1), Place("slice", 1)],
+        example="G(F([4, 3]), dim=0)",
     )(identity)
     assert [item.name for item in laws] == [
         "identity[view,reduce]",
@@ -74,12 +78,12 @@ def test_metavariables_are_expanded():
         "identity[permute,slice]",
     ]
     assert laws[1].examples == ("slice(view([4, 3]), dim=0)",)
-    assert laws[2].pattern.constructor == ("reduce", 1)
+    assert laws[2].pattern.constructor == Place("reduce", 1)
 
 
 def test_malformed_expansion_names_the_operator():
     with pytest.raises(RuleError, match=r"law identity\[matmul\]"):
-        law("slice(F(x))", F=[("matmul", 1)])(identity)
+        law("slice(F(x))", F=[Place("matmul", 1)])(identity)
 
 
 def test_pointwise_metavariable():
@@ -90,7 +94,7 @@ def test_pointwise_metavariable():
 
 def test_collect():
     first = law("view(x)")(identity)
-    second = law("F(x)", F=[("permute", 1), ("view", 1)])(identity)
+    second = law("F(x)", F=[Place("permute", 1), Place("view", 1)])(identity)
     module = SimpleNamespace(a=first, other=[1], empty=[], b=second)
     assert [item.name for item in collect(module)] == ["identity", "identity[permute]", "identity[view]"]
 

@@ -106,7 +106,7 @@ class Pricing:
         numel, work = result.numel, _work(node)
         if node.op == "reduce":
             numel = types[0].numel
-        elif node.op == "avg_pool":
+        elif node.op in ("avg_pool", "max_pool"):
             numel *= math.prod(node["kernel"])
         elif node.op in ("index", "embedding"):
             read = result.bytes
@@ -117,6 +117,6 @@ class Pricing:
 def _work(node: Node) -> Mapping[str, float]:
     """Functions applied to each element, by class."""
     if node.op != "pointwise":
-        return {"cheap": 1}
+        return {class_of(node.op): 1}
     function = str(node["uid"]).partition("(")[0].split(".")
     return {class_of(function[1] if len(function) > 1 else function[0]): 1}

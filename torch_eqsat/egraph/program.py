@@ -14,12 +14,15 @@ from torch_eqsat.rules.pattern import Application, Pattern, Variable, applicatio
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a match table: an e-class bound to ``name``, with its operator where the pattern names one;
-    ``attribute`` columns hold the interned attributes of that operator."""
+    """A column of a match table: an e-class bound to ``name``, or with ``attribute`` the interned attributes of its
+    operator ``op``, whose operands are bound to the names ``operands``; ``value`` is the one that a scalar has to
+    have."""
 
     name: str
     op: str = ""
     attribute: bool = False
+    operands: tuple[str, ...] = ()
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,9 @@ def _columns(pattern: Application) -> tuple[Column, ...]:
     names = _names(pattern)
     for application in applications(pattern):
         name = names[id(application)]
-        columns.setdefault(f"k {name}", Column(name, application.op, attribute=True))
-        columns.setdefault(name, Column(name, application.op))
+        operands = tuple(c.name if isinstance(c, Variable) else names[id(c)] for c in application.children)
+        columns.setdefault(f"k {name}", Column(name, application.op, True, operands, application.value))
+        columns.setdefault(name, Column(name))
     for name in _variables(pattern):
         columns.setdefault(name, Column(name))
     return tuple(columns.values())

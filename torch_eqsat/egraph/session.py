@@ -305,14 +305,21 @@ class Session:
         """Handles by name for one match; None when a value in it is no static tensor."""
         bound: dict[str, Handle] = {}
         attrs: Attributes = ()
-        for column, value in zip(self._queries[law.name].columns, row, strict=True):
+        # From the last column on: variables first, then applications, innermost first.
+        query = self._queries[law.name]
+        for column, value in zip(reversed(query.columns), reversed(row), strict=True):
             if column.attribute:
                 attrs = self._attribute_list[value]
+                if column.value is not None and dict(attrs)["value"] != column.value:
+                    return None
+                handle = bound[column.name]
+                operands = tuple(bound[name] for name in column.operands)
+                bound[column.name] = Handle(handle.id, handle.type, column.op, attrs, operands)
                 continue
             type_ = self._types[value]
             if type_ is None:
                 return None
-            bound[column.name] = Handle(value, type_, column.op, attrs if column.op else ())
+            bound[column.name] = Handle(value, type_)
         return bound
 
     def _fire(self, law: Law, rows: list[tuple[int, ...]]) -> int:
@@ -338,7 +345,8 @@ class Session:
             bound = self._bind(law, row)
             if bound is None or not self._may_merge(bound[root]):
                 continue
-            key = (bound[law.siblings].id, bound[root].attrs, self._depth[bound[root].id])
+            shared = bound[law.shared].id if law.shared else None
+            key = (shared, bound[root].attrs, self._depth[bound[root].id])
             groups[key].append(bound)
         count = 0
         for members in groups.values():

@@ -33,6 +33,8 @@ class Evaluator:
     """An Emitter that runs operators on real tensors."""
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value:
+        if target is torch.ops.prims.convert_element_type.default:  # it has no gradient
+            return args[0].to(args[1])
         return target(*args, **kwargs)
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Value:
@@ -83,7 +85,16 @@ def _convolution(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Val
     return emit.call(aten.convolution.default, x, w, bias, *geometry, False, zeros, a["groups"])
 
 
+def _with_rows(emit: Emitter, x: Value) -> Value:
+    """``x`` with its last axis contiguous: the attention kernel reads rows and is silently wrong on anything else."""
+    value = x.meta["val"] if isinstance(x, torch.fx.Node) else x
+    if value.stride(-1) == 1 or value.shape[-1] == 1:
+        return x
+    return emit.call(aten.clone.default, x, memory_format=torch.contiguous_format)
+
+
 def _attention(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    args = [_with_rows(emit, x) for x in args[:3]] + list(args[3:])
     keywords = {"attn_mask": args[3]} if len(args) > 3 else {}
     target = aten._scaled_dot_product_flash_attention_for_cpu.default
     pair = emit.call(target, *args[:3], 0.0, a["causal"], scale=a["scale"], **keywords)
@@ -108,6 +119,19 @@ def _pool(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     return emit.call(aten.avg_pool2d.default, args[0], *window, a["ceil_mode"], a["count_include_pad"], a["divisor"])
 
 
+def _max_pool(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    window = [list(a[name]) for name in ("kernel", "stride", "padding")]
+    return emit.call(operator.getitem, emit.call(aten.max_pool2d_with_indices.default, args[0], *window), 0)
+
+
+def _clamp(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    return emit.call(aten.clamp.default, args[0], a["low"], a["high"])
+
+
+def _bags(emit: Emitter, _: dict[str, Any], args: Sequence[Value]) -> Value:
+    return emit.call(operator.getitem, emit.call(aten._embedding_bag.default, *args), 0)
+
+
 def _pad(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     flat = [n for pair in reversed(a["pads"]) for n in pair]
     return emit.call(aten.constant_pad_nd.default, args[0], flat, 0.0)
@@ -124,6 +148,30 @@ def _index(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
 
 def _dirac(emit: Emitter, a: dict[str, Any], _: Sequence[Value]) -> Value:
     return emit.constant(lambda: dirac_kernel(a["shape"], a["groups"], torch_dtype(a["dtype"]), emit.device()))
+
+
+# Elementwise functions whose operands are tensors alone, by their name in the language.
+FUNCTIONS: dict[str, Any] = {
+    "div": aten.div.Tensor,
+    "maximum": aten.maximum.default,
+    "minimum": aten.minimum.default,
+    "where": aten.where.self,
+    "equal": aten.eq.Tensor,
+    "relu": aten.relu.default,
+    "exp": aten.exp.default,
+    "log": aten.log.default,
+    "sqrt": aten.sqrt.default,
+    "rsqrt": aten.rsqrt.default,
+    "reciprocal": aten.reciprocal.default,
+    "sigmoid": aten.sigmoid.default,
+    "tanh": aten.tanh.default,
+    "erf": aten.erf.default,
+    "abs": aten.abs.default,
+}
+
+
+def _function(target: Any) -> Lowering:
+    return lambda emit, _, args: emit.call(target, *args)
 
 
 LOWERINGS: dict[str, Lowering] = {
@@ -143,7 +191,17 @@ LOWERINGS: dict[str, Lowering] = {
     "avg_pool": _pool,
     "index": _index,
     "embedding": lambda emit, _, args: emit.call(aten.embedding.default, *args),
+    "embedding_bag": _bags,
     "dirac": _dirac,
+    "max_pool": _max_pool,
+    "clamp": _clamp,
+    "convert": lambda emit, a, args: emit.call(
+        torch.ops.prims.convert_element_type.default, args[0], torch_dtype(a["dtype"])
+    ),
+    "cumsum": lambda emit, a, args: emit.call(aten.cumsum.default, args[0], a["dim"]),
+    "flip": lambda emit, a, args: emit.call(aten.flip.default, args[0], [a["dim"]]),
+    "diagonal": lambda emit, _, args: emit.call(aten.diagonal.default, args[0], 0, -2, -1),
+    **{name: _function(target) for name, target in FUNCTIONS.items()},
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torch_eqsat.graph.lowering import FUNCTIONS
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, Handle
 
@@ -47,9 +48,59 @@ def _minus(t: Builder, a: Handle, b: Handle) -> Handle:
 
 def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, d = args
-    if kwargs or not isinstance(x, Handle) or type(d) not in (int, float) or d == 0 or not x.type.is_floating:
+    if kwargs or not isinstance(x, Handle) or not x.type.is_floating or (isinstance(d, int | float) and d == 0):
         return None
-    return t.mul(x, t.scalar(1.0 / d, x.type.dtype))
+    return t.apply("div", args) if isinstance(d, Handle) else t.mul(x, t.scalar(1.0 / d, x.type.dtype))
+
+
+def _function(name: str) -> Translation:
+    """The call is the operator ``name`` of the language over the same operands, all of them tensors."""
+
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+        if kwargs or not all(isinstance(a, Handle) for a in args):
+            return None
+        return t.apply(name, args)
+
+    return translate
+
+
+def _power(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, exponent = args
+    return t.mul(x, x) if exponent == 2 and x.type.is_floating else None
+
+
+def _clamp(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, low, high = _filled(args, (None, None, None))
+    if kwargs or not x.type.is_floating or not all(b is None or type(b) in (int, float) for b in (low, high)):
+        return None
+    return t.apply("clamp", (x,), low=low, high=high)
+
+
+def _clamp_max(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    return _clamp(t, (args[0], None, args[1]), kwargs, result)
+
+
+def _convert(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
+    return args[0] if args[0].type == result else t.apply("convert", args[:1], dtype=result.dtype)
+
+
+def _cumsum(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, dim = args
+    return t.apply("cumsum", (x,), dim=dim % x.rank) if not kwargs and x.type == result and x.rank else None
+
+
+def _flip(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, dims = args
+    for dim in dims:
+        x = t.apply("flip", (x,), dim=dim % x.rank)
+    return x  # type: ignore[no-any-return]
+
+
+def _diagonal(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, offset, first, second = _filled(args, (None, 0, 0, 1))
+    if kwargs or offset != 0 or (first % x.rank, second % x.rank) != (x.rank - 2, x.rank - 1):
+        return None
+    return t.apply("diagonal", (x,))
 
 
 def _negate(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
@@ -201,7 +252,9 @@ TRANSLATIONS: dict[Any, Translation] = {
     aten.cat.default: _cat,
     aten.constant_pad_nd.default: _pad,
     aten.sum.dim_IntList: _reduction("sum"),
+    aten.sum.default: _reduction("sum"),
     aten.mean.dim: _reduction("mean"),
+    aten.mean.default: _reduction("mean"),
     aten.amax.default: _reduction("amax"),
     aten.amin.default: _reduction("amin"),
     aten.avg_pool2d.default: _average_pool,
@@ -209,6 +262,17 @@ TRANSLATIONS: dict[Any, Translation] = {
     aten.index.Tensor: _index(checked=True),
     aten.embedding.default: _embedding,
     aten.alias.default: _identity,
+    aten.clone.default: _identity,  # another layout of the same value; outputs keep theirs when a graph is rebuilt
+    aten.pow.Tensor_Scalar: _power,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: _clamp_max,
+    prims.convert_element_type.default: _convert,
+    aten.cumsum.default: _cumsum,
+    prims.rev.default: _flip,
+    aten.flip.default: _flip,
+    aten.diagonal.default: _diagonal,
+    **{target: _function(name) for name, target in FUNCTIONS.items() if name != "div"},
     **dict.fromkeys(
         (
             aten.view.default,
@@ -238,7 +302,25 @@ def translate_item(
         return t.view(reduced, result.shape)
     if target is aten._scaled_dot_product_flash_attention_for_cpu.default and index == 0:
         return _attention(t, args, kwargs, result)
+    if target is prims._low_memory_max_pool_with_offsets.default and index == 0:
+        return _max_pool(t, args)
+    if target is aten._embedding_bag.default and index == 0:
+        return _bags(t, args, kwargs)
     return None
+
+
+def _max_pool(t: Builder, args: Sequence[Any]) -> Handle | None:
+    x, kernel, stride, padding, dilation, ceil_mode = args
+    if ceil_mode or x.rank != 4 or any(d != 1 for d in dilation):
+        return None
+    return t.apply("max_pool", (x,), kernel=kernel, stride=stride, padding=padding)
+
+
+def _bags(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
+    """Sums of rows; means, maxima and weights are left alone."""
+    table, index, offsets, _, mode, *rest = _filled(args, (None, None, None, False, 0, False, None, False, -1))
+    weights, last = rest[1], rest[2]
+    return t.apply("embedding_bag", (table, index, offsets)) if mode == 0 and weights is None and not last else None
 
 
 def is_elementwise(target: Any) -> bool:

@@ -21,7 +21,9 @@ Infer = Callable[[Attrs, Sequence[TensorType]], TensorType]
 @dataclass(frozen=True, slots=True)
 class Operator:
     """``arity`` None means variadic. Traits: "pointwise", "commutative", "heavy" (priced by measuring), "view"
-    (moves no data), "selection" (every output element is one input element), "factory" (no operands, constant)."""
+    (moves no data), "selection" (every output element is one input element), "factory" (no operands, constant),
+    "monotone" (never decreasing), "odd" (f(−x) = −f(x)), "zero" (f(0) = 0). Which axes an operator acts on and in
+    which operands it is linear depends on attributes: see torch_eqsat.ir.traits."""
 
     name: str
     arity: int | None
@@ -46,6 +48,39 @@ def _arithmetic(_: Attrs, types: Sequence[TensorType]) -> TensorType:
 
 def _pointwise(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType(broadcast_shapes(t.shape for t in types), attrs["dtype"])
+
+
+def _function(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """An elementwise function of floating operands of one dtype."""
+    require(types[0].is_floating, f"a function of {types[0].dtype}")
+    return _arithmetic(_, types)
+
+
+def _where(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    require(types[0].dtype == "bool", f"a condition of dtype {types[0].dtype}")
+    require(types[1].dtype == types[2].dtype, f"a choice between {types[1].dtype} and {types[2].dtype}")
+    return TensorType(broadcast_shapes(t.shape for t in types), types[1].dtype)
+
+
+def _equal(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    return TensorType(_arithmetic(_, types).shape, "bool")
+
+
+def _convert(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
+    return TensorType(types[0].shape, attrs["dtype"])
+
+
+def _along(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """An operator along axis ``dim`` that keeps the shape."""
+    require(0 <= attrs["dim"] < types[0].rank, f"axis {attrs['dim']} of rank {types[0].rank}")
+    return types[0]
+
+
+def _diagonal(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """The main diagonals [..., n] of square matrices [..., n, n]."""
+    x = types[0]
+    require(x.rank >= 2 and x.shape[-1] == x.shape[-2], f"the diagonal of {x.shape}")
+    return TensorType(x.shape[:-1], x.dtype)
 
 
 def _matmul(_: Attrs, types: Sequence[TensorType]) -> TensorType:
@@ -78,7 +113,8 @@ def _sdpa(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     q, k, v = types[:3]
     require(q.rank == k.rank == v.rank == 4, "attention takes [batch, heads, length, width]")
     require(q.shape[:2] == k.shape[:2] == v.shape[:2], f"attention over {q.shape}, {k.shape}, {v.shape}")
-    require(q.shape[3] == k.shape[3] and k.shape[2] == v.shape[2], f"attention over {q.shape}, {k.shape}, {v.shape}")
+    # The fused kernels want values as wide as keys.
+    require(q.shape[3] == k.shape[3] and k.shape[2:] == v.shape[2:], f"attention over {q.shape}, {k.shape}, {v.shape}")
     return TensorType((*q.shape[:3], v.shape[3]), q.dtype)
 
 
@@ -127,12 +163,13 @@ def _pad(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 def _reduce(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     dims, x = attrs["dims"], types[0]
     require(all(0 <= d < x.rank for d in dims), f"reduction over {dims} of rank {x.rank}")
+    require(len(set(dims)) == len(dims), f"reduction over {dims}, an axis twice")
     return TensorType(tuple(1 if i in dims else n for i, n in enumerate(x.shape)), x.dtype)
 
 
 def _pool(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     x = types[0]
-    require(x.rank == 4 and not attrs["ceil_mode"], "average pooling takes [N, C, H, W], without ceil mode")
+    require(x.rank == 4 and not attrs.get("ceil_mode"), "pooling takes [N, C, H, W], without ceil mode")
     sizes = [
         (size + 2 * padding - kernel) // stride + 1
         for size, kernel, stride, padding in zip(
@@ -150,6 +187,13 @@ def _index(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType((*x.shape[: attrs["first"]], *broadcast_shapes(t.shape for t in indices)), x.dtype)
 
 
+def _embedding_bag(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """Sums of table rows: bag b sums the rows that indices ``offsets[b]`` to ``offsets[b + 1]`` name."""
+    table, index, offsets = types
+    require(table.rank == 2 and index.rank == offsets.rank == 1, f"bags of {table}, {index}, {offsets}")
+    return TensorType((offsets.shape[0], table.shape[1]), table.dtype)
+
+
 def _embedding(_: Attrs, types: Sequence[TensorType]) -> TensorType:
     table, index = types
     require(table.rank == 2, f"embedding table of rank {table.rank}")
@@ -165,6 +209,23 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("pointwise", None, _pointwise, "pointwise"),  # any other elementwise operator; attribute uid names it
     ("add", 2, _arithmetic, "pointwise commutative"),
     ("mul", 2, _arithmetic, "pointwise commutative"),
+    ("div", 2, _function, "pointwise"),
+    ("maximum", 2, _function, "pointwise commutative"),
+    ("minimum", 2, _function, "pointwise commutative"),
+    ("where", 3, _where, "pointwise"),
+    ("equal", 2, _equal, "pointwise"),
+    ("convert", 1, _convert, "pointwise"),  # to another dtype
+    ("clamp", 1, _function, "pointwise monotone"),  # attributes low and high, either may be None
+    ("relu", 1, _function, "pointwise monotone zero"),
+    ("exp", 1, _function, "pointwise monotone"),
+    ("log", 1, _function, "pointwise monotone"),
+    ("sqrt", 1, _function, "pointwise monotone zero"),
+    ("rsqrt", 1, _function, "pointwise"),
+    ("reciprocal", 1, _function, "pointwise odd"),
+    ("sigmoid", 1, _function, "pointwise monotone"),
+    ("tanh", 1, _function, "pointwise monotone odd zero"),
+    ("erf", 1, _function, "pointwise monotone odd zero"),
+    ("abs", 1, _function, "pointwise zero"),
     ("matmul", 2, _matmul, "heavy"),
     ("conv", 2, _conv, "heavy"),
     ("sdpa", None, _sdpa, "heavy"),
@@ -176,8 +237,13 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("pad", 1, _pad, ""),  # with zeros
     ("reduce", 1, _reduce, "reduction"),  # keeps the reduced axes with size 1; attribute kind names it
     ("avg_pool", 1, _pool, "reduction"),
+    ("max_pool", 1, _pool, "reduction"),  # padded with −∞
+    ("cumsum", 1, _along, ""),
+    ("flip", 1, _along, "selection"),
+    ("diagonal", 1, _diagonal, "view selection"),
     ("index", None, _index, "selection"),
     ("embedding", 2, _embedding, "selection"),
+    ("embedding_bag", 3, _embedding_bag, ""),
 ]
 OPERATORS = {name: Operator(name, arity, infer, frozenset(traits.split())) for name, arity, infer, traits in _TABLE}
 

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch_eqsat.ir.operators import infer_type
+from torch_eqsat.ir.operators import OPERATORS, infer_type
 from torch_eqsat.ir.term import Attributes, Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A term inside a law: its id, its type and, where the pattern named an operator, that operator's attributes."""
+    """A term inside a law: its id, its type and, where the pattern names an operator, that operator with its
+    attributes and operands."""
 
     id: int
     type: TensorType
     op: str = ""
     attrs: Attributes = ()
+    operands: tuple[Handle, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +60,7 @@ class GraphStore:
         self.graph = graph
 
     def insert(self, node: Node, type_: TensorType, /) -> int:
-        constant = node.op in ("scalar", "dirac")
+        constant = "factory" in OPERATORS[node.op].traits
         return self.graph.add(node, type_, constant)
 
     def forms(self, term: int, /) -> list[Node]:
@@ -92,10 +94,17 @@ class Builder:
         """``node``'s operator over other operands, with some attributes changed."""
         return self.apply(node.op, children, **{**dict(node.attrs), **changes})
 
+    def on(self, node: Handle, position: int, x: Handle) -> Handle:
+        """``node``'s operator with ``x`` at ``position`` and its own operands elsewhere."""
+        operands = node.operands
+        return self.like(node, *operands[:position], x, *operands[position + 1 :])
+
     def _insert(self, op: str, attrs: Attributes, children: Sequence[Handle]) -> Handle:
+        if "commutative" in OPERATORS[op].traits:
+            children = sorted(children, key=lambda child: child.id)
         type_ = infer_type(op, dict(attrs), [child.type for child in children])
         node = Node(op, attrs, tuple(child.id for child in children))
-        return Handle(self.store.insert(node, type_), type_, op, attrs)
+        return Handle(self.store.insert(node, type_), type_, op, attrs, tuple(children))
 
     def input(self, shape: Sequence[int], dtype: str = "float32", **known: int) -> Handle:
         self._inputs += 1
@@ -105,20 +114,6 @@ class Builder:
         """s if ``index`` is known to hold 0, 0, …, 1, 1, … with each number s times; 0 otherwise."""
         return max((dict(node.attrs).get("repeats", 0) for node in self.forms(index)), default=0)
 
-    def example(self, op: str, children: Sequence[Handle], attrs: dict[str, Any]) -> Handle:
-        """``op`` of an example term, with defaults for the attributes that most examples leave out."""
-        if op == "conv":
-            n = children[0].rank - 2
-            defaults = {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
-            attrs = {**defaults, **attrs}
-        if op == "avg_pool":
-            attrs = {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None, **attrs}
-        if op == "pointwise":
-            attrs = {"uid": "relu", "dtype": children[0].type.dtype, **attrs}
-        if op == "sdpa":
-            attrs = {"scale": 0.5, "causal": False, **attrs}
-        return self.apply(op, children, **attrs)
-
     def scalar(self, value: float, dtype: str = "float32") -> Handle:
         return self.apply("scalar", [], value=value, shape=(), dtype=dtype)
 
@@ -127,10 +122,10 @@ class Builder:
         return self.apply("dirac", [], shape=tuple(shape), groups=groups, dtype=dtype)
 
     def add(self, a: Handle, b: Handle) -> Handle:
-        return self.apply("add", sorted((a, b), key=lambda h: h.id))
+        return self.apply("add", (a, b))
 
     def mul(self, a: Handle, b: Handle) -> Handle:
-        return self.apply("mul", sorted((a, b), key=lambda h: h.id))
+        return self.apply("mul", (a, b))
 
     def matmul(self, a: Handle, b: Handle) -> Handle:
         return self.apply("matmul", (a, b))

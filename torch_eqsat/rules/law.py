@@ -1,38 +1,47 @@
 """How a law is declared.
 
-A law is a Python function: the decorator names the left side, the function builds the right side with a
+A law is a Python function. :func:`law` takes the left side as a pattern; the function builds the right side with a
 :class:`~torch_eqsat.rules.builder.Builder` from what the left side matched, or returns None where a guard says no.
-The left side is compiled to an egglog query; shapes and dtypes are checked when the right side is built.
+:func:`equation` takes both sides as patterns, for laws that need no attributes; the function is the guard alone.
+Left sides are compiled to egglog queries; shapes and dtypes are checked whenever a right side is built.
 
-    @law("matmul(matmul(a, b), c)", example="matmul(matmul([2, 3], [3, 4]), [4, 5])")
-    def matmul_is_associative(t, a, b, c):
+    @law("s := slice(r := slice(x))", exactness="bitwise", example="slice(slice([9], …), …)")
+    def slice_of_slice(t, s, r, x):
+        "slice(slice(x)) = slice(x) along one axis"
+        ...
+
+    @equation("matmul(matmul(a, b), c) = matmul(a, matmul(b, c))", example="matmul(matmul([2, 3], [3, 4]), [4, 5])")
+    def matmul_is_associative():
         "(A B) C = A (B C)"
-        return t.matmul(a, t.matmul(b, c))
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch_eqsat.errors import RuleError
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.rules.pattern import Application, parse_pattern, variables
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.pattern import Application, Pattern, Place, Variable, parse_pattern, parse_side, variables
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
-Metavariable = tuple[str, int]
-"""An operator and its number of operands, which a metavariable of a pattern stands for."""
+Texts = str | Sequence[str] | Callable[..., Sequence[str]]
+"""Example terms, or a function that makes them from the places that metavariables stand for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` names the variable that all
-    members of a group share (see :func:`siblings`), "" for an ordinary law; a law that ``normalises`` runs to a
-    fixpoint before others; an ``expansive`` one (free associativity, say) is never part of a batch."""
+    """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` says that all matches are
+    replaced together (see :func:`siblings`), ``shared`` names the variable that they have in common. A law that
+    ``normalises`` runs to a fixpoint before others; one that is ``expansive`` (it makes more forms than it joins) is
+    never applied along with others, only when a search chooses it. ``declaration`` is the function that declared it,
+    which other laws may share: those of other operators, and the way back of an equation."""
 
     name: str
+    declaration: str
     family: str
     statement: str
     exactness: str
@@ -42,7 +51,24 @@ class Law:
     examples: tuple[str, ...]
     refused: tuple[str, ...]
     source: str
-    siblings: str = ""
+    siblings: bool = False
+    shared: str = ""
+    normalises: bool = False
+    expansive: bool = False
+
+
+Declared = Callable[[Callable[..., Any]], list[Law]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    """What the decorators are given."""
+
+    exactness: str
+    example: Texts
+    refused: Texts = ()
+    siblings: bool = False
+    shared: str = ""
     normalises: bool = False
     expansive: bool = False
 
@@ -51,102 +77,213 @@ def law(
     pattern: str,
     *,
     exactness: str = "reassociates",
-    example: str | Sequence[str] = (),
-    refused: str | Sequence[str] = (),
+    example: Texts = (),
+    refused: Texts = (),
     normalises: bool = False,
-    **metavariables: Iterable[Metavariable],
-) -> Callable[[Callable[..., Any]], list[Law]]:
+    expansive: bool = False,
+    places: Iterable[Mapping[str, Place]] | None = None,
+    **metavariables: Iterable[Place],
+) -> Declared:
     """Declare a law with left side ``pattern``.
 
     ``exactness`` is the tier of its rounding; ``example`` are terms on which it must fire, ``refused`` near misses on
-    which it must not. A law that ``normalises`` is applied to a fixpoint before any other is matched, so that others
-    meet normal forms alone. A metavariable (an upper-case operator name in the pattern) is expanded over the operators
-    given for it; the arity in the pattern has to be theirs. Examples of an expanded law may use the metavariable.
+    which it must not. A metavariable (an upper-case operator name in the pattern) is expanded over the places given for
+    it; ``places`` gives combinations of several. A parameter of the function that has the name of a metavariable is
+    the place that it stands for. Examples of an expanded law may use the metavariable, or be made by a function of the
+    places. For the rest see :class:`Law`.
+    Raises RuleError, naming the law, its file and line, when the declaration is malformed.
+    """
+    given = _Declaration(exactness, example, refused, normalises=normalises, expansive=expansive)
+    substitutions = list(places) if places is not None else _substitutions(metavariables)
+    return lambda build: [_one_way(build, pattern, given, substitution) for substitution in substitutions]
+
+
+def equation(
+    sides: str,
+    *,
+    exactness: str = "reassociates",
+    example: Texts,
+    back: Texts | None = None,
+    refused: Texts = (),
+    normalises: bool = False,
+    expansive: str = "",
+    **metavariables: Iterable[Place],
+) -> Declared:
+    """Declare "left = right". The function is the guard: of the variables that it names, whether the sides are equal;
+    one without a body, or that returns None, always agrees.
+
+    With ``back``, which gives examples of the right side, the equation is a law in both directions.
+    ``expansive`` is "forward", "back" or "both" (see :class:`Law`).
     Raises RuleError, naming the law, its file and line, when the declaration is malformed.
     """
 
-    def declare(build: Callable[..., Any]) -> list[Law]:
-        return [
-            _declare(build, pattern, exactness, example, refused, substitution, normalises=normalises)
-            for substitution in _substitutions(metavariables)
-        ]
+    def declare(guard: Callable[..., Any]) -> list[Law]:
+        left, _, right = sides.partition(" = ")
+        laws = []
+        for substitution in _substitutions(metavariables):
+            for source, target, texts, way in ((left, right, example, "forward"), (right, left, back, "back")):
+                if texts is None:
+                    continue
+                unequal = refused if way == "forward" else ()
+                given = _Declaration(
+                    exactness,
+                    texts,
+                    unequal,
+                    normalises=normalises and way == "forward",
+                    expansive=expansive in (way, "both"),
+                )
+                laws.append(_one_way(guard, source, given, substitution, target, "back" if way == "back" else ""))
+        return laws
 
     return declare
 
 
 def siblings(
-    pattern: str, *, shared: str, example: str | Sequence[str], exactness: str = "reassociates"
-) -> Callable[[Callable[..., Any]], list[Law]]:
-    """Declare an n-ary law: all e-nodes that match ``pattern`` with the same ``shared`` e-class and the same
-    attributes, and do not depend on one another, are given to the function at once as a list of dicts of handles; it
-    returns their replacements in order, or None.
+    pattern: str, *, shared: str = "", example: Texts, refused: Texts = (), exactness: str = "reassociates"
+) -> Declared:
+    """Declare an n-ary law: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is named) and
+    the same attributes, and do not depend on one another, are given to the function at once as a list of dicts of
+    handles; it returns their replacements in order, None for those that stay, or None.
 
     Stated for n at once because pairwise merging of n siblings makes n² pairs, then pairs of pairs: 72, 792, 65,808
     matches in three rounds on a 12-layer encoder.
     """
-
-    def declare(build: Callable[..., Any]) -> list[Law]:
-        return [_declare(build, pattern, exactness, example, (), {}, shared)]
-
-    return declare
+    given = _Declaration(exactness, example, refused, siblings=True, shared=shared)
+    return lambda build: [_one_way(build, pattern, given, {})]
 
 
-def _substitutions(metavariables: dict[str, Iterable[Metavariable]]) -> list[dict[str, Metavariable]]:
-    result: list[dict[str, Metavariable]] = [{}]
-    for name, operators in metavariables.items():
-        result = [{**given, name: operator} for given in result for operator in operators]
+def _substitutions(metavariables: Mapping[str, Iterable[Place]]) -> list[dict[str, Place]]:
+    result: list[dict[str, Place]] = [{}]
+    for name, places in metavariables.items():
+        result = [{**given, name: place} for given in result for place in places]
     return result
 
 
-def _declare(
-    build: Callable[..., Any],
+def _one_way(
+    function: Callable[..., Any],
     text: str,
-    exactness: str,
-    example: str | Sequence[str],
-    refused: str | Sequence[str],
-    substitution: dict[str, Metavariable],
-    shared: str = "",
-    normalises: bool = False,
+    given: _Declaration,
+    substitution: Mapping[str, Place],
+    right: str = "",
+    way: str = "",
 ) -> Law:
-    where = f"{inspect.getsourcefile(build)}:{build.__code__.co_firstlineno}"
-    suffix = ",".join(op for op, _ in substitution.values())
-    name = build.__name__ + (f"[{suffix}]" if suffix else "")
+    """The law that turns the pattern ``text`` into what ``function`` builds, or into ``right`` where it agrees."""
+    where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}"
+    labels = [_label(place) for place in substitution.values()]
+    suffix = ",".join([*labels, way] if way else labels)
+    name = function.__name__ + (f"[{suffix}]" if suffix else "")
     try:
         pattern = parse_pattern(text, substitution)
-        parameters = tuple(inspect.signature(build).parameters)[1:]
-        bound = variables(pattern)
-        if not shared and (unbound := [p for p in parameters if p not in bound]):
-            raise RuleError(f"unbound variable {unbound[0]!r}; the pattern binds {', '.join(bound)}")
-        if shared and shared not in bound:
-            raise RuleError(f"unbound shared variable {shared!r}; the pattern binds {', '.join(bound)}")
-        if exactness not in EXACTNESS:
-            raise RuleError(f"exactness {exactness!r} is not one of {', '.join(EXACTNESS)}")
-        if not build.__doc__:
+        build, parameters = (
+            _equated(function, parse_side(right, substitution), pattern)
+            if right
+            else _built(function, substitution, pattern, siblings=given.siblings)
+        )
+        if given.shared and given.shared not in (bound := variables(pattern)):
+            raise RuleError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
+        if given.exactness not in EXACTNESS:
+            raise RuleError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
+        if not function.__doc__:
             raise RuleError("a law states itself in its docstring")
+        examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
     except (RuleError, SyntaxError) as error:
         raise RuleError(f"law {name} ({where}): {error}") from error
-    expand = [_texts(texts, substitution) for texts in (example, refused)]
-    family = build.__module__.rpartition(".")[2]
-    statement = build.__doc__.strip().splitlines()[0]
     return Law(
-        name, family, statement, exactness, pattern, build, parameters, expand[0], expand[1], where, shared, normalises
+        name=name,
+        declaration=function.__name__,
+        family=function.__module__.rpartition(".")[2],
+        statement=function.__doc__.strip().splitlines()[0],
+        exactness=given.exactness,
+        pattern=pattern,
+        build=build,
+        parameters=parameters,
+        examples=examples,
+        refused=refused,
+        source=where,
+        siblings=given.siblings,
+        shared=given.shared,
+        normalises=given.normalises,
+        expansive=given.expansive,
     )
 
 
-def _texts(texts: str | Sequence[str], substitution: dict[str, Metavariable]) -> tuple[str, ...]:
+def _label(place: Place) -> str:
+    """What tells expansions of a law apart: the operator, its operands where their number varies, the position."""
+    operator = OPERATORS.get(place.op)
+    varies = operator is not None and operator.arity is None and "pointwise" not in operator.traits
+    return place.op + (f"/{place.arity}" if varies else "") + (f".{place.position}" if place.position else "")
+
+
+def _built(
+    function: Callable[..., Any], substitution: Mapping[str, Place], pattern: Application, *, siblings: bool
+) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """The function over a builder and what the pattern binds; places that it asks for are filled in."""
+    names = tuple(inspect.signature(function).parameters)[1:]
+    if siblings:
+        return function, names
+    asked = {name: substitution[name] for name in names if name in substitution}
+    parameters = tuple(name for name in names if name not in asked)
+    _check_bound(parameters, variables(pattern))
+    if not asked:
+        return function, parameters
+
+    def build(t: Builder, *handles: Handle) -> Handle | None:
+        result: Handle | None = function(t, **dict(zip(parameters, handles, strict=True)), **asked)
+        return result
+
+    return build, parameters
+
+
+def _equated(
+    guard: Callable[..., Any], right: Pattern, pattern: Application
+) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """A function that builds ``right`` where ``guard`` agrees."""
+    asked = tuple(inspect.signature(guard).parameters)
+    bound = variables(pattern)
+    _check_bound((*variables(right), *asked), bound)
+    parameters = tuple(bound)
+
+    def build(t: Builder, *handles: Handle) -> Handle | None:
+        known = dict(zip(parameters, handles, strict=True))
+        holds = guard(**{name: known[name] for name in asked})
+        dtype = handles[0].type.dtype
+        return None if holds is False else _construct(t, right, known, dtype)
+
+    return build, parameters
+
+
+def _construct(t: Builder, side: Pattern, known: Mapping[str, Handle], dtype: str) -> Handle:
+    if isinstance(side, Variable):
+        return known[side.name]
+    if side.value is not None:
+        return t.scalar(side.value, dtype)
+    return t.apply(side.op, [_construct(t, child, known, dtype) for child in side.children])
+
+
+def _check_bound(wanted: Iterable[str], bound: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in bound:
+            raise RuleError(f"unbound variable {name!r}; the pattern binds {', '.join(bound)}")
+
+
+def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
+    if callable(texts):
+        return tuple(texts(**substitution))
     given = [texts] if isinstance(texts, str) else list(texts)
-    for name, (op, _) in substitution.items():
-        given = [text.replace(f"{name}(", f"{op}(") for text in given]
+    for name, place in substitution.items():
+        given = [text.replace(f"{name}(", f"{place.op}(") for text in given]
     return tuple(given)
 
 
-def pointwise(*arities: int) -> list[Metavariable]:
-    """The elementwise operators with one of ``arities`` operands, for a metavariable."""
-    found: list[Metavariable] = []
-    for operator in OPERATORS.values():
-        if "pointwise" in operator.traits:
-            found += [(operator.name, n) for n in arities if operator.arity in (None, n)]
-    return found
+def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) -> list[Place]:
+    """The elementwise operators with one of ``arities`` operands (and a ``trait``), for a metavariable."""
+    return [
+        Place(operator.name, n)
+        for operator in OPERATORS.values()
+        if {"pointwise", trait} <= operator.traits and operator.name not in but
+        for n in arities
+        if operator.arity in (None, n)
+    ]
 
 
 def collect(*modules: Any) -> tuple[Law, ...]:
@@ -155,11 +292,14 @@ def collect(*modules: Any) -> tuple[Law, ...]:
     Raises RuleError for two laws of one name.
     """
     laws: dict[str, Law] = {}
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, list) and value and isinstance(value[0], Law):
-                for item in value:
-                    if item.name in laws:
-                        raise RuleError(f"law {item.name} ({item.source}) is declared at {laws[item.name].source} too")
-                    laws[item.name] = item
+    for item in (item for module in modules for item in _declared_in(module)):
+        if item.name in laws:
+            raise RuleError(f"law {item.name} ({item.source}) is declared at {laws[item.name].source} too")
+        laws[item.name] = item
     return tuple(laws.values())
+
+
+def _declared_in(module: Any) -> Iterator[Law]:
+    for value in vars(module).values():
+        if isinstance(value, list) and value and isinstance(value[0], Law):
+            yield from value

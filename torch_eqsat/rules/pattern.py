@@ -1,20 +1,28 @@
-"""Patterns: the left sides of laws, and the example terms that laws are tested on, both written as Python calls.
+"""Patterns: the sides of laws, written as Python calls.
 
-``matmul(y := matmul(a, b), c)`` is a matmul whose left operand is a matmul; ``y`` names the inner one. In an example,
-a list of sizes is a fresh input tensor and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``;
-``integers(2, 3)`` is a tensor of small indices, ``integers(4, repeats=2)`` is 0, 0, 1, 1.
+``matmul(y := matmul(a, b), c)`` is a matmul whose left operand is a matmul; ``y`` names the inner one. A number
+stands for the scalar of that value. An upper-case operator is a metavariable, which stands for places of operators:
+``L(x)`` is any of them with x at the place, its other operands being variables of their own (``L_1``, …).
 """
 
 from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 from torch_eqsat.errors import RuleError
 from torch_eqsat.ir.operators import OPERATORS
+
+
+class Place(NamedTuple):
+    """An operator of ``arity`` operands, seen as a function of the one at ``position``."""
+
+    op: str
+    arity: int
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +34,13 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An e-node of operator ``op``; ``name`` is what the law calls it ("" if it doesn't)."""
+    """An e-node of operator ``op``; ``name`` is what the law calls it ("" if it doesn't). A scalar has a ``value``
+    where the pattern gives one."""
 
     op: str
     children: tuple[Pattern, ...]
     name: str = ""
+    value: float | None = None
 
     @property
     def constructor(self) -> tuple[str, int]:
@@ -40,22 +50,28 @@ class Application:
 Pattern = Variable | Application
 
 
-def parse_pattern(text: str, substitution: dict[str, tuple[str, int]] | None = None) -> Application:
+def parse_pattern(text: str, substitution: Mapping[str, Place] | None = None) -> Application:
     """The pattern that ``text`` denotes; ``substitution`` replaces operator metavariables such as ``F``.
 
     Raises RuleError for text that is no pattern.
 
     >>> parse_pattern("add(x, y)").constructor
     ('add', 2)
+    >>> parse_pattern("add(L(x), y)", {"L": Place("matmul", 2, 1)}).children[0]
+    Application(op='matmul', children=(Variable(name='L_0'), Variable(name='x')), name='', value=None)
     """
-    tree = ast.parse(f"({text})", mode="eval").body
-    pattern = _pattern(tree, substitution or {}, text)
+    pattern = parse_side(text, substitution)
     if not isinstance(pattern, Application):
         raise RuleError(f"pattern {text!r} is a bare variable; it would match everything")
     return pattern
 
 
-def _pattern(tree: ast.expr, substitution: dict[str, tuple[str, int]], text: str) -> Pattern:
+def parse_side(text: str, substitution: Mapping[str, Place] | None = None) -> Pattern:
+    """As :func:`parse_pattern`, but a bare variable is allowed: the right side of an equation."""
+    return _pattern(ast.parse(f"({text})", mode="eval").body, substitution or {}, text)
+
+
+def _pattern(tree: ast.expr, substitution: Mapping[str, Place], text: str) -> Pattern:
     match tree:
         case ast.NamedExpr(target=ast.Name(id=name), value=value):
             inner = _pattern(value, substitution, text)
@@ -63,15 +79,28 @@ def _pattern(tree: ast.expr, substitution: dict[str, tuple[str, int]], text: str
                 return replace(inner, name=name)
         case ast.Name(id=name):
             return Variable(name)
+        case ast.Constant(value=int() | float() as value):
+            return Application("scalar", (), value=float(value))
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return Application("scalar", (), value=-float(value))
         case ast.Call(func=ast.Name(id=op), args=args, keywords=[]):
-            op = substitution.get(op, (op, 0))[0]
-            operator = OPERATORS.get(op)
-            if operator is None:
-                raise RuleError(f"unknown operator {op!r} in pattern {text!r}; known: {', '.join(sorted(OPERATORS))}")
-            if operator.arity not in (None, len(args)):
-                raise RuleError(f"{op} takes {operator.arity} operands, pattern {text!r} gives {len(args)}")
-            return Application(op, tuple(_pattern(arg, substitution, text) for arg in args))
+            children = tuple(_pattern(arg, substitution, text) for arg in args)
+            return _application(op, children, substitution, text)
     raise RuleError(f"cannot read {ast.unparse(tree)!r} in pattern {text!r}")
+
+
+def _application(op: str, children: tuple[Pattern, ...], substitution: Mapping[str, Place], text: str) -> Application:
+    place = substitution.get(op)
+    if place is not None and len(children) == 1 and place.arity > 1:
+        others: list[Pattern] = [Variable(f"{op}_{i}") for i in range(place.arity)]
+        children = (*others[: place.position], children[0], *others[place.position + 1 :])
+    name = place.op if place is not None else op
+    operator = OPERATORS.get(name)
+    if operator is None:
+        raise RuleError(f"unknown operator {name!r} in pattern {text!r}; known: {', '.join(sorted(OPERATORS))}")
+    if operator.arity not in (None, len(children)):
+        raise RuleError(f"{name} takes {operator.arity} operands, pattern {text!r} gives {len(children)}")
+    return Application(name, children)
 
 
 def variables(pattern: Pattern) -> list[str]:
@@ -103,29 +132,3 @@ def commuted(pattern: Pattern) -> list[Pattern]:
             orders.append(tuple(reversed(children)))
         variants += [replace(pattern, children=order) for order in orders]
     return list(dict.fromkeys(variants))
-
-
-def build_example(text: str, builder: Any) -> Any:
-    """The term that example ``text`` denotes, made with ``builder`` (a torch_eqsat.rules.builder.Builder)."""
-    names: dict[str, Any] = {}
-
-    def build(tree: ast.expr) -> Any:
-        match tree:
-            case ast.NamedExpr(target=ast.Name(id=name), value=value):
-                names[name] = build(value)
-                return names[name]
-            case ast.Name(id=name):
-                return names[name]
-            case ast.List():
-                return builder.input(ast.literal_eval(tree))
-            case ast.Constant(value=value):
-                return builder.scalar(value)
-            case ast.Call(func=ast.Name(id="integers"), args=args, keywords=keywords):
-                known = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
-                return builder.input([ast.literal_eval(arg) for arg in args], "int64", **known)
-            case ast.Call(func=ast.Name(id=op), args=args, keywords=keywords):
-                attrs = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
-                return builder.example(op, [build(arg) for arg in args], attrs)
-        raise RuleError(f"cannot read {ast.unparse(tree)!r} in example {text!r}")
-
-    return build(ast.parse(f"({text})", mode="eval").body)

@@ -1,0 +1,205 @@
+"""Laws over traits of operators, each stated once and expanded to every operator that has them.
+
+What an operator does to the axes of an operand, and in which operands it is linear, stands in torch_eqsat/ir/traits.py.
+A matmul, seen as a map of its left operand, acts on the columns, and as a map of its right operand on the rows; a 1x1
+convolution acts on the channels, pooling and upsampling on the positions, a slice on its axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
+from torch_eqsat.rewrites.samples import BASES, Sample, sampled_places, samples_of
+from torch_eqsat.rewrites.shapes import narrow, varies_only_along
+
+from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.law import law, pointwise
+from torch_eqsat.rules.pattern import Place
+
+MAPS = [p for p in sampled_places() if (p.op, p.position) in mapped_positions()]
+LINEAR = [p for p in sampled_places() if (p.op, p.position) in linear_positions()]
+WORKING = [p for p in LINEAR if not is_selection(p.op) and p.op != "pad"]
+"""Linear maps that compute something: of two, one is saved by merging them."""
+MOVING = [p for p in LINEAR if p not in WORKING]
+SELECTING = [p for p in sampled_places() if is_selection(p.op) and any(s.ratio < 1 for s in samples_of(p))]
+COPYING = [p for p in sampled_places() if is_selection(p.op) and any(s.ratio > 1 for s in samples_of(p))]
+REARRANGING = [Place("view", 1), Place("permute", 1)]
+
+
+def _axes(node: Handle, position: int) -> frozenset[int] | None:
+    return acted_axes(node.op, dict(node.attrs), [x.type for x in node.operands], position)
+
+
+# Maps on disjoint axes
+
+
+def _goes_first(a: str, b: str, ratio_a: float, ratio_b: float) -> bool:
+    """Whether A should go before B, when each changes the number of elements by a ratio.
+
+    What selects less goes first, whatever it saves: it makes all other work smaller and costs nothing. What only makes
+    copies goes last. Else the map goes first that leaves the smaller value between the two.
+    """
+    if is_selection(b) and ratio_b < 1:
+        return False
+    if is_selection(a) and ratio_a < 1:
+        return True
+    if ratio_a > 1 and (is_selection(a) or a == "pad"):
+        return False
+    return ratio_a < ratio_b
+
+
+def _commute(a: str, b: str, linear: bool) -> bool:
+    """Linear maps on different axes commute; any map does the same to each slice, so selections commute with all."""
+    return linear or is_selection(a) or is_selection(b)
+
+
+def _sample_pairs(a: Place, b: Place) -> Iterator[tuple[Sample, Sample]]:
+    """Samples of A and B that commute and of which A should go first."""
+    linear = (a.op, a.position) in linear_positions() and (b.op, b.position) in linear_positions()
+    for outer in samples_of(a):
+        for inner in samples_of(b):
+            if outer.rank != inner.rank or outer.axes is None or inner.axes is None or outer.axes & inner.axes:
+                continue
+            if _commute(a.op, b.op, linear) and _goes_first(a.op, b.op, outer.ratio, inner.ratio):
+                yield outer, inner
+
+
+def _composed(A: Place, B: Place) -> list[str]:  # noqa: N803
+    texts = []
+    for outer, inner in _sample_pairs(A, B):
+        *before, y = inner.over(BASES[inner.rank], "b")
+        texts.append(f"({', '.join([*before, *outer.over(y, 'a')])})")
+    return texts[:2]
+
+
+@law(
+    "a := A(b := B(x))",
+    places=[
+        {"A": a, "B": b}
+        for a in MAPS
+        for b in MAPS
+        # The product of three matrices associates in any case: see matmul.py.
+        if not a.op == b.op == "matmul" and next(_sample_pairs(a, b), None) is not None
+    ],
+    example=_composed,
+)
+def maps_on_disjoint_axes_commute(t: Builder, a: Handle, b: Handle, x: Handle, A: Place, B: Place) -> Handle | None:  # noqa: N803
+    """A(B(x)) = B(A(x)) when A and B act on different axes of x, and both are linear or one only selects"""
+    outer, inner = _axes(a, A.position), _axes(b, B.position)
+    linear = is_linear(a.op, dict(a.attrs), A.position) and is_linear(b.op, dict(b.attrs), B.position)
+    if outer is None or inner is None or outer & inner or not _commute(a.op, b.op, linear):
+        return None
+    if linear and not (is_selection(a.op) or is_selection(b.op)) and narrow(x):
+        return None
+    if not _goes_first(a.op, b.op, a.numel / b.numel, b.numel / x.numel):
+        return None
+    return t.on(b, B.position, t.on(a, A.position, x))
+
+
+# Linear maps
+
+
+def _image(inside: str, outside: str = "{x}", ratios: tuple[float, float] = (0.0, 99.0)) -> Callable[..., list[str]]:
+    """Makes examples: ``outside`` around the last given place, applied to the term ``inside``, in which ``{x}`` is an
+    input; only those samples of the place that change sizes by a ratio between the two."""
+
+    def examples(**places: Place) -> list[str]:
+        *functions, place = places.values()
+        texts = []
+        for sample in samples_of(place):
+            if ratios[0] <= sample.ratio < ratios[1]:
+                *before, image = sample.over(inside.replace("{x}", BASES[sample.rank]), "v")
+                text = f"({', '.join([*before, outside.replace('{x}', image)])})"
+                texts.append(text.replace("F(", f"{functions[0].op}(") if functions else text)
+        return texts[:2]
+
+    return examples
+
+
+def _scaled(L: Place) -> list[str]:  # noqa: N803
+    """A number; and a factor that varies along the axes that the map leaves alone."""
+    texts = _image("mul({x}, 0.5)")(L=L)
+    sample = samples_of(L)[0]
+    if sample.axes is not None:
+        sizes = BASES[sample.rank][1:-1].split(",")
+        shape = [1 if axis in sample.axes else int(size) for axis, size in enumerate(sizes)]
+        texts.append(f"({', '.join(sample.over(f'mul({BASES[sample.rank]}, {shape})', 'v'))})")
+    return texts
+
+
+def _two_images(L: Place) -> list[str]:  # noqa: N803
+    """The sum of two images under the same map."""
+    texts = []
+    for sample in samples_of(L)[:1]:
+        *before, image = sample.over(BASES[sample.rank], "v")
+        *_, other = sample.over(BASES[sample.rank], "u")
+        for name in (text.partition(" := ")[0] for text in before[1:]):
+            other = other.replace(name.replace("v", "u", 1), name)
+        texts.append(f"({', '.join([*before, f'u := {BASES[sample.rank]}', f'add({image}, {other})'])})")
+    return texts
+
+
+@law("m := L(f := mul(x, s))", L=[p for p in LINEAR if p.op != "slice"], example=_scaled)
+def factor_moves_out_of_linear_map(t: Builder, m: Handle, f: Handle, x: Handle, s: Handle, L: Place) -> Handle | None:  # noqa: N803
+    """L(s · x) = s · L(x) for a number, or a factor that does not vary along the axes that L acts on"""
+    if not is_linear(m.op, dict(m.attrs), L.position) or f.shape != x.shape or s.numel >= x.numel or s.rank > x.rank:
+        return None
+    if narrow(x) and not is_selection(m.op):
+        return None
+    axes = _axes(m, L.position)
+    free = frozenset() if axes is None else frozenset(range(x.rank)) - axes
+    return t.mul(t.on(m, L.position, x), s) if s.rank == 0 or varies_only_along(s, free, x.rank) else None
+
+
+def _merged(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, position: int) -> Handle | None:
+    if p.attrs != q.attrs or x.shape != y.shape or x.id == y.id or not is_linear(p.op, dict(p.attrs), position):
+        return None
+    return t.on(p, position, t.add(x, y))
+
+
+@law("add(p := L(x), q := L(y))", L=WORKING, example=_two_images)
+def images_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+    """L(x) + L(y) = L(x + y) for a linear map that computes something"""
+    return _merged(t, p, q, x, y, L.position)
+
+
+@law("add(p := L(x), q := L(y))", L=MOVING, exactness="bitwise", example=_two_images, expansive=True)
+def moved_terms_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+    """L(x) + L(y) = L(x + y) for a linear map that only moves elements"""
+    return _merged(t, p, q, x, y, L.position)
+
+
+@law("m := L(s := add(x, y))", L=WORKING, example=_image("add({x}, {x})"), expansive=True)
+def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+    """L(x + y) = L(x) + L(y)"""
+    if not is_linear(m.op, dict(m.attrs), L.position) or not x.shape == y.shape == s.shape or narrow(x):
+        return None
+    return t.add(t.on(m, L.position, x), t.on(m, L.position, y))
+
+
+# Selections and elementwise functions
+
+
+@law("s := S(y := F(x))", F=pointwise(1), S=SELECTING, exactness="bitwise", example=_image("F({x})", ratios=(0.0, 1.0)))
+def selection_goes_before_function(t: Builder, s: Handle, y: Handle, x: Handle) -> Handle | None:
+    """S(f(x)) = f(S(x)) for a selection that keeps fewer elements than it reads"""
+    return t.on(y, 0, t.on(s, 0, x)) if s.numel < y.numel else None
+
+
+@law(
+    "y := F(s := S(x))",
+    F=pointwise(1),
+    S=COPYING,
+    exactness="bitwise",
+    example=_image("{x}", "F({x})", ratios=(1.01, 99.0)),
+)
+def copies_come_after_function(t: Builder, y: Handle, s: Handle, x: Handle) -> Handle | None:
+    """f(S(x)) = S(f(x)) for a selection that makes copies"""
+    return t.on(s, 0, t.on(y, 0, x)) if s.numel > x.numel else None
+
+
+@law("s := S(y := F(x))", F=pointwise(1), S=REARRANGING, exactness="bitwise", example=_image("F({x})"), expansive=True)
+def rearrangement_through_function(t: Builder, s: Handle, y: Handle, x: Handle) -> Handle:
+    """S(f(x)) = f(S(x)) for a view or a permutation"""
+    return t.on(y, 0, t.on(s, 0, x))

@@ -1,0 +1,135 @@
+"""Runs terms on tensors: what laws, the e-graph and rewritten programs are checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_eqsat.graph.lowering import Evaluator, lower, torch_dtype
+from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.types import FLOATING, TensorType
+
+# Sums and products of small integers are exact in float64, and so is what is made of these alone. A mean divides, but
+# by the same count on both sides of a law.
+EXACT = frozenset(
+    "input scalar dirac pointwise add mul matmul conv maximum minimum where equal convert clamp relu abs permute view "
+    "expand slice cat pad reduce max_pool cumsum flip diagonal index embedding embedding_bag".split()
+)
+SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How input values are drawn: "integers" from −4 to 4, "normal" (standard), "special" (NaN, ±∞, ±0, ±1).
+
+    ``dtype`` is that of the inputs that the terms call float32; ``strided`` inputs lie in memory with gaps and in the
+    reversed order of axes.
+    """
+
+    kind: str = "integers"
+    dtype: str = "float64"
+    strided: bool = False
+    seed: int = 0
+
+
+def draw_inputs(graph: TermGraph, drawing: Drawing, root: int | None = None) -> dict[int, Tensor]:
+    """A tensor for each input term of ``graph``. Indices are within the bounds of what ``root`` reads with them (the
+    last root of the graph, if it is not given)."""
+    bounds = _bounds(graph, graph.roots[-1] if root is None else root)
+    inputs = {}
+    for number, node in enumerate(graph.nodes):
+        type_ = graph.types[number]
+        if node.op == "input" and type_ is not None:
+            generator = torch.Generator().manual_seed(1_000 * drawing.seed + number)
+            value = draw_input(node, type_, drawing, generator, bounds.get(number, 2))
+            # Kernels of bags read the offsets as if they lay side by side, so indices do.
+            inputs[number] = _strided(value) if drawing.strided and value.dtype != torch.int64 else value
+    return inputs
+
+
+def _bounds(graph: TermGraph, root: int) -> dict[int, int]:
+    """For each term that is an index, the smallest size of an axis that it is read along."""
+    bounds: dict[int, int] = {}
+    for number in graph.reachable([root]):
+        node = graph.nodes[number]
+        if node.op not in ("index", "embedding", "embedding_bag"):
+            continue
+        table = graph.types[node.children[0]]
+        assert table is not None
+        first = dict(node.attrs).get("first", 0)
+        for axis, child in enumerate(node.children[1 : 2 if node.op == "embedding_bag" else None], first):
+            bounds[child] = min(table.shape[axis], bounds.get(child, table.shape[axis]))
+    return bounds
+
+
+def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch.Generator, bound: int = 2) -> Tensor:
+    """A value for one input term; integers are below ``bound``."""
+    shape = type_.shape
+    if times := dict(node.attrs).get("repeats", 0):
+        return (torch.arange(type_.numel) // times).reshape(shape)
+    if type_.dtype in ("int64", "bool"):
+        drawn = torch.randint(0, bound if type_.dtype == "int64" else 2, shape, generator=generator)
+        return drawn.to(torch_dtype(type_.dtype))
+    dtype = torch_dtype(drawing.dtype if type_.dtype in FLOATING else type_.dtype)
+    if drawing.kind == "normal" and dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    if drawing.kind == "special":
+        picks = torch.randint(0, len(SPECIAL), shape, generator=generator)
+        return torch.tensor(SPECIAL, dtype=torch.float64)[picks].to(dtype)
+    return torch.randint(-4, 5, shape, generator=generator).to(dtype)
+
+
+def _strided(value: Tensor) -> Tensor:
+    """The same values, each a step of two apart, the last axis outermost."""
+    if not value.dim():
+        return value
+    reversed_axes = list(range(value.dim()))[::-1]
+    room = torch.zeros([2 * n for n in reversed(value.shape)], dtype=value.dtype)
+    laid = room[tuple(slice(None, None, 2) for _ in reversed_axes)].permute(reversed_axes)
+    return laid.copy_(value)
+
+
+def evaluate(graph: TermGraph, inputs: Mapping[int, Tensor], dtype: str = "float64") -> dict[int, Tensor]:
+    """The value of every term, with ``dtype`` for what the terms call float32."""
+    values = dict(inputs)
+    for number, node in enumerate(graph.nodes):
+        if number in values:
+            continue
+        types = [t for child in node.children if (t := graph.types[child]) is not None]
+        values[number] = apply(node, [values[child] for child in node.children], types, dtype)
+    return values
+
+
+def apply(node: Node, args: Sequence[Tensor], types: Sequence[TensorType], dtype: str) -> Tensor:
+    """One operator on tensors; an opaque elementwise function is one that has no algebra of its own."""
+    if node.op == "pointwise":
+        return _opaque(args)
+    attrs = tuple((name, dtype if value == "float32" else value) for name, value in node.attrs)
+    value = lower(Evaluator(), Node(node.op, attrs, node.children), args, types)
+    return torch.tensor(value, dtype=torch_dtype(dtype)) if isinstance(value, (int, float)) else value
+
+
+def _opaque(args: Sequence[Tensor]) -> Tensor:
+    """1 more than the alternating sum, cubed."""
+    total = torch.ones((), dtype=args[0].dtype)
+    for i, arg in enumerate(args):
+        total = total + (arg if i % 2 == 0 else -arg)
+    return total**3
+
+
+def is_exact(graph: TermGraph, roots: Sequence[int]) -> bool:
+    """Whether small integers in float64 stay exact in the terms below ``roots``."""
+    nodes = [graph.nodes[number] for number in graph.reachable(roots)]
+    return all(
+        node.op in EXACT and (node.op != "reduce" or node["kind"] in ("sum", "amax", "amin")) for node in nodes
+    ) and all(dict(node.attrs).get("value", 0.0) * 1024 % 1 == 0 for node in nodes)
+
+
+def only_moves(graph: TermGraph, roots: Sequence[int]) -> bool:
+    """Whether the terms below ``roots`` only move elements, whatever they are."""
+    ops = {graph.nodes[number].op for number in graph.reachable(roots)}
+    return all("selection" in OPERATORS[op].traits or op in ("input", "cat", "where") for op in ops)

@@ -1,0 +1,67 @@
+"""Variants of example terms: other sizes, ranks and attributes, many of them right at the border of a guard."""
+
+from __future__ import annotations
+
+import ast
+import random
+from typing import Any
+
+from torch_eqsat.rules.example import parse_example
+
+SIZES = (1, 1, 2, 2, 3, 4, 6)
+NUMBERS = (0.5, -1.0, 0.0, 1.0, 2.0, 3.0)
+ODDLY = 0.1
+"""How often a size differs from its equals, a rank or an attribute changes."""
+
+
+def perturbed(example: str, rng: random.Random) -> str:
+    """``example`` with equal sizes replaced by equal sizes, mostly. The result need not be a term."""
+    return ast.unparse(_Perturbation(rng).visit(parse_example(example)))
+
+
+class _Perturbation(ast.NodeTransformer):
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.sizes: dict[int, int] = {}
+
+    def _rarely(self) -> bool:
+        return self.rng.random() < ODDLY
+
+    def _size(self, size: int) -> int:
+        if self._rarely():
+            return self.rng.choice(SIZES)
+        return self.sizes.setdefault(size, size if self.rng.random() < 0.4 else self.rng.choice(SIZES))
+
+    def visit_List(self, node: ast.List) -> ast.List:  # noqa: N802
+        """The shape of an input; the only lists outside of attributes."""
+        elements: list[ast.expr] = [self._element(e) for e in node.elts]
+        if self._rarely():
+            elements = elements[1:] if self.rng.random() < 0.5 else [ast.Constant(self.rng.choice((1, 2))), *elements]
+        return ast.List(elements, ast.Load())
+
+    def _element(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return ast.Constant(self._size(node.value))
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
+        if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans"):
+            args: list[Any] = [self._element(arg) for arg in node.args]
+        else:
+            args = [self.visit(arg) for arg in node.args]
+        keywords = [ast.keyword(k.arg, self._attribute(k.value)) for k in node.keywords]
+        return ast.Call(node.func, args, keywords)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # noqa: N802
+        """A number; the only constants outside of shapes and attributes."""
+        return ast.Constant(self.rng.choice(NUMBERS)) if self._rarely() else node
+
+    def _attribute(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.List):
+            return ast.List([self._attribute(e) for e in node.elts], ast.Load())
+        if isinstance(node, ast.Constant) and self._rarely():
+            if type(node.value) is int:
+                return ast.Constant(max(0, node.value + self.rng.choice((-1, 1, 2))))
+            if node.value in ("sum", "mean", "amax", "amin", "var0.0"):
+                return ast.Constant(self.rng.choice(("sum", "mean", "amax", "amin")))
+        return node
