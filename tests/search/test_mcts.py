@@ -88,11 +88,3 @@ def test_graph_without_operators(task_of):
     environment, statistics = search(task_of(lambda x: (x, x), (2, 3)))
     assert statistics.stop == "saturated"
     assert environment.best.graph.roots == [0]
-
-
-def test_actions():
-    actions = actions_of(LAWS)
-    assert actions[0].laws == LAWS
-    families = dict.fromkeys(law.family for law in LAWS)
-    assert [a.name for a in actions[1 : 1 + len(families)]] == list(families)
-    assert [a.laws for a in actions[1 + len(families) :]] == [(law,) for law in LAWS]

@@ -52,8 +52,20 @@ def shipped_statistics() -> LawStatistics:
     return LawStatistics(useful, tuple(frozenset(batch) for batch in content["batches"]))
 
 
+def single_actions(laws: Sequence[Law], statistics: LawStatistics | None = None) -> list[Action]:
+    """Each law as it is declared: its expansions over operators and its two directions together."""
+    known = shipped_statistics() if statistics is None else statistics
+    declared: dict[tuple[str, bool], list[Law]] = {}
+    for law in laws:
+        declared.setdefault((law.declaration, law.expansive), []).append(law)
+    return [
+        Action(group[0].name if len(group) == 1 else name, tuple(group), max(known.of(law.name) for law in group))
+        for (name, _), group in declared.items()
+    ]
+
+
 def actions_of(laws: Sequence[Law], statistics: LawStatistics | None = None) -> list[Action]:
-    """All laws at once, the batches learnt, each family, each law. Expansive laws are in no batch."""
+    """All laws at once, the batches learnt, each family, each law as declared. Expansive laws are in no batch."""
     known = shipped_statistics() if statistics is None else statistics
     tame = [law for law in laws if not law.expansive]
     batches = {EVERYTHING: tuple(tame)}
@@ -68,4 +80,4 @@ def actions_of(laws: Sequence[Law], statistics: LawStatistics | None = None) -> 
     actions = [
         Action(name, batch, max((known.of(law.name) for law in batch), default=0.0)) for batch, name in kept.items()
     ]
-    return actions + [Action(law.name, (law,), known.of(law.name)) for law in laws]
+    return actions + [action for action in single_actions(laws, known) if action.laws not in kept]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session, Sessions
+from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.extract import extract
 from torch_eqsat.extract.greedy import greedy
@@ -59,8 +59,7 @@ class Place:
 class Environment:
     """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is called
-    whenever ``best`` changes. ``sessions`` lends e-graphs under the same laws and limit of nodes, so that they need not
-    be set up anew."""
+    whenever ``best`` changes."""
 
     task: Task
     laws: Sequence[Law]
@@ -68,7 +67,6 @@ class Environment:
     limits: Limits
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
-    sessions: Sessions | None = None
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
@@ -78,8 +76,7 @@ class Environment:
         self._normal = [law for law in self.laws if law.normalises]
         self._loaded: dict[str, Session] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
-        self._lent = self.sessions or Sessions(self.laws, self.limits.nodes)
-        session = self._lent.take()
+        session = Session(self.laws, self.limits.nodes)
         session.load(self.task.graph)
         self._places = [Place(self.task, session, self.task.graph.digest())]
         self.largest_nodes = session.size
@@ -107,11 +104,7 @@ class Environment:
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
         for session in [*(place.session for place in self._places), *self._loaded.values()]:
-            self._lent.give(session)
-        self._places.clear()
-        self._loaded.clear()
-        if self.sessions is None:
-            self._lent.close()
+            session.close()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing)
@@ -166,7 +159,7 @@ class Environment:
         digest = task.graph.digest()
         session = self._loaded.pop(digest, None)
         if session is None:
-            session = self._lent.take()
+            session = Session(self.laws, self.limits.nodes)
             session.load(task.graph)
             self._normalise(session)
         session.push()
@@ -179,7 +172,7 @@ class Environment:
         place.session.pop()
         self._loaded[place.digest] = place.session
         if len(self._loaded) > LOADED:
-            self._lent.give(self._loaded.pop(next(iter(self._loaded))))
+            self._loaded.pop(next(iter(self._loaded))).close()
 
     # Extraction
 

@@ -16,7 +16,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from torch_eqsat.search.actions import Action
+from torch_eqsat.search.actions import single_actions
 from torch_eqsat.search.environment import Environment, SearchStatistics
 
 SIMULATIONS = 128
@@ -62,7 +62,7 @@ class PaperTreeSearch:
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.actions = [Action(law.name, (law,)) for law in environment.laws]
+        self.actions = single_actions(environment.laws)
         self.random = random.Random(environment.seed)
         self.known: dict[State, Known] = {}
         self.committed: list[int] = []
@@ -128,7 +128,7 @@ class PaperTreeSearch:
         if known.matching is None:
             self._go(known.path)
             matches = self.environment.session.count_matches(self.environment.laws)
-            known.matching = [i for i, action in enumerate(self.actions) if action.name in matches]
+            known.matching = [i for i, a in enumerate(self.actions) if any(law.name in matches for law in a.laws)]
         return known.matching
 
     def _is_over(self, state: State) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Sessions
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.pool import Budget
@@ -53,13 +52,12 @@ def search_whole(
     weights = {digest: len(group) * programs[digest].cost for digest, group in groups.items()}
     budget = Budget(limits.seconds, list(weights.values()))
     cost = captured.cost
-    sessions = Sessions(laws, limits.nodes)
     for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
         share = budget.share(weights[digest])
         if share <= 0 or result.stop == "interrupted":
             result.stop = "interrupted" if result.stop == "interrupted" else "time"
             continue
-        environment = Environment(group[0].task, laws, pricing, replace(limits, seconds=share), seed, sessions=sessions)
+        environment = Environment(group[0].task, laws, pricing, replace(limits, seconds=share), seed)
         offset = environment.started - start
         statistics, ran = run_strategy(strategy, environment)
         environment.close()
@@ -73,6 +71,5 @@ def search_whole(
         result.nodes = max(result.nodes, statistics.nodes)
         if environment.best.cost < environment.base_cost:
             programs[digest] = environment.best
-    sessions.close()
     result.program = join_programs(task, regions, [programs[region.task.graph.digest()] for region in regions])
     return result

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from torch_eqsat.egraph.session import Sessions
 from torch_eqsat.rules.law import EXACTNESS, Law
 from torch_eqsat.search.environment import Environment, SearchStatistics, unmeasured
 from torch_eqsat.search.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
@@ -40,42 +39,26 @@ def read_message(stream: BinaryIO) -> Any:
     return pickle.loads(stream.read(struct.unpack("<Q", header)[0]))
 
 
-class Server:
-    """Answers requests; keeps e-graphs set up for the laws of the last search."""
+def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
+    """Answer a request; ``report`` is given what was found so far."""
+    return _search(request, report) if isinstance(request, SearchRequest) else _reprice(request)
 
-    def __init__(self) -> None:
-        self._set_up: tuple[tuple[str, frozenset[str], int], list[Law], Sessions] | None = None
 
-    def answer(self, request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
-        """Answer a request; ``report`` is given what was found so far."""
-        return self._search(request, report) if isinstance(request, SearchRequest) else _reprice(request)
+def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcome:
+    last = 0.0
+    laws = allowed_laws(request.exactness, request.disabled)
 
-    def _search(self, request: SearchRequest, report: Callable[[Outcome], None]) -> Outcome:
-        last = 0.0
+    def on_best(environment: Environment) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes)))
+            last = time.monotonic()
 
-        def on_best(environment: Environment) -> None:
-            nonlocal last
-            if time.monotonic() - last > PROGRESS_SECONDS:
-                report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes)))
-                last = time.monotonic()
-
-        laws, sessions = self._sessions(request)
-        environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best, sessions)
-        statistics, _ = run_strategy(request.strategy, environment)
-        outcome = _outcome(environment, statistics)
+    environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best)
+    try:
+        return _outcome(environment, run_strategy(request.strategy, environment)[0])
+    finally:
         environment.close()
-        self._set_up = ((request.exactness, request.disabled, request.limits.nodes), laws, sessions)
-        return outcome
-
-    def _sessions(self, request: SearchRequest) -> tuple[list[Law], Sessions]:
-        """Laws and e-graphs for a request. A search that fails leaves none behind for the next."""
-        before, self._set_up = self._set_up, None
-        if before is not None:
-            if before[0] == (request.exactness, request.disabled, request.limits.nodes):
-                return before[1:]
-            before[2].close()
-        laws = allowed_laws(request.exactness, request.disabled)
-        return laws, Sessions(laws, request.limits.nodes)
 
 
 def _outcome(environment: Environment, statistics: SearchStatistics) -> Outcome:
@@ -133,11 +116,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # nothing but messages may reach the parent
-    server = Server()
     try:
         while (request := read_message(requests)) is not None:
             try:
-                reply: Outcome | Failure = server.answer(request, lambda found: write_message(answers, Progress(found)))
+                reply: Outcome | Failure = answer(request, lambda found: write_message(answers, Progress(found)))
             except KeyboardInterrupt:
                 return
             except BaseException as error:  # egglog's PanicException is no Exception
