@@ -46,7 +46,7 @@ class Options:
     strategy: str = field(
         default="mcts",
         metadata={
-            "help": "how to search: tree search, the paper's own, plain saturation, best-first substitution, not at all",
+            "help": "the search: trees, the paper's trees, saturation, best-first substitution, or none",
             "choices": ("mcts", "rmcts", "saturate", "greedy", "none"),
         },
     )

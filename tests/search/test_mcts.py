@@ -4,7 +4,6 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.actions import actions_of
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.mcts import MonteCarloTreeSearch
 

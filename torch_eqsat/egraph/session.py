@@ -19,6 +19,9 @@ from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import Law
 from torch_eqsat.rules.pattern import applications
 
+# Any difference shows in the e-classes near it, and all e-classes count: few rounds are enough.
+_ROUNDS_OF_REFINEMENT = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -75,8 +78,8 @@ class Session:
         self._constant: list[bool] = []
         self._depth: list[int] = []
         self._law: list[str] = []
-        self._digest: list[int] = []  # 64 bits of each term's structure, equal in every process
-        self._attribute_digest: list[bytes] = []
+        self._kind: list[int] = []  # a hash of each term's operator and attributes, equal in every process
+        self._kinds: dict[tuple[str, int], int] = {}
         self._interned: dict[Node, int] = {}
         self._undo: list[_Undo] = []
         self._class: list[int] = []  # term id -> smallest term id of its e-class, as of the last refresh
@@ -154,7 +157,9 @@ class Session:
         attrs = self._attributes.setdefault(node.attrs, len(self._attributes))
         if attrs == len(self._attribute_list):
             self._attribute_list.append(node.attrs)
-            self._attribute_digest.append(repr(node.attrs).encode())
+        if (node.op, attrs) not in self._kinds:
+            digest = hashlib.blake2b(f"{node.op} {node.attrs!r}".encode(), digest_size=7).digest()
+            self._kinds[node.op, attrs] = int.from_bytes(digest, "little")
         arity = len(node.children)
         if (node.op, arity) not in self._declared:
             self._engine.include(self._declaration(node.op, arity))
@@ -166,19 +171,12 @@ class Session:
         self._constant.append(constant)
         self._depth.append(max((self._depth[child] for child in node.children), default=0) + heavy)
         self._law.append(self._current_law)
-        self._digest.append(self._term_digest(node, attrs))
+        self._kind.append(self._kinds[node.op, attrs])
         self._class.append(number)
         self._interned[node] = number
         if self._undo:
             self._undo[-1].interned.append(node)
         return number
-
-    def _term_digest(self, node: Node, attrs: int) -> int:
-        digest = hashlib.blake2b(node.op.encode(), digest_size=8)
-        digest.update(self._attribute_digest[attrs])
-        for child in node.children:
-            digest.update(self._digest[child].to_bytes(8, "little"))
-        return int.from_bytes(digest.digest(), "little")
 
     def _declaration(self, op: str, arity: int) -> str:
         self._declared.add((op, arity))
@@ -197,7 +195,7 @@ class Session:
             self._interned.pop(node, None)
         self._declared, self._active, self._constant = undo.declared, undo.active, undo.constant
         self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
-        for column in (self._terms, self._types, self._depth, self._law, self._digest, self._class):
+        for column in (self._terms, self._types, self._depth, self._law, self._kind, self._class):
             del column[undo.terms :]
         self._pending.clear()
         self._refresh()
@@ -423,13 +421,23 @@ class Session:
 
     @property
     def content(self) -> int:
-        """64 bits that equal e-graphs have in common, in whatever order laws were applied to make them, and in every
-        process (but for e-classes whose first term differs)."""
-        total = 0
-        for members in self._members.values():
-            digests = sorted({self._digest[member] for member in members})
-            total += hash(tuple(digests))
-        return total & (2**64 - 1)
+        """64 bits that equal e-graphs of one loaded graph have in common, however they came about, in every process.
+
+        Rounds of colour refinement (Weisfeiler and Leman 1968): an e-class begins as what was loaded into it, and is
+        then told apart by its e-nodes and the e-classes that they use.
+        """
+        colour = {root: root if root < self._loaded else -1 for root in self._members}
+        for _ in range(_ROUNDS_OF_REFINEMENT):
+            colour = {
+                root: hash((colour[root], *sorted({self._colour(member, colour) for member in members})))
+                for root, members in self._members.items()
+            }
+        return sum(colour.values()) & (2**64 - 1)
+
+    def _colour(self, term: int, colour: dict[int, int]) -> int:
+        kind = self._kind[term]
+        children = self._terms[term].children
+        return hash((kind, *(colour[self._class[child]] for child in children))) if children else kind
 
     @property
     def size(self) -> int:

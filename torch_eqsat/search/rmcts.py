@@ -138,7 +138,7 @@ class PaperTreeSearch:
     # The search
 
     def _plan(self, state: State) -> int | None:
-        """The law to commit to: that of the best mean return among all that were tried; None if none changes anything."""
+        """The law to commit to, that of the best mean return among those tried; None if none changes anything."""
         root = self._visited(state)
         for _ in range(SIMULATIONS):
             if self.environment.out_of_time:
