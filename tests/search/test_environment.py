@@ -4,7 +4,8 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.actions import actions_of, single_actions
+from torch_eqsat.rules.law import law
+from torch_eqsat.search.actions import Action, actions_of
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.program import captured_program, restarted
 
@@ -31,22 +32,30 @@ def test_pop_goes_back(task_of):
     assert environment.state == before
 
 
+@law("matmul(matmul(a, b), c)", example="matmul(matmul([2, 3], [3, 4]), [4, 5])")
+def associate(t, a, b, c):
+    """(A B) C = A (B C)"""
+    return t.matmul(a, t.matmul(b, c))
+
+
+@law("p := permute(m := matmul(a, b))", example="permute(matmul([2, 3], [3, 4]), dims=[1, 0])")
+def transpose(t, p, m, a, b):
+    """(A B)ᵀ = Bᵀ Aᵀ"""
+    return t.matmul(t.permute(b, (1, 0)), t.permute(a, (1, 0)))
+
+
 def test_equal_states_in_whatever_order(task_of):
     def function(x, a, b, c):
         return (x @ a) @ b, (x @ c).transpose(0, 1)
 
-    environment = Environment(
-        task_of(function, *[(8, 8)] * 4), LAWS, Pricing(frozen=False), Limits(nodes=500, seconds=60.0)
-    )
-    matches = environment.session.count_matches(LAWS)
-    matching = [action for action in single_actions(LAWS) if any(law.name in matches for law in action.laws)]
-    first, second = matching[0], matching[-1]
+    laws = [*associate, *transpose]
+    environment = Environment(task_of(function, *[(8, 8)] * 4), laws, Pricing(False), Limits(nodes=500))
     states = []
-    for order in ((first, second), (second, first)):
+    for order in ((associate, transpose), (transpose, associate)):
         environment.push()
         states.append([environment.state])
-        for action in order:
-            changed, _ = environment.step(action)
+        for laws in order:
+            changed, _ = environment.step(Action(laws[0].name, tuple(laws)))
             assert changed
             states[-1].append(environment.state)
         environment.pop()
