@@ -79,7 +79,13 @@ def conversion_of_truth_values(t: Builder, c: Handle, b: Handle, x: Handle) -> H
 def one_hot_times_matrix(t: Builder, m: Handle, c: Handle, e: Handle, v: Handle, r: Handle, w: Handle) -> Handle | None:
     """(v = [0, 1, …]) W = the rows v of W, or zeros where v is no row"""
     rows = w.shape[0]
-    if m.rank != 2 or t.repeats(r) != 1 or r.numel != rows or r.shape[-1:] != (rows,) or v.shape != (m.shape[0], 1):
+    if (
+        m.rank != 2
+        or t.known(r, "repeats") != 1
+        or r.numel != rows
+        or r.shape[-1:] != (rows,)
+        or v.shape != (m.shape[0], 1)
+    ):
         return None
     if v.type.dtype != "int64":
         return None
@@ -89,7 +95,7 @@ def one_hot_times_matrix(t: Builder, m: Handle, c: Handle, e: Handle, v: Handle,
 
 
 @law(
-    "m := matmul(d := where(e, v, z := scalar()), x)",
+    "m := matmul(d := where(e, v, z), x)",
     example=[
         "matmul(where(booleans(4, 4, eye=1), [4], 0.0), [4, 3])",
         "matmul(where(booleans(4, 4, eye=1), [4, 1], 0.0), [4, 3])",
@@ -104,13 +110,20 @@ def diagonal_times_matrix(
 ) -> Handle | None:
     """diag(v) X = v · X, row by row"""
     n = d.shape[0]
-    if d.rank != 2 or z["value"] != 0 or not t.is_identity(e) or e.shape != (n, n) or v.numel != n or v.rank > 2:
+    if (
+        d.rank != 2
+        or t.known(z, "value") != 0
+        or not t.known(e, "eye")
+        or e.shape != (n, n)
+        or v.numel != n
+        or v.rank > 2
+    ):
         return None
     return t.mul(x, t.view(v, (n, 1)))
 
 
 @law(
-    "m := matmul(x, d := where(e, v, z := scalar()))",
+    "m := matmul(x, d := where(e, v, z))",
     example="matmul([3, 4], where(booleans(4, 4, eye=1), [4], 0.0))",
     refused="matmul([3, 4], where(booleans(4, 4), [4], 0.0))",
 )
@@ -119,9 +132,40 @@ def matrix_times_diagonal(
 ) -> Handle | None:
     """X diag(v) = X · v, column by column"""
     n = d.shape[1]
-    if d.rank != 2 or z["value"] != 0 or not t.is_identity(e) or e.shape != (n, n) or v.numel != n or v.rank > 2:
+    if (
+        d.rank != 2
+        or t.known(z, "value") != 0
+        or not t.known(e, "eye")
+        or e.shape != (n, n)
+        or v.numel != n
+        or v.rank > 2
+    ):
         return None
     return t.mul(x, t.view(v, (n,)))
+
+
+@law(
+    "r := reduce(d := where(e, g := matmul(a, p := permute(a)), z))",
+    example="reduce(where(booleans(4, 4, upper=1), matmul(a := [2, 4, 3], permute(a, dims=[0, 2, 1])), 0.0), "
+    "kind='sum', dims=[1, 2])",
+    refused=[
+        "reduce(where(booleans(4, 4), matmul(a := [4, 3], permute(a, dims=[1, 0])), 0.0), kind='sum', dims=[0, 1])",
+        "reduce(where(booleans(4, 4, upper=1), matmul(a := [4, 4], permute(a, dims=[0, 1])), 0.0), "
+        "kind='sum', dims=[0, 1])",
+    ],
+)
+def triangle_of_symmetric_matrix(
+    t: Builder, r: Handle, d: Handle, e: Handle, g: Handle, a: Handle, p: Handle, z: Handle
+) -> Handle | None:
+    """Σ over i < j of Gᵢⱼ = (Σ G − Σ diag G) / 2 for the symmetric G = A Aᵀ"""
+    swap = (*range(g.rank - 2), g.rank - 1, g.rank - 2)
+    above = t.known(e, "upper") and t.known(z, "value") == 0 and e.shape == g.shape[-2:]
+    if not above or p["dims"] != swap or r["kind"] != "sum" or r["dims"] != (g.rank - 2, g.rank - 1):
+        return None
+    own = t.view(t.reduce(t.apply("diagonal", (g,)), "sum", [g.rank - 2]), r.shape)
+    number = a.type.dtype
+    both = t.add(t.like(r, g), t.mul(own, t.scalar(-1.0, number)))
+    return t.mul(both, t.scalar(0.5, number))
 
 
 @law(

@@ -30,8 +30,8 @@ def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
     refused="mul(matmul([2, 3], [3, 4]), [2, 1])",
 )
 def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s: Handle) -> Handle | None:
-    """(X Y) · s = X (Y · s) for a factor per column"""
-    if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > m.rank or s.numel == 1 or p.shape != m.shape:
+    """(X Y) · s = X (Y · s) for a number, or a factor per column"""
+    if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > m.rank or p.shape != m.shape:
         return None
     return t.matmul(x, t.mul(y, s))
 
@@ -43,7 +43,9 @@ def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle
 )
 def shift_through_matmul(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """(X + 1 cᵀ) W = X W + 1 (cᵀ W) for a shift that is the same in every row"""
-    if x.rank != 2 or c.rank > 2 or aligned(c.shape, 2) != (1, x.shape[1]) or x.shape[0] == 1:
+    if x.rank != 2 or c.rank > 2 or aligned(c.shape, 2) != (1, x.shape[1]):
+        return None
+    if x.shape[0] == 1 and (t.is_constant(x) or not t.is_constant(c)):  # of two rows, the constant one is the shift
         return None
     return t.add(t.matmul(x, w), t.matmul(t.view(c, aligned(c.shape, 2)), w))
 
@@ -123,3 +125,23 @@ def batch_of_one(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
     if m.rank != 3 or m.shape[0] != 1:
         return None
     return t.view(t.matmul(t.view(a, a.shape[1:]), t.view(b, b.shape[1:])), m.shape)
+
+
+@law(
+    "matmul(p := permute(a), q := permute(b))",
+    example="matmul(permute([2, 3], dims=[1, 0]), permute([4, 2], dims=[1, 0]))",
+    refused="matmul(permute([5, 2, 3], dims=[1, 0, 2]), permute([5, 3, 2], dims=[1, 2, 0]))",
+)
+def product_of_transposed(t: Builder, p: Handle, q: Handle, a: Handle, b: Handle) -> Handle | None:
+    """Aᵀ Bᵀ = (B A)ᵀ"""
+    swap = (*range(p.rank - 2), p.rank - 1, p.rank - 2)
+    return t.permute(t.matmul(b, a), swap) if p["dims"] == q["dims"] == swap else None
+
+
+@law("m := matmul(a, b)", example="matmul([4, 3], [3, 1])", refused="matmul([4, 3], [3, 2])")
+def product_with_a_column(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """A b = Σ over columns of A · bᵀ"""
+    if b.shape[-1] != 1 or b.shape[-2] == 1:
+        return None
+    row = t.view(b, (*b.shape[:-2], 1, b.shape[-2]))
+    return t.reduce(t.mul(a, row), "sum", [m.rank - 1])

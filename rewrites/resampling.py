@@ -4,6 +4,8 @@ Both work on positions, and so commute with 1x1 convolutions, which work on chan
 arrives as indexing by integer tensors (nearest) or as a weighted sum of such (bilinear).
 """
 
+import itertools
+
 from torch_eqsat.rewrites.shapes import varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
@@ -39,7 +41,7 @@ def upsampling_is_repetition(t: Builder, g: Handle, x: Handle, i: Handle, j: Han
     """x[⌊k/s⌋, ⌊l/r⌋] = view(expand(view(x))) when all of x is read: a gather needs an address for each element"""
     if g["first"] != 2 or x.rank != 4 or g.rank != 4:
         return None
-    (n, c, height, width), s, r = x.shape, t.repeats(i), t.repeats(j)
+    (n, c, height, width), s, r = x.shape, t.known(i, "repeats"), t.known(j, "repeats")
     if not s or not r or g.shape != (n, c, height * s, width * r):
         return None
     if i.shape != (height * s, 1) or j.shape not in ((width * r,), (1, width * r)):
@@ -48,32 +50,15 @@ def upsampling_is_repetition(t: Builder, g: Handle, x: Handle, i: Handle, j: Han
     return t.view(t.expand(spread, (n, c, height, s, width, r)), g.shape)
 
 
-def _taps(k: int, s: int, padding: int, phase: int) -> list[tuple[int, int, int]]:
-    """Which kernel positions ``first:last`` read the same element of the unrepeated input, and its offset.
-
-    Output s·i + phase reads repeated positions s·i + phase − padding + j for j < k, which are copies of element
-    i + ⌊(phase − padding + j) / s⌋.
-
-    >>> _taps(3, 2, 1, 0)
-    [(0, 1, -1), (1, 3, 0)]
-    """
-    offsets = [(phase - padding + j) // s for j in range(k)]
-    return [(offsets.index(o), k - offsets[::-1].index(o), o) for o in sorted(set(offsets))]
-
-
-def _phase(t: Builder, y: Handle, x: Handle, w: Handle, axis: int, s: int, phase: int) -> Handle:
-    """Every s-th output along ``axis``, from ``phase`` on, out of the unrepeated ``x``."""
-    padding, spatial = y["padding"][axis - 2], axis - 2
-    taps = _taps(w.shape[axis], s, padding, phase)
-    kernel = t.cat([t.reduce(t.slice(w, axis, first, last), "sum", [axis]) for first, last, _ in taps], axis)
-    low, size = taps[0][2], x.shape[axis]
-    high = taps[-1][2]
-    pads = [(0, 0)] * x.rank
-    pads[axis] = (max(0, -low), max(0, high))
-    padded = t.pad(x, pads)
-    start = low + pads[axis][0]
-    read = t.slice(padded, axis, start, start + size + high - low)
-    return t.like(y, read, kernel, padding=tuple(0 if i == spatial else p for i, p in enumerate(y["padding"])))
+def _phase_kernel(t: Builder, w: Handle, axis: int, s: int, padding: int, phase: int) -> tuple[Handle, int, int]:
+    """The kernel along ``axis`` that outputs s·i + phase see when each row is repeated s times: taps that read copies
+    of one row are summed. With it, the first and the last row that it reads, relative to i."""
+    rows = [(phase - padding + tap) // s for tap in range(w.shape[axis])]
+    parts = []
+    for row in range(rows[0], rows[-1] + 1):
+        first = rows.index(row)
+        parts.append(t.reduce(t.slice(w, axis, first, first + rows.count(row)), "sum", [axis]))
+    return t.cat(parts, axis), rows[0], rows[-1]
 
 
 @law(
@@ -82,38 +67,36 @@ def _phase(t: Builder, y: Handle, x: Handle, w: Handle, axis: int, s: int, phase
         "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), shape=[1, 2, 6, 4]), "
         "[3, 2, 3, 3], padding=[1, 1])",
         "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 2]), shape=[1, 2, 6, 8]), "
-        "[3, 2, 3, 3], padding=[1, 1])",
+        "[4, 1, 3, 3], padding=[1, 1], groups=2)",
     ],
     refused="conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), "
-    "shape=[1, 2, 6, 4]), [3, 2, 3, 3], stride=[2, 2])",
+    "shape=[1, 2, 6, 4]), [3, 2, 3, 3], stride=[2, 2], padding=[1, 1])",
 )
 def convolution_of_copies(
     t: Builder, y: Handle, v: Handle, e: Handle, u: Handle, x: Handle, w: Handle
 ) -> Handle | None:
-    """A convolution of rows that are repeated s times = s convolutions of the rows themselves, one for each phase, whose
-    kernels sum the taps that read copies of one row"""
-    if v.rank != 4 or x.rank != 4 or u.rank != 6 or e.rank != 6 or y["groups"] != 1:
+    """A convolution of an image whose rows and columns are repeated = convolutions of the image itself, one for each
+    phase of the repetition, interleaved; their kernels sum the taps that read copies of one element"""
+    if x.rank != 4 or e.rank != 6 or set(y["stride"] + y["dilation"]) != {1} or max(w.shape[2:]) == 1:
         return None
-    n, c, height, s, width, r = e.shape
-    if u.shape != (n, c, height, 1, width, 1) or x.shape != (n, c, height, width):
+    n, c, height, width = x.shape
+    scales = e.shape[3], e.shape[5]
+    if u.shape != (n, c, height, 1, width, 1) or v.shape != (n, c, height * scales[0], width * scales[1]):
         return None
-    if v.shape != (n, c, height * s, width * r):
+    if any(size % s for size, s in zip(y.shape[2:], scales, strict=True)):
         return None
-    axis, times = (2, s) if s > 1 else (3, r)
-    if any(d != 1 for d in y["dilation"] + y["stride"]) or times == 1 or w.shape[axis] == 1:
-        return None
-    if y.shape[2:] != v.shape[2:]:
-        return None
-    rest = (
-        x
-        if r == 1 or s == 1
-        else t.view(
-            t.expand(t.view(x, (n, c, height, 1, width, 1)), (n, c, height, 1, width, r)), (n, c, height, width * r)
-        )
-    )
-    phases = [_phase(t, y, rest, w, axis, times, phase) for phase in range(times)]
-    apart = (*phases[0].shape[: axis + 1], 1, *phases[0].shape[axis + 1 :])
-    return t.view(t.cat([t.view(p, apart) for p in phases], axis + 1), y.shape)
+    counts = [size // s for size, s in zip(y.shape[2:], scales, strict=True)]
+    phases = []
+    for i, j in itertools.product(range(scales[0]), range(scales[1])):
+        tall, top, bottom = _phase_kernel(t, w, 2, scales[0], y["padding"][0], i)
+        kernel, left, right = _phase_kernel(t, tall, 3, scales[1], y["padding"][1], j)
+        pads = [(0, 0), (0, 0), (-top, counts[0] + bottom - height), (-left, counts[1] + right - width)]
+        if min(min(pad) for pad in pads) < 0:
+            return None
+        phase = t.like(y, t.pad(x, pads), kernel, padding=(0, 0))
+        phases.append(t.view(phase, (n, y.shape[1], 1, *counts)))
+    grid = t.view(t.cat(phases, 2), (n, y.shape[1], *scales, *counts))
+    return t.view(t.permute(grid, (0, 1, 4, 2, 5, 3)), y.shape)
 
 
 @law(

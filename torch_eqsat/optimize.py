@@ -7,7 +7,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -26,10 +29,10 @@ from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
 from torch_eqsat.rules.shipping import Shipped
-from torch_eqsat.search.client import WorkerClient
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.program import Task
+from torch_eqsat.search.pool import Budget, WorkerPool
+from torch_eqsat.search.program import Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 
 logger = logging.getLogger(__name__)
@@ -37,13 +40,12 @@ logger = logging.getLogger(__name__)
 REPRICE_ROUNDS = 3
 # Namespaces of operators that communicate.
 COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "fsdp"})
-# The exact extraction at the end may take this long for a region, and this share of the region's time.
-EXACT_SECONDS, EXACT_SHARE = 2.0, 0.2
-# With less time than this for a region (s), growing the e-graphs of the others is worth more than the last per cent of
-# this one: mobileone_s0, of 14 distinct regions, took 13.8 ms with exact extractions and 7.6 ms without.
-EXACT_NEEDS = 4.0
-# What an answer may take beyond the time that was asked for, before the worker is stopped.
-ANSWER_SECONDS = 10.0
+# The share of the time that goes to the searches; the rest is for extracting again at measured prices, and exactly.
+SEARCH_SHARE = 0.7
+# The exact extraction at the end may take this long for a region (s), if that much more is left of the time. Growing
+# e-graphs is worth more than the last per cent: mobileone_s0, of 14 distinct regions, took 13.8 ms with exact
+# extractions for all and 7.6 ms without.
+EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -192,30 +194,27 @@ def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: Graph
 
 def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]:
     """A plan made by searching each distinct region once."""
-    regions = split_into_regions(task)
+    options = setting.options
+    regions = split_into_regions(task, options.nodes)
     device = torch.device(setting.device)
     timer = CudaTimer() if device.type == "cuda" else CpuTimer()
-    distinct: dict[str, list[Region]] = {}
+    groups: dict[str, list[Region]] = {}
     for region in regions:
-        distinct.setdefault(region.task.graph.digest(), []).append(region)
+        groups.setdefault(region.task.graph.digest(), []).append(region)
     with (
         Table(context_of(device.type)) as table,
-        WorkerClient(setting.options.memory_bytes) as worker,
+        WorkerPool(options.memory_bytes, options.executor) as pool,
     ):
-        searcher = _Searcher(setting, report, worker, lambda kernels, until: measure_many(kernels, timer, table, until))
-        searcher.measure_originals([group[0].task for group in distinct.values()])
-        outcomes: dict[str, Outcome] = {}
-        for digest, group in sorted(distinct.items(), key=lambda item: len(item[1][0].task.graph)):
-            # Small regions first: what they leave of the budget goes to the large ones.
-            outcomes[digest] = searcher.search(group[0].task, len(distinct) - len(outcomes))
-    rows = [_region_report(outcomes[digest], group) for digest, group in distinct.items()]
+        searcher = _Searcher(setting, report, pool, lambda kernels, until: measure_many(kernels, timer, table, until))
+        outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
+    rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]
-    program, origin = join_programs(task, regions, programs)
+    program = join_programs(task, regions, programs)
     return {
         "base_ms": sum(r.count * r.base_ms for r in rows),
         "best_ms": sum(r.count * r.best_ms for r in rows),
         "regions": [vars(r) for r in rows],
-        "program": json.loads(json.dumps(encode_program(program, origin))),
+        "program": json.loads(json.dumps(encode_program(program.graph, program.origin))),
     }
 
 
@@ -235,20 +234,48 @@ def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
 
 
 class _Searcher:
-    """Searches regions with one worker, measuring kernels between searches and never inside them."""
+    """Searches regions with a pool of workers, measuring kernels between searches and never while one runs."""
 
     def __init__(
         self,
         setting: Setting,
         report: GraphReport,
-        worker: WorkerClient,
+        pool: WorkerPool,
         measure: Callable[[Any, float], dict[str, float]],
     ) -> None:
-        self.setting, self.report, self.worker = setting, report, worker
+        self.setting, self.report, self.pool = setting, report, pool
         self._measure_kernels = measure
         self.prices: dict[str, float] = {}
-        self.seconds_left = setting.options.seconds
-        self.dropped: set[str] = set()
+
+    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+        """The best program of each group of equal regions, all of whose kernels are measured if time allows."""
+        options = self.setting.options
+        tasks = [group[0].task for group in groups]
+        bases = self._measure_originals(tasks)
+        start = time.monotonic()
+        weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
+        budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
+        # Small regions first: what they leave of the budget goes to the large ones.
+        order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].graph), i))
+        found = self.pool.map([partial(self._request, tasks[i], weights[i], budget) for i in order])
+        outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+            logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
+        for _ in range(REPRICE_ROUNDS):
+            # What the programs need comes first, then what might make better ones.
+            wanted = [
+                *chain.from_iterable(o.unmeasured for o in outcomes),
+                *chain.from_iterable(o.missing for o in outcomes),
+            ]
+            if self._measure(wanted) == 0:
+                break
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
+        outcomes = self._reprice(tasks, outcomes, self._exact_seconds(outcomes, start + options.seconds))
+        if self.report.measure_seconds >= options.measure_seconds:
+            # An optimistic guess is no reason to leave what is known.
+            outcomes = [self._without_guesses(t, o) for t, o in zip(tasks, outcomes, strict=True)]
+        self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+        return outcomes
 
     def _measure(self, kernels: Any) -> int:
         """Measure what is not priced yet, as long as there is time; how many prices are new."""
@@ -262,61 +289,52 @@ class _Searcher:
         self.report.measure_seconds += time.monotonic() - start
         return len(new)
 
-    def measure_originals(self, tasks: Sequence[Task]) -> None:
-        """Measure the kernels that the graph runs now: what every saving is compared with."""
+    def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
+        """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
         pricing = self._pricing()
         for task in tasks:
-            for parts in task.parts.values():
-                for part in parts:
-                    node, result = task.graph.nodes[part], task.graph.types[part]
-                    operands = [t for c in node.children if (t := task.graph.types[c]) is not None]
-                    if result is not None and len(operands) == len(node.children):
-                        constants = [task.graph.constant[c] for c in node.children]
-                        pricing.price(node, operands, result, constants, task.graph.constant[part])
+            captured_program(task, pricing)
         self._measure(pricing.missing.values())
+        return [captured_program(task, self._pricing()).cost for task in tasks]
 
     def _pricing(self) -> Pricing:
-        return Pricing(self.setting.frozen, self.setting.device, self.setting.threads, self.prices)
+        return Pricing(self.setting.frozen, self.setting.device, self.setting.threads, dict(self.prices))
 
-    def search(self, task: Task, regions_left: int) -> Outcome:
-        """The best program of one region, all of whose kernels are measured if time allows."""
+    def _request(self, task: Task, weight: float, budget: Budget) -> SearchRequest:
         options = self.setting.options
-        seconds = max(0.0, self.seconds_left) / regions_left
-        limits = Limits(options.nodes, seconds, options.simulations)
-        request = SearchRequest(
+        limits = Limits(options.nodes, budget.share(weight), options.simulations)
+        disabled = frozenset(options.disable)
+        return SearchRequest(
             task,
-            dict(self.prices),
-            self.setting.frozen,
-            self.setting.threads,
-            self.setting.device,
+            self._pricing(),
             limits,
             options.exactness,
-            frozenset(options.disable),
+            disabled,
             options.seed,
+            options.strategy,
             self.setting.rules,
         )
-        start = time.monotonic()
-        outcome = self.worker.ask(request, seconds + ANSWER_SECONDS)
-        spent = time.monotonic() - start
-        for problem in sorted(set(outcome.dropped) - self.dropped):
-            logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
-            self.dropped.add(problem)
-        for _ in range(REPRICE_ROUNDS):
-            # What the program needs comes first, then what might make a better one.
-            if self._measure([*outcome.unmeasured, *outcome.missing]) == 0:
-                break
-            outcome, spent = self._reprice(0.0, spent)
-        if outcome.program.cost < outcome.base_cost and seconds >= EXACT_NEEDS:
-            outcome, spent = self._reprice(min(EXACT_SECONDS, EXACT_SHARE * seconds), spent)
-        if outcome.unmeasured and self.report.measure_seconds >= options.measure_seconds:
-            # An optimistic guess is no reason to leave what is known.
-            outcome = self.worker.ask(RepriceRequest(dict(self.prices), original=True), ANSWER_SECONDS)
-        self.seconds_left -= spent
-        self.report.search_seconds += spent
-        return outcome
 
-    def _reprice(self, milp_seconds: float, spent: float) -> tuple[Outcome, float]:
-        """Ask for another extraction; the answer, and the seconds spent so far with those that it took."""
-        start = time.monotonic()
-        outcome = self.worker.ask(RepriceRequest(dict(self.prices), milp_seconds), milp_seconds + ANSWER_SECONDS)
-        return outcome, spent + time.monotonic() - start
+    def _reprice(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float]) -> list[Outcome]:
+        """Extract again at today's prices, with as many seconds for exact extraction as ``milp`` says."""
+        possible = [i for i, outcome in enumerate(outcomes) if outcome.extractable is not None and milp[i] >= 0]
+        seed = self.setting.options.seed
+        requests = [partial(RepriceRequest, tasks[i], outcomes[i], self._pricing(), seed, milp[i]) for i in possible]
+        again = dict(zip(possible, self.pool.map(requests), strict=True))
+        return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
+
+    def _exact_seconds(self, outcomes: Sequence[Outcome], end: float) -> list[float]:
+        """For each outcome the seconds of its exact extraction; -1 for none. Those that save most come first."""
+        seconds = [-1.0] * len(outcomes)
+        left = max(0.0, end - time.monotonic())
+        for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
+            if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:
+                seconds[i] = EXACT_SECONDS
+                left -= EXACT_SECONDS
+        return seconds
+
+    def _without_guesses(self, task: Task, outcome: Outcome) -> Outcome:
+        if not outcome.unmeasured:
+            return outcome
+        captured = captured_program(task, self._pricing())
+        return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())

@@ -51,6 +51,18 @@ class Options:
     disable: tuple[str, ...] = field(
         default=(), metadata={"help": "laws not to use, by name of the law, its declaration or its family"}
     )
+    strategy: str = field(
+        default="mcts",
+        metadata={
+            "help": "the search: trees, the paper's trees, saturation, best-first substitution, or none",
+            "choices": ("mcts", "rmcts", "saturate", "greedy", "none"),
+        },
+    )
+    executor: Any = field(
+        default=None,
+        repr=False,  # where a search runs does not change what it finds
+        metadata={"help": "a concurrent.futures executor that runs the searches of regions elsewhere", "has": "submit"},
+    )
     seed: int = field(default=0, metadata={"help": "seed of the search"})
     verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
@@ -82,6 +94,10 @@ def _unknown(key: str, known: list[str]) -> str:
 def _checked(key: str, value: Any, spec: Any) -> Any:
     """``value`` as the option's type; ints stand for floats and lists for tuples."""
     default, metadata = spec.default, spec.metadata
+    if "has" in metadata:
+        if value is not None and not callable(getattr(value, metadata["has"], None)):
+            raise OptionError(f"option {key!r} is {value!r}; it takes {metadata['help']}")
+        return value
     if isinstance(default, float) and type(value) in (int, float):
         value = float(value)
     elif key == f"{PREFIX}rules" and isinstance(value, (list, tuple)):

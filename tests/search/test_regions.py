@@ -74,7 +74,8 @@ def test_smallest_region(task_of):
 
 def check_round_trip(task, regions):
     programs = [original(region.task) for region in regions]
-    joined, origin = join_programs(task, regions, programs)
+    program = join_programs(task, regions, programs)
+    joined, origin = program.graph, program.origin
     assert written(joined) == written(task.graph)
     assert len(origin) == len(joined)
     for index, source in enumerate(origin):
@@ -92,8 +93,8 @@ def test_equal_regions_share_a_program(task_of):
     task = deep_task(task_of)
     regions = split_into_regions(task, whole=1, smallest=4)
     first = original(regions[0].task)
-    joined, _ = join_programs(task, regions, [first] * len(regions))
-    assert written(joined) == written(task.graph)
+    joined = join_programs(task, regions, [first] * len(regions))
+    assert written(joined.graph) == written(task.graph)
 
 
 def residual(x, y, *weights):

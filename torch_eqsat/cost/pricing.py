@@ -42,10 +42,20 @@ class Pricing:
     coefficients: Coefficients = field(default_factory=Coefficients)
 
     def price(
-        self, node: Node, types: Sequence[TensorType], result: TensorType, constants: Sequence[bool], constant: bool
+        self,
+        node: Node,
+        types: Sequence[TensorType],
+        result: TensorType | None,
+        constants: Sequence[bool],
+        constant: bool,
     ) -> float:
-        """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone."""
+        """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
+        What is no tensor, or reads what is none (``types`` leaves such operands out), costs nothing here."""
         operator = OPERATORS[node.op]
+        if result is None or len(types) != len(node.children):
+            return 0.0
+        if node.op == "fx":
+            return self.opaque(types, result)
         if (self.frozen and constant) or operator.arity == 0:
             return 0.0
         if "heavy" in operator.traits:

@@ -67,15 +67,19 @@ def _bounds(graph: TermGraph) -> dict[int, int]:
 
 def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch.Generator, bound: int = 2) -> Tensor:
     """A value for one input term; integers are below ``bound``."""
-    shape = type_.shape
-    if times := dict(node.attrs).get("repeats", 0):
-        return (torch.arange(type_.numel) // times).reshape(shape)
-    if "eye" in dict(node.attrs):
+    shape, facts = type_.shape, dict(node.attrs)
+    if "repeats" in facts:
+        return (torch.arange(type_.numel) // facts["repeats"]).reshape(shape)
+    if "eye" in facts:
         return torch.eye(*shape).to(torch_dtype(type_.dtype))
+    if "upper" in facts:
+        return torch.ones(shape).triu(1).to(torch_dtype(type_.dtype))
     if type_.dtype in ("int64", "bool"):
         drawn = torch.randint(0, bound if type_.dtype == "int64" else 2, shape, generator=generator)
         return drawn.to(torch_dtype(type_.dtype))
     dtype = torch_dtype(drawing.dtype if type_.dtype in FLOATING else type_.dtype)
+    if "value" in facts:
+        return torch.full(shape, facts["value"], dtype=dtype)
     if drawing.kind == "normal" and dtype.is_floating_point:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     if drawing.kind == "special":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.kernel import Kernel
@@ -12,64 +12,99 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.extract import extract
+from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.rules.law import Law
-from torch_eqsat.search.program import Extractable, Program, Task
+from torch_eqsat.search.actions import Action
+from torch_eqsat.search.program import Extractable, Program, Task, restarted
 
 # An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
 EVALUATION_SECONDS = 2.0
-REPRICE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A batch of laws that are applied together, once."""
-
-    name: str
-    laws: tuple[Law, ...]
+# E-graphs of programs that a search may come back to are kept loaded; each takes about 1 KiB an e-node.
+LOADED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``nodes`` bounds the e-graph (e-nodes), ``seconds`` the search, ``simulations`` the playouts."""
+    """``nodes`` bounds each e-graph (e-nodes), ``seconds`` the search, ``simulations`` the playouts, and
+    ``exact_seconds`` the exact extraction at its end."""
 
     nodes: int = 20_000
     seconds: float = 20.0
     simulations: int = 64
+    exact_seconds: float = 0.0
 
 
-def actions_of(laws: Sequence[Law]) -> list[Action]:
-    """All laws at once, each family, each law."""
-    families = dict.fromkeys(law.family for law in laws)
-    batches = [Action("everything", tuple(laws))]
-    batches += [Action(family, tuple(law for law in laws if law.family == family)) for family in families]
-    return batches + [Action(law.name, (law,)) for law in laws]
+@dataclass(frozen=True, slots=True)
+class SearchStatistics:
+    """How a search went: why it stopped, playouts, the largest e-graph (e-nodes)."""
+
+    stop: str
+    simulations: int
+    nodes: int
+
+
+@dataclass
+class Place:
+    """Where a search is: a task (the captured one, or one restarted from a program), its e-graph, and how many pushes
+    deep."""
+
+    task: Task
+    session: Session
+    digest: str
+    depth: int = 0
 
 
 @dataclass
 class Environment:
-    """One task's e-graph. ``best`` is the best program seen at any moment, ``curve`` its cost (ms) over seconds."""
+    """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
+    ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is called
+    whenever ``best`` changes."""
 
     task: Task
     laws: Sequence[Law]
     pricing: Pricing
     limits: Limits
     seed: int = 0
+    on_best: Callable[[Environment], None] | None = None
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
+    growth: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
-        self.session = Session(self.laws, self.limits.nodes)
-        self.session.load(self.task.graph)
-        loaded = self.session.snapshot()
-        self.largest_nodes = self.session.size
-        self.best_extractable = Extractable(self.task, loaded)
+        self._normal = [law for law in self.laws if law.normalises]
+        self._loaded: dict[str, Session] = {}
+        self._extracted: dict[tuple[str, int, bool], Program] = {}
+        session = Session(self.laws, self.limits.nodes)
+        session.load(self.task.graph)
+        self._places = [Place(self.task, session, self.task.graph.digest())]
+        self.largest_nodes = session.size
+        self.best_extractable = self._loaded_extractable = Extractable(self.task, session.snapshot())
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
         self.lower_bound = 0.0
         self._note(self.best.cost)
-        self._normalise()
+        self._normalise(session)
+
+    @property
+    def session(self) -> Session:
+        """The e-graph of the present place."""
+        return self._places[-1].session
+
+    @property
+    def state(self) -> tuple[str, int]:
+        """What tells the present state from others: equal for equal e-graphs of one task."""
+        return self._places[-1].digest, self.session.content
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def close(self) -> None:
+        """Give all e-graphs up; what was found stays."""
+        for session in [*(place.session for place in self._places), *self._loaded.values()]:
+            session.close()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing)
@@ -79,65 +114,125 @@ class Environment:
     def _note(self, cost: float) -> None:
         self.curve.append((time.monotonic() - self.started, cost))
 
-    @property
-    def out_of_time(self) -> bool:
-        return time.monotonic() > self.deadline
+    # Moving
 
-    def step(self, action: Action) -> tuple[bool, bool]:
+    def push(self) -> None:
+        """Remember the present state."""
+        self.session.push()
+        self._places[-1].depth += 1
+
+    def pop(self) -> None:
+        """Go back to the state of the last push, out of all places entered since."""
+        while not self._places[-1].depth:
+            self._leave()
+        self.session.pop()
+        self._places[-1].depth -= 1
+
+    def step(self, action: Action, *, fair: bool = False) -> tuple[bool, bool]:
         """Apply an action, then normalise; whether anything changed, and whether the node limit cut it short."""
-        step = self.session.apply(action.laws)
-        truncated = step.truncated or (bool(step.fired) and self._normalise())
+        step = self.session.apply(action.laws, fair=fair)
+        truncated = step.truncated or (bool(step.fired) and self._normalise(self.session))
         self.largest_nodes = max(self.largest_nodes, self.session.size)
+        self.growth.append((time.monotonic() - self.started, self.session.size))
         return bool(step.fired), truncated
 
-    def _normalise(self) -> bool:
+    def _normalise(self, session: Session) -> bool:
         """Apply the laws that normalise until they have nothing to do; whether the node limit cut this short."""
-        laws = [law for law in self.laws if law.normalises]
-        while laws and not self.out_of_time:
-            step = self.session.apply(laws)
+        while self._normal and not self.out_of_time:
+            step = session.apply(self._normal)
             if step.truncated or not step.fired:
                 return step.truncated
         return False
 
-    def evaluate(self) -> float:
-        """The cost (ms) of the best program in the present e-graph; keeps it if it is the best so far."""
-        extractable = Extractable(self.task, self.session.snapshot())
-        problem = extractable.problem(self.pricing)
-        deadline = max(self.deadline, time.monotonic() + EVALUATION_SECONDS)
-        found = extract(problem, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
-        if found.cost < self.best.cost:
-            self.best = extractable.program(found.choices, found.cost)
+    def rebase(self) -> bool:
+        """Enter a new, small e-graph: that of the cheapest program of the present one. Whether that is another program
+        than the one that the present e-graph began with. The `pop` of an earlier push leads out of it."""
+        place = self._places[-1]
+        task = restarted(place.task, self._extract(simple=False))
+        if task.graph.digest() == place.digest:
+            return False
+        self.enter(task)
+        return True
+
+    def enter(self, task: Task) -> None:
+        """Enter the e-graph of a task that was restarted from a program. The `pop` of an earlier push leads out."""
+        digest = task.graph.digest()
+        session = self._loaded.pop(digest, None)
+        if session is None:
+            session = Session(self.laws, self.limits.nodes)
+            session.load(task.graph)
+            self._normalise(session)
+        session.push()
+        self._places.append(Place(task, session, digest))
+        self.growth.append((time.monotonic() - self.started, session.size))
+
+    def _leave(self) -> None:
+        """Leave a place; its e-graph, as it was when entered, stays loaded for a while."""
+        place = self._places.pop()
+        place.session.pop()
+        self._loaded[place.digest] = place.session
+        if len(self._loaded) > LOADED:
+            self._loaded.pop(next(iter(self._loaded))).close()
+
+    # Extraction
+
+    def evaluate(self, *, simple: bool = False) -> float:
+        """The cost (ms) of the best program in the present e-graph; keeps it if it is the best so far.
+
+        ``simple`` extracts greedily, one e-class at a time, and does not see joint choices.
+        """
+        return self._extract(simple).cost
+
+    def _extract(self, simple: bool) -> Program:
+        key = (*self.state, simple)
+        program = self._extracted.get(key)
+        if program is None:
+            extractable = self.extractable()
+            problem = extractable.problem(self.pricing)
+            incumbent = greedy(problem) if simple else extractable.original()
+            deadline = 0.0 if simple else max(self.deadline, time.monotonic() + EVALUATION_SECONDS)
+            found = extract(problem, incumbent=incumbent, deadline=deadline, seed=self.seed)
+            program = self._extracted[key] = extractable.program(found.choices, found.cost)
+            self.keep(program, extractable)
+        return program
+
+    def extractable(self) -> Extractable:
+        """The present e-graph, ready to be priced."""
+        return Extractable(self._places[-1].task, self.session.snapshot())
+
+    def keep(self, program: Program, extractable: Extractable) -> None:
+        """Remember a program, and the e-graph that it is from, if it is the best so far."""
+        if program.cost < self.best.cost:
+            self.best, self.best_extractable = program, extractable
+            self._note(program.cost)
+            if self.on_best is not None:
+                self.on_best(self)
+        elif self.best_extractable is self._loaded_extractable:
+            # Prices may still be estimates: of what the laws made something is kept, to be priced again.
             self.best_extractable = extractable
-            self._note(found.cost)
-        return found.cost
 
-    def reprice(self, milp_seconds: float = 0.0, only_original: bool = False) -> None:
-        """Extract again from the e-graph of the best program, at prices that have become known since; with
-        ``milp_seconds`` look for the exact optimum too, which gives a lower bound (of this e-graph's programs, ms)."""
-        problem = self.best_extractable.problem(self.pricing)
-        original = self.best_extractable.original()
-        base = extract(problem, incumbent=original, deadline=0.0)
-        found = base
-        if not only_original:
-            deadline = time.monotonic() + REPRICE_SECONDS + milp_seconds
-            found = extract(
-                problem, incumbent=original, deadline=deadline, seed=self.seed, rounds=2, milp_seconds=milp_seconds
-            )
-        self.base_cost, self.lower_bound = base.cost, found.lower_bound
-        self.best = self.best_extractable.program(found.choices, found.cost)
-        self._note(found.cost)
+    def finish(self) -> None:
+        """The exact extraction from the present e-graph and from that of the best program, as far as the limits grant
+        time; gives a lower bound (ms) of the programs of the latter."""
+        if self.limits.exact_seconds > 0:
+            present = self.extractable()
+            for extractable in dict.fromkeys((present, self.best_extractable)):
+                found = extractable.extract(self.pricing, self.seed, self.limits.exact_seconds)
+                self.keep(extractable.program(found.choices, found.cost), extractable)
+                self.lower_bound = found.lower_bound
 
-    def unmeasured(self) -> tuple[Kernel, ...]:
-        """Kernels of the best program whose prices are estimates."""
-        graph = self.best.graph
-        wanted: dict[str, Kernel] = {}
-        for index, node in enumerate(graph.nodes):
-            types = [t for c in node.children if (t := graph.types[c]) is not None]
-            heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
-            if not heavy or (self.pricing.frozen and graph.constant[index]):
-                continue
-            with contextlib.suppress(TypeMismatchError):
-                kernel = self.pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
-                if kernel.key not in self.pricing.measured:
-                    wanted[kernel.key] = kernel
-        return tuple(wanted.values())
+
+def unmeasured(program: Program, pricing: Pricing) -> tuple[Kernel, ...]:
+    """Kernels of a program whose prices are estimates."""
+    graph = program.graph
+    wanted: dict[str, Kernel] = {}
+    for index, node in enumerate(graph.nodes):
+        types = [t for c in node.children if (t := graph.types[c]) is not None]
+        heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
+        if not heavy or (pricing.frozen and graph.constant[index]):
+            continue
+        with contextlib.suppress(TypeMismatchError):
+            kernel = pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
+            if kernel.key not in pricing.measured:
+                wanted[kernel.key] = kernel
+    return tuple(wanted.values())

@@ -1,43 +1,35 @@
 """Monte Carlo tree search over batches of laws.
 
 After "Optimizing Tensor Computation Graphs with Equality Saturation and Monte Carlo Tree Search" (Hartmann, He,
-Yoneki, PACT 2024), with these differences: rewards are relative to the cost of the original (theirs, in ms, left the
-exploration term to decide alone); selection is PUCT with priors (Rosin 2011, as in AlphaZero); the value of a node is
-the best return below it, since the search is for one best program; stopping is a move (an empty playout); and the
-first playout applies everything until nothing changes, because an e-graph that saturates below the limit leaves
-nothing to search.
+Yoneki, PACT 2024), with these differences:
+
+- Rewards are relative to the cost of the original and measured in units of the best gain (theirs, in ms, left the
+  exploration term to decide alone), and come from an extraction that sees merges.
+- Selection is PUCT with priors from match counts and from what is known of the laws (Rosin 2011, as in AlphaZero), with
+  progressive widening; the value of a state is the best return below it, since the search is for one best program.
+- Stopping is a move, and so is *rebasing*: the best program of the present e-graph begins a new, small one (the
+  pulses of Caviar, Kourta et al., CC 2022). Under a limit of nodes it is what makes room.
+- Equal e-graphs are one node of the tree, however they were reached, and the tree is kept throughout.
+- The search opens with everything, applied until nothing changes: an e-graph that saturates below the limit leaves
+  nothing to search but expansive laws. One that does not is rebased as long as that gains.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
 
-from torch_eqsat.search.environment import Action, Environment, actions_of
+from torch_eqsat.search.actions import actions_of
+from torch_eqsat.search.environment import Environment, SearchStatistics
+from torch_eqsat.search.tree import Edge, Tree, TreeNode, as_edges
 
-EXPLORATION = 0.25  # in units of the original's cost: gains of a quarter are large
+STOP, REBASE = -1, -2
 PLAYOUT_STEPS = 3
 PATIENCE = 12  # playouts without an improvement
-
-
-@dataclass
-class TreeNode:
-    """A state of the e-graph, reached by a path of actions. ``value`` is the best return seen below."""
-
-    visits: int = 0
-    value: float = 0.0
-    closed: bool = False
-    children: dict[int, TreeNode] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchStatistics:
-    """How a search went: why it stopped, playouts, the largest e-graph (e-nodes)."""
-
-    stop: str
-    simulations: int
-    nodes: int
+PATIENCE_SATURATED = 4  # the same when only expansive laws are left
+PULSES = 8  # rebases in the opening, each of which has to gain
+LEAST_GAIN = 1e-4  # of the base cost; smaller ones are no reason to go on
+_STOP_WEIGHT, _REBASE_WEIGHT, _EXPANSIVE_WEIGHT = 0.1, 0.5, 0.3
 
 
 class MonteCarloTreeSearch:
@@ -47,105 +39,167 @@ class MonteCarloTreeSearch:
         self.environment = environment
         self.actions = actions_of(environment.laws)
         self.random = random.Random(environment.seed)
-        self.root = TreeNode()
+        self.tree = Tree()
+        self.root: TreeNode | None = None
+        self.simulations = 0
 
     def run(self) -> SearchStatistics:
         environment = self.environment
-        if self._apply_everything():
-            return SearchStatistics("saturated", 1, environment.largest_nodes)
-        simulations, fruitless = 1, 0
-        stop = "simulations"
-        while simulations < environment.limits.simulations:
-            if environment.out_of_time:
-                stop = "time"
-                break
-            if fruitless >= PATIENCE or self.root.closed:
-                stop = "no improvement" if fruitless >= PATIENCE else "exhausted"
-                break
-            before = environment.best.cost
-            self._simulate()
-            fruitless = 0 if environment.best.cost < before else fruitless + 1
-            simulations += 1
-        return SearchStatistics(stop, simulations, environment.largest_nodes)
-
-    def _apply_everything(self) -> bool:
-        """The first playout; whether it saturated the e-graph within the limits."""
-        environment = self.environment
-        environment.session.push()
-        saturated = False
-        while not environment.out_of_time:
-            changed, truncated = environment.step(self.actions[0])
-            if truncated or not changed:
-                saturated = not truncated
-                break
+        environment.push()
+        saturated = self._grow()
         environment.evaluate()
-        environment.session.pop()
-        return saturated
+        self.simulations = 1
+        expansive = saturated and self._expansive_matches()
+        environment.push()
+        self._pulse()
+        environment.pop()
+        if saturated and not expansive:
+            stop = "saturated"
+        else:
+            if not saturated:
+                environment.pop()
+                environment.push()
+            stop = self._search(PATIENCE_SATURATED if saturated else PATIENCE)
+            stop = "saturated" if saturated and stop != "time" else stop
+        environment.finish()
+        environment.pop()
+        return SearchStatistics(stop, self.simulations, environment.largest_nodes)
 
-    def _simulate(self) -> None:
+    def name_of(self, move: int) -> str:
+        """What a move is called."""
+        return {STOP: "stop", REBASE: "rebase"}.get(move) or self.actions[move].name
+
+    def _grow(self) -> bool:
+        """Apply everything, fairly, until nothing changes; whether that ended within the limits."""
+        environment = self.environment
+        while not environment.out_of_time:
+            changed, truncated = environment.step(self.actions[0], fair=True)
+            if truncated or not changed:
+                return not truncated
+        return False
+
+    def _expansive_matches(self) -> bool:
+        environment = self.environment
+        return bool(environment.session.count_matches([law for law in environment.laws if law.expansive]))
+
+    def _pulse(self) -> None:
+        """Rebase and grow as long as that gains."""
+        environment = self.environment
+        for _ in range(PULSES):
+            before = environment.best.cost
+            if environment.out_of_time or not environment.rebase():
+                return
+            self._grow()
+            environment.evaluate()
+            self.simulations += 1
+            if before - environment.best.cost < LEAST_GAIN * environment.base_cost:
+                return
+
+    def _search(self, patience: int) -> str:
+        """Playouts until a limit or until they bring nothing; why they ended."""
+        environment = self.environment
+        root = self.root = self.tree.node(environment.state)
+        fruitless = 0
+        while self.simulations < environment.limits.simulations:
+            if environment.out_of_time:
+                return "time"
+            if fruitless >= patience:
+                return "no improvement"
+            if root.edges is not None and all(edge.closed for edge in root.edges):
+                return "exhausted"
+            before = environment.best.cost
+            self._simulate(root)
+            gained = before - environment.best.cost > LEAST_GAIN * environment.base_cost
+            fruitless = 0 if gained else fruitless + 1
+            self.simulations += 1
+        return "simulations"
+
+    def _simulate(self, root: TreeNode) -> None:
         """Selection, expansion, playout, backup."""
         environment = self.environment
-        environment.session.push()
-        path = [self.root]
-        truncated = False
-        while not truncated and not environment.out_of_time:
-            node = path[-1]
-            choice = self._select(node)
-            if choice is None:
-                node.closed = True
-                break
-            fresh = choice not in node.children
-            child = node.children.setdefault(choice, TreeNode())
-            changed, truncated = environment.step(self.actions[choice])
-            if not changed:
-                child.closed = True
-                continue
-            path.append(child)
-            if fresh:
-                break
-        if not truncated:
-            self._play_out()
-        cost = environment.evaluate()
-        environment.session.pop()
-        gain = (environment.base_cost - cost) / environment.base_cost if environment.base_cost else 0.0
+        environment.push()
+        path = self._descend(root)
+        gain = self._gain(environment.evaluate())
+        environment.pop()
         for node in path:
             node.visits += 1
             node.value = max(node.value, gain)
 
+    def _gain(self, cost: float) -> float:
+        base = self.environment.base_cost
+        return max(0.0, (base - cost) / base) if base else 0.0
+
+    def _descend(self, root: TreeNode) -> list[TreeNode]:
+        """Follow the tree to a state that is new, and play on from there; the states of the tree on the way."""
+        environment = self.environment
+        path = [root]
+        best_gain = self._gain(environment.best.cost)
+        while not environment.out_of_time:
+            node = path[-1]
+            if node.edges is None:
+                node.edges = self._moves(node, rebased=len(path) == 1)
+            edge = node.select(best_gain)
+            if edge is None:
+                return path
+            edge.visits += 1
+            if edge.move == STOP:
+                edge.closed = True
+                return path
+            if not self._make(edge):
+                edge.closed = True
+                continue
+            fresh = edge.target is not None and not edge.target.visits
+            if edge.target is None or edge.target in path:
+                edge.closed = True
+                return path
+            path.append(edge.target)
+            if fresh:
+                if not edge.target.truncated:
+                    self._play_out()
+                return path
+        return path
+
+    def _make(self, edge: Edge) -> bool:
+        """Make a move; whether it changed anything."""
+        environment = self.environment
+        truncated = False
+        if edge.move == REBASE:
+            if not environment.rebase():
+                return False
+        else:
+            changed, truncated = environment.step(self.actions[edge.move], fair=True)
+            if not changed:
+                return False
+        if edge.target is None:
+            edge.target = self.tree.node(environment.state)
+            edge.target.truncated = truncated
+        return True
+
+    def _moves(self, node: TreeNode, rebased: bool) -> list[Edge]:
+        """The moves of the present state: batches of laws that match here, stopping, rebasing."""
+        environment = self.environment
+        weights: dict[int, float] = {}
+        if not node.truncated:
+            matches = environment.session.count_matches(environment.laws)
+            for number, action in enumerate(self.actions):
+                count = sum(matches.get(law.name, 0) for law in action.laws)
+                if count:
+                    expansive = any(law.expansive for law in action.laws)
+                    weights[number] = action.weight * math.log(1 + count) * (_EXPANSIVE_WEIGHT if expansive else 1.0)
+        typical = max(weights.values(), default=1.0)
+        weights[STOP] = _STOP_WEIGHT * typical
+        if not rebased:
+            weights[REBASE] = _REBASE_WEIGHT * typical
+        return as_edges(weights)
+
     def _play_out(self) -> None:
-        """Random batches from here on; fewer as the e-graph fills."""
+        """A few batches from here on, promising ones more often; none if the e-graph is full."""
+        weights = [action.weight for action in self.actions]
         for _ in range(self.random.randint(0, PLAYOUT_STEPS)):
             if self.environment.out_of_time:
                 return
-            _, truncated = self.environment.step(self.random.choice(self.actions))
+            everything = self.random.random() < 0.5
+            action = self.actions[0] if everything else self.random.choices(self.actions, weights)[0]
+            _, truncated = self.environment.step(action, fair=True)
             if truncated:
                 return
-
-    def _prior(self, choice: int) -> float:
-        """Batches come before single laws: a third for everything, a third for the families, a third for the laws."""
-        action = self.actions[choice]
-        alike = sum(_rank(other) == _rank(action) for other in self.actions)
-        return 1 / (3 * alike)
-
-    def _select(self, node: TreeNode) -> int | None:
-        """The child with the greatest upper confidence bound; None when all are closed."""
-        best, best_score = None, -math.inf
-        for choice in range(len(self.actions)):
-            child = node.children.get(choice)
-            if child is not None and child.closed:
-                continue
-            value, visits = (child.value, child.visits) if child else (node.value, 0)
-            score = value + EXPLORATION * self._prior(choice) * math.sqrt(node.visits + 1) / (1 + visits)
-            if score > best_score:
-                best, best_score = choice, score
-        return best
-
-
-def _rank(action: Action) -> int:
-    return (
-        0
-        if action.name == "everything"
-        else 1
-        if len({law.family for law in action.laws}) == 1 < len(action.laws)
-        else 2
-    )

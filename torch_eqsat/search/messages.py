@@ -5,47 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
-from torch_eqsat.search.program import Program, Task
+from torch_eqsat.search.program import Extractable, Program, Task
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Optimize ``task`` with the laws not in ``disabled``, those of the user (``rules``) included, of exactness up to
-    ``exactness``.
-
-    ``prices`` are ms by kernel key; ``frozen`` says that weights are constants.
-    """
+    """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``rules``, the user's) not in
+    ``disabled`` and of exactness up to ``exactness``, by the strategy of that name."""
 
     task: Task
-    prices: dict[str, float]
-    frozen: bool
-    threads: int
-    device: str
+    pricing: Pricing
     limits: Limits
     exactness: str = "reassociates"
     disabled: frozenset[str] = frozenset()
     seed: int = 0
+    strategy: str = "mcts"
     rules: Shipped = ()
 
 
 @dataclass(frozen=True)
 class RepriceRequest:
-    """Extract again with more prices known, and look for the exact optimum for ``milp_seconds``; or give the
-    ``original`` program."""
+    """Extract again from the e-graph of ``outcome``, which answered a search of ``task``, at the prices of ``pricing``,
+    and look for the exact optimum for ``milp_seconds``."""
 
-    prices: dict[str, float]
+    task: Task
+    outcome: Outcome
+    pricing: Pricing
+    seed: int = 0
     milp_seconds: float = 0.0
-    original: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
-    in the e-graph that the best one comes from, kernels whose prices were estimates (``unmeasured``
-    those that the program runs, ``missing`` all in the e-graph), and statistics. ``dropped`` says of each law of the
-    user's that failed, in one line, why the search went on without it."""
+    in ``extractable``, the e-graph that the best one comes from (None when the search could not begin); kernels whose
+    prices were estimates (``unmeasured`` those that the program runs, ``missing`` all that were met); why the search
+    stopped, and statistics; names of laws of the user's that failed and were ``dropped``, each with what happened."""
 
     program: Program
     base_cost: float
@@ -57,7 +55,15 @@ class Outcome:
     nodes: int
     seconds: float
     curve: tuple[tuple[float, float], ...]
-    dropped: tuple[str, ...] = ()
+    extractable: Extractable | None = None
+    dropped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A better program was found; the search goes on. What is left if the worker dies."""
+
+    outcome: Outcome
 
 
 @dataclass(frozen=True)

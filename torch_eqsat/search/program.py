@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
 from torch_eqsat.egraph.session import Snapshot
-from torch_eqsat.extract import Choices, ExtractionProblem
+from torch_eqsat.extract import Choices, Extraction, ExtractionProblem, extract
 from torch_eqsat.extract.problem import build_problem
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
+
+LEISURE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A term graph to optimize. ``parts`` are, for ``fx`` terms, the terms of the language they stand for."""
+    """A term graph to optimize. ``parts`` are, for ``fx`` terms, the terms of the language they stand for.
+
+    A task made from a program (see :func:`restarted`) has that program as its first ``chosen`` terms, and ``origin``
+    of each of its terms; in a captured task both are empty, and its program is its ``fx`` terms."""
 
     graph: TermGraph
     parts: Mapping[int, tuple[int, ...]]
+    chosen: int = 0
+    origin: tuple[int, ...] = ()
+
+    def origin_of(self, term: int) -> int:
+        """The captured term that has the value of ``term``; -1 if there is none."""
+        if self.origin:
+            return self.origin[term] if term < len(self.origin) else -1
+        return term if term < len(self.graph) else -1
+
+    def in_program(self, term: int) -> bool:
+        """Whether ``term`` is part of the program that the task was made from."""
+        return term < self.chosen if self.chosen else self.graph.nodes[term].op in ("fx", "input")
 
 
 @dataclass
 class Program:
     """A chosen program: ``graph`` with the task's roots in order, ``origin[i]`` the captured term that has the value
-    of its node i or -1, ``cost`` in ms, and how many of its e-nodes each law made."""
+    of its node i or -1, ``cost`` in ms, and how many of its e-nodes each law made. ``meaning`` gives, for its ``fx``
+    nodes, the term of ``task`` that they were."""
 
     graph: TermGraph
     origin: list[int]
     cost: float
     laws: Counter[str] = field(default_factory=Counter)
+    meaning: dict[int, int] = field(default_factory=dict)
 
 
 class Extractable:
@@ -48,7 +69,7 @@ class Extractable:
         loaded = len(self.task.graph)
         choices: Choices = {}
         for index, (owner, term) in enumerate(zip(self.snapshot.classes, self.snapshot.terms, strict=True)):
-            if term < loaded and self.task.graph.nodes[term].op in ("fx", "input"):
+            if term < loaded and self.task.in_program(term):
                 choices.setdefault(self.dense[owner], index)
         return choices
 
@@ -66,32 +87,34 @@ class Extractable:
     def _price(self, pricing: Pricing, node: Node, owner: int) -> float:
         types, constants = self.snapshot.types, self.snapshot.constant
         operands = [t for c in node.children if (t := types[c]) is not None]
-        result = types[owner]
-        if result is None or len(operands) != len(node.children):
-            return 0.0
-        if node.op == "fx":
-            return pricing.opaque(operands, result)
-        return pricing.price(node, operands, result, [constants[c] for c in node.children], constants[owner])
+        return pricing.price(node, operands, types[owner], [constants[c] for c in node.children], constants[owner])
 
     def _part_prices(self, pricing: Pricing) -> dict[int, float]:
         """Prices of captured operators, the sum of what they mean; by term."""
         graph = self.task.graph
-        prices = {}
-        for term, parts in self.task.parts.items():
-            total = NODE_MS
-            for part in parts:
-                node, result = graph.nodes[part], graph.types[part]
-                operands = [t for c in node.children if (t := graph.types[c]) is not None]
-                if result is not None and len(operands) == len(node.children):
-                    constants = [graph.constant[c] for c in node.children]
-                    total += pricing.price(node, operands, result, constants, graph.constant[part])
-            prices[term] = total
-        return prices
+        return {
+            term: NODE_MS + sum(price_of(graph, part, pricing) for part in parts)
+            for term, parts in self.task.parts.items()
+        }
+
+    def extract(self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0) -> Extraction:
+        """The cheapest program at today's prices, found at leisure; with ``milp_seconds`` exactly, if that is enough,
+        and with a lower bound (of this e-graph's programs, ms)."""
+        deadline = time.monotonic() + LEISURE_SECONDS + milp_seconds
+        return extract(
+            self.problem(pricing),
+            incumbent=self.original(),
+            deadline=deadline,
+            seed=seed,
+            rounds=2,
+            milp_seconds=milp_seconds,
+        )
 
     def program(self, choices: Choices, cost: float) -> Program:
         """The chosen e-nodes as a term graph."""
         graph, laws = TermGraph(), Counter[str]()
         origin: list[int] = []
+        meaning: dict[int, int] = {}
         index_of: dict[int, int] = {}
         for owner in _operands_first(self.snapshot.nodes, self.dense, choices, self.roots):
             chosen = choices[owner]
@@ -102,14 +125,71 @@ class Extractable:
             )
             index_of[owner] = index
             if index == len(origin):
-                origin.append(class_id if class_id < len(self.task.graph) else -1)
+                origin.append(self.task.origin_of(class_id))
+                if node.op == "fx":
+                    meaning[index] = self.snapshot.terms[chosen]
                 if law := self.snapshot.laws[chosen]:
                     laws[law] += 1
         graph.roots = [index_of[root] for root in self.roots]
-        return Program(graph, origin, cost, laws)
+        return Program(graph, origin, cost, laws, meaning)
 
     def _type(self, class_id: int) -> TensorType | None:
         return self.snapshot.types[class_id]
+
+
+def price_of(graph: TermGraph, term: int, pricing: Pricing) -> float:
+    """The price in ms of one term of a graph, at its own types."""
+    node = graph.nodes[term]
+    operands = [t for c in node.children if (t := graph.types[c]) is not None]
+    constants = [graph.constant[c] for c in node.children]
+    return pricing.price(node, operands, graph.types[term], constants, graph.constant[term])
+
+
+def captured_program(task: Task, pricing: Pricing) -> Program:
+    """The program as captured, made without an e-graph: the answer of a search that could not even begin."""
+    graph = TermGraph()
+    origin: list[int] = []
+    number: dict[int, int] = {}
+    cost = 0.0
+    for term in task.graph.reachable(task.graph.roots):
+        node = task.graph.nodes[term]
+        new = Node(node.op, node.attrs, tuple(number[child] for child in node.children))
+        number[term] = graph.add(new, task.graph.types[term], task.graph.constant[term])
+        origin.append(task.origin_of(term))
+        parts = task.parts.get(term, (term,))
+        cost += NODE_MS + sum(price_of(task.graph, part, pricing) for part in parts)
+    graph.roots = [number[root] for root in task.graph.roots]
+    return Program(graph, origin, cost)
+
+
+def restarted(task: Task, program: Program) -> Task:
+    """A small task whose program is ``program``, one found for ``task``: its nodes, and what its ``fx`` nodes mean."""
+    graph = TermGraph()
+    for node, type_, constant in zip(program.graph.nodes, program.graph.types, program.graph.constant, strict=True):
+        graph.add(node, type_, constant)
+    graph.roots = list(program.graph.roots)
+    chosen = len(graph)
+    equal = dict(task.graph.equal)
+    parts: dict[int, tuple[int, ...]] = {}
+    for index, term in program.meaning.items():
+        if term not in task.parts:
+            continue
+        number = dict(zip(task.graph.nodes[term].children, graph.nodes[index].children, strict=True))
+        parts[index] = tuple(_place(task.graph, part, graph, number) for part in task.parts[term])
+        if term in equal:
+            graph.equal.append((index, _place(task.graph, equal[term], graph, number)))
+    return Task(graph, parts, chosen, tuple(program.origin))
+
+
+def _place(source: TermGraph, term: int, target: TermGraph, number: dict[int, int]) -> int:
+    """The term of ``target`` for one of ``source``; ``number`` says so for some, and for all that are placed."""
+    if term not in number:
+        node = source.nodes[term]
+        children = tuple(_place(source, child, target, number) for child in node.children)
+        if "commutative" in OPERATORS[node.op].traits:
+            children = tuple(sorted(children))
+        number[term] = target.add(Node(node.op, node.attrs, children), source.types[term], source.constant[term])
+    return number[term]
 
 
 def _operands_first(

@@ -1,21 +1,25 @@
 """Cuts a large graph at narrow places; equal regions are searched once.
 
-A narrow place is a point in the order of the graph where one value alone is still to be used. Cuts are made behind
-operators that no law of the catalogue crosses but those of slices (nonlinear elementwise ones), so that a rewrite is
-seldom lost. Graphs of up to ``WHOLE`` operators are not cut: slices move through all of them.
+A narrow place is a point in the order of the graph where one value alone is still to be used by operators. Cuts are
+made behind operators that no law of the catalogue crosses but those of slices (nonlinear elementwise ones), so that a
+rewrite is seldom lost. Graphs that leave an e-graph room to grow are not cut: slices move through all of them. Where no
+narrow place comes in time, the narrowest there is has to do, so that no region is too large to be searched.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.term import Node, TermGraph, attributes
+from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes
 from torch_eqsat.search.program import Program, Task
 
 WHOLE = 900
 SMALLEST = 16
+# An operator is about 2.5 terms as captured, and laws need at least twice as much room again.
+NODES_PER_OPERATOR = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +32,72 @@ class Region:
     terms: dict[int, int]
 
 
-def split_into_regions(task: Task, whole: int = WHOLE, smallest: int = SMALLEST) -> list[Region]:
-    """The regions of ``task``, in order; one region when it has at most ``whole`` operators."""
+def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smallest: int = SMALLEST) -> list[Region]:
+    """The regions of ``task``, in order: one when it has at most ``whole`` operators and e-graphs of ``nodes`` e-nodes
+    have room for them, and otherwise several, of ``smallest`` operators at least where narrow places allow."""
     operators = [t for t, node in enumerate(task.graph.nodes) if node.op == "fx"]
-    if len(operators) <= whole:
+    largest = max(1, min(WHOLE, nodes // NODES_PER_OPERATOR))
+    given = [root for root in task.graph.roots if task.graph.nodes[root].op != "fx"]
+    if len(operators) <= min(whole, largest):
         return [_region(task, operators, list(task.graph.roots))]
+    if len(operators) <= whole:  # too large for the e-graph only: few regions, as large as they may be
+        smallest = max(smallest, largest // 2)
     last_use = _last_uses(task, operators)
-    regions: list[Region] = []
-    current: list[int] = []
-    for position, term in enumerate(operators):
-        current.append(term)
-        live = (
-            [t for t in operators[: position + 1] if last_use.get(t, -1) > position] if _is_barrier(task, term) else []
+    regions = []
+    start = 0
+    for stop in _cuts(task, operators, last_use, smallest, largest):
+        inside = operators[start:stop]
+        roots = set(task.graph.roots)
+        live = [t for t in inside if last_use.get(t, -1) >= stop or t in roots]
+        regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live))
+        start = stop
+    return regions
+
+
+def _cuts(task: Task, operators: Sequence[int], last_use: dict[int, int], smallest: int, largest: int) -> list[int]:
+    """The positions at which regions end."""
+    width = _widths(operators, last_use)
+    cuts = []
+    start = 0
+    while start < len(operators):
+        earliest, latest = start + smallest, min(start + max(largest, smallest), len(operators))
+        narrow = (
+            stop
+            for stop in range(earliest, latest)
+            if width[stop] == 1
+            and last_use.get(operators[stop - 1], -1) >= stop
+            and _is_barrier(task, operators[stop - 1])
         )
-        if live == [term] and len(current) >= smallest and position + 1 < len(operators):
-            regions.append(_region(task, current, [term]))
-            current = []
-    return [*regions, _region(task, current, list(task.graph.roots))]
+        cut = next(narrow, None)
+        if cut is None and latest < len(operators):
+            # In the later half of the window, so that regions do not become small.
+            cut = min(range((start + latest + 1) // 2, latest + 1), key=lambda stop: (width[stop], -stop))
+        cuts.append(len(operators) if cut is None else cut)
+        start = cuts[-1]
+    return cuts
+
+
+def _widths(operators: Sequence[int], last_use: dict[int, int]) -> list[int]:
+    """For each position how many values computed before it are used by operators from it on."""
+    change: Counter[int] = Counter()
+    for position, term in enumerate(operators):
+        if (last := last_use.get(term, -1)) > position:
+            change[position + 1] += 1
+            change[last + 1] -= 1
+    width, widths = 0, []
+    for position in range(len(operators) + 1):
+        width += change[position]
+        widths.append(width)
+    return widths
 
 
 def _last_uses(task: Task, operators: Sequence[int]) -> dict[int, int]:
-    """The last position at which each operator's value is read; roots are read at the end."""
+    """The last position at which an operator reads each value."""
     last: dict[int, int] = {}
     for position, term in enumerate(operators):
         for child in task.graph.nodes[term].children:
             last[child] = position
-    return last | {root: len(operators) for root in task.graph.roots}
+    return last
 
 
 def _is_barrier(task: Task, term: int) -> bool:
@@ -80,7 +124,7 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
         node = graph.nodes[term]
         if node.op == "input" or (node.op == "fx" and term not in inside):
             type_ = graph.types[term]
-            known = {"repeats": node["repeats"]} if "repeats" in dict(node.attrs) else {}
+            known = {name: value for name, value in node.attrs if name in FACTS}
             name = f"{'c' if graph.constant[term] else 'x'}{len(leaves)}"
             shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
             node = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
@@ -104,13 +148,12 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
     return Region(Task(region, parts), leaves, {new: old for old, new in number.items()})
 
 
-def join_programs(task: Task, regions: Sequence[Region], programs: Sequence[Program]) -> tuple[TermGraph, list[int]]:
-    """One program for the whole task from those of its regions, and the origin of each of its nodes.
+def join_programs(task: Task, regions: Sequence[Region], programs: Sequence[Program]) -> Program:
+    """One program for the whole task from those of its regions.
 
     Equal regions share a program; each place of use has its own inputs.
     """
-    joined = TermGraph()
-    origin: list[int] = []
+    joined = Program(TermGraph(), [], sum(program.cost for program in programs))
     value_of: dict[int, int] = {}
     for region, program in zip(regions, programs, strict=True):
         leaf_of = {region.task.graph.nodes[leaf]: term for leaf, term in region.leaves.items()}
@@ -123,10 +166,13 @@ def join_programs(task: Task, regions: Sequence[Region], programs: Sequence[Prog
             if source is not None:
                 node = task.graph.nodes[source]
             new = Node(node.op, node.attrs, tuple(number[child] for child in node.children))
-            number.append(joined.add(new, program.graph.types[index], program.graph.constant[index]))
-            if number[-1] == len(origin):
-                origin.append(region.terms.get(program.origin[index], -1))
+            number.append(joined.graph.add(new, program.graph.types[index], program.graph.constant[index]))
+            if number[-1] == len(joined.origin):
+                joined.origin.append(region.terms.get(program.origin[index], -1))
+                if index in program.meaning:
+                    joined.meaning[number[-1]] = region.terms[program.meaning[index]]
         for root, chosen in zip(region.task.graph.roots, program.graph.roots, strict=True):
             value_of[region.terms[root]] = number[chosen]
-    joined.roots = [value_of[root] for root in task.graph.roots]
-    return joined, origin
+        joined.laws.update(program.laws)
+    joined.graph.roots = [value_of[root] for root in task.graph.roots]
+    return joined

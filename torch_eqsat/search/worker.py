@@ -1,7 +1,8 @@
 """The search worker: a process without torch, under a limit of its address space.
 
 egglog has no limits inside a run and aborts its process when memory ends, so it never runs in the user's process.
-Messages are pickles between this process and its parent alone, each after its length in eight bytes.
+Messages are pickles between this process and its parent alone, each after its length in eight bytes. Each better
+program is sent at once, so that what was found outlives the worker.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import pickle
 import resource
 import struct
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
-from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.law import EXACTNESS, Law
 from torch_eqsat.rules.shipping import receive
-from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.mcts import MonteCarloTreeSearch, SearchStatistics
-from torch_eqsat.search.messages import Failure, Outcome, RepriceRequest, SearchRequest
+from torch_eqsat.search.environment import Environment, SearchStatistics, unmeasured
+from torch_eqsat.search.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
+from torch_eqsat.search.program import captured_program
+from torch_eqsat.search.strategies import run_strategy
+
+PROGRESS_SECONDS = 0.2  # between two reports of a better program
 
 
 def write_message(stream: BinaryIO, message: Any) -> None:
@@ -36,48 +40,70 @@ def read_message(stream: BinaryIO) -> Any:
     return pickle.loads(stream.read(struct.unpack("<Q", header)[0]))
 
 
-class Worker:
-    """Answers requests; keeps the last environment for repricing."""
+def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
+    """Answer a request; ``report`` is given what was found so far."""
+    return _search(request, report) if isinstance(request, SearchRequest) else _reprice(request)
 
-    def __init__(self) -> None:
-        self.environment: Environment | None = None
-        self.statistics = SearchStatistics("not started", 0, 0)
-        self.failures: dict[str, str] = {}  # laws of the user's that are dropped, and why
 
-    def answer(self, request: SearchRequest | RepriceRequest) -> Outcome:
-        if isinstance(request, SearchRequest):
-            return self._search(request)
-        assert self.environment is not None, "nothing to price again: search first"
-        self.environment.pricing.measured.update(request.prices)
-        self.environment.pricing.missing.clear()
-        self.environment.reprice(request.milp_seconds, request.original)
-        return self._outcome(self.environment)
+def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcome:
+    last = 0.0
+    failures: dict[str, str] = {}
+    laws = allowed_laws(request.exactness, request.disabled, receive(request.rules, failures))
 
-    def _search(self, request: SearchRequest) -> Outcome:
-        pricing = Pricing(request.frozen, request.device, request.threads, measured=dict(request.prices))
-        laws = allowed_laws(request.exactness, request.disabled, receive(request.rules, self.failures))
-        if self.environment is not None:
-            self.environment.session.close()
-        environment = Environment(request.task, laws, pricing, request.limits, request.seed)
-        self.environment = environment
-        self.statistics = MonteCarloTreeSearch(environment).run()
-        return self._outcome(environment)
+    def on_best(environment: Environment) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
+            last = time.monotonic()
 
-    def _outcome(self, environment: Environment) -> Outcome:
-        statistics = self.statistics
-        return Outcome(
-            environment.best,
-            environment.base_cost,
-            environment.lower_bound,
-            environment.unmeasured(),
-            tuple(environment.pricing.missing.values()),
-            statistics.stop,
-            statistics.simulations,
-            statistics.nodes,
-            environment.curve[-1][0],
-            tuple(environment.curve),
-            tuple(self.failures.values()),
-        )
+    environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best)
+    try:
+        return _outcome(environment, run_strategy(request.strategy, environment)[0], failures)
+    finally:
+        environment.close()
+
+
+def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
+    return Outcome(
+        environment.best,
+        environment.base_cost,
+        environment.lower_bound,
+        unmeasured(environment.best, environment.pricing),
+        tuple(environment.pricing.missing.values()),
+        statistics.stop,
+        statistics.simulations,
+        statistics.nodes,
+        environment.curve[-1][0],
+        tuple(environment.curve),
+        environment.best_extractable,
+        tuple(failures.items()),
+    )
+
+
+def _reprice(request: RepriceRequest) -> Outcome:
+    start = time.monotonic()
+    before, pricing = request.outcome, request.pricing
+    assert before.extractable is not None, "nothing to price again: the search did not begin"
+    captured = captured_program(request.task, pricing)
+    found = before.extractable.extract(pricing, request.seed, request.milp_seconds)
+    program = before.extractable.program(found.choices, found.cost)
+    if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
+        program = captured
+    seconds = before.seconds + time.monotonic() - start
+    return Outcome(
+        program,
+        captured.cost,
+        min(found.lower_bound, program.cost),
+        unmeasured(program, pricing),
+        tuple(pricing.missing.values()),
+        before.stop,
+        before.simulations,
+        before.nodes,
+        seconds,
+        (*before.curve, (seconds, program.cost)),
+        before.extractable,
+        before.dropped,
+    )
 
 
 def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
@@ -95,15 +121,17 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # nothing but messages may reach the parent
-    worker = Worker()
-    while (request := read_message(requests)) is not None:
-        try:
-            answer: Outcome | Failure = worker.answer(request)
-        except KeyboardInterrupt:
-            return
-        except BaseException as error:  # egglog's PanicException is no Exception
-            answer = Failure(f"{type(error).__name__}: {error}")
-        write_message(answers, answer)
+    try:
+        while (request := read_message(requests)) is not None:
+            try:
+                reply: Outcome | Failure = answer(request, lambda found: write_message(answers, Progress(found)))
+            except KeyboardInterrupt:
+                return
+            except BaseException as error:  # egglog's PanicException is no Exception
+                reply = Failure(f"{type(error).__name__}: {error}")
+            write_message(answers, reply)
+    except KeyboardInterrupt:
+        return
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""The paper's graphs by every strategy, on the same laws, prices and limits.
+
+Run as ``python -m bench.paper``. Rows go to bench/results/paper.json as they are made, and those that are there are not
+made again (``--again`` makes them anew). Costs over time, growth and trees of the first seed go to paper_curves.json,
+for ``python -m bench.plots``. Prices: see bench/standalone.py; measure them with ``python -m bench.paper_costs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import pickle
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.paper_graphs import GRAPHS, captured, task_of
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "paper.json"
+CURVES = ROOT / "bench" / "results" / "paper_curves.json"
+STRATEGIES = ("none", "saturate", "greedy", "rmcts", "mcts")
+MARGIN_SECONDS = 60.0  # after its limit a run is killed
+
+Row = dict[str, Any]
+
+
+def key_of(row: Row) -> tuple[Any, ...]:
+    """What makes a row that row."""
+    return row["graph"], row["strategy"], row["seed"], row["node_limit"]
+
+
+def read(path: Path) -> Any:
+    """A results file; an empty list when there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def write(path: Path, rows: Sequence[Any]) -> None:
+    """One row a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def search(task: bytes, order: Row) -> dict[str, Any] | str:
+    """The answer of a process that searches, or why there is none."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.paper_run"],
+            input=f"{json.dumps(order)}\n{base64.b64encode(task).decode()}\n",
+            capture_output=True, text=True, cwd=ROOT, timeout=order["limit_seconds"] + MARGIN_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "it took too long"
+    if done.returncode:
+        return f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def reduction(row: Row) -> float:
+    """The share of the base cost that was saved, in per cent."""
+    return 100.0 * (1.0 - row["best_ms"] / row["base_ms"])
+
+
+def print_table(rows: Sequence[Row], nodes: int) -> None:
+    """Mean reduction (standard deviation) in per cent, and mean seconds, of each graph and strategy."""
+    strategies = [s for s in STRATEGIES if s != "none" and any(r["strategy"] == s for r in rows)]
+    print(f"\nnode limit {nodes:,}: reduction in per cent (standard deviation), seconds")
+    print(f"{'graph':14}{'base ms':>10}" + "".join(f"{s:>24}" for s in strategies))
+    means: dict[str, list[tuple[float, float]]] = {s: [] for s in strategies}
+    for graph in GRAPHS:
+        cells = []
+        here = [r for r in rows if r["graph"] == graph and r["node_limit"] == nodes]
+        for strategy in strategies:
+            found = [r for r in here if r["strategy"] == strategy]
+            if not found:
+                cells.append(f"{'-':>24}")
+                continue
+            gains = [reduction(r) for r in found]
+            seconds = statistics.mean(r["seconds"] for r in found)
+            means[strategy].append((statistics.mean(gains), seconds))
+            cells.append(f"{statistics.mean(gains):11.2f} ({statistics.pstdev(gains):4.2f}){seconds:6.1f}")
+        if here:
+            print(f"{graph:14}{here[0]['base_ms']:10.3f}" + "".join(cells))
+    line = "".join(
+        f"{statistics.mean(g for g, _ in m):11.2f}       {statistics.mean(s for _, s in m):6.1f}" if m else f"{'-':>24}"
+        for m in means.values()
+    )
+    print(f"{'mean':14}{'':10}{line}")
+
+
+def main() -> None:
+    """Make the rows that are missing, print the tables."""
+    parser = argparse.ArgumentParser(description="The paper's graphs by every strategy.")
+    parser.add_argument("--graphs", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--node-limits", nargs="+", type=int, default=[2000])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each search (default: %(default)s)")
+    parser.add_argument("--exact-seconds", type=float, default=10.0, help="of the exact extraction at its end")
+    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
+    arguments = parser.parse_args()
+    rows = {key_of(row): row for row in read(RESULTS)}
+    curves = {key_of(row): row for row in read(CURVES)}
+    for graph in [] if arguments.table else arguments.graphs:
+        task = pickle.dumps(task_of(captured(GRAPHS[graph])))
+        for nodes in arguments.node_limits:
+            for strategy in arguments.strategies:
+                for seed in arguments.seeds[:1] if strategy == "none" else arguments.seeds:
+                    order = {"graph": graph, "strategy": strategy, "seed": seed, "node_limit": nodes}
+                    if key_of(order) in rows and not arguments.again:
+                        continue
+                    limits = {"limit_seconds": arguments.seconds, "exact_seconds": arguments.exact_seconds}
+                    answer = search(task, order | limits)
+                    if isinstance(answer, str):
+                        print(f"{graph} {strategy} {seed}: failed, {answer}", flush=True)
+                        continue
+                    row = answer["row"]
+                    rows[key_of(row)] = row
+                    laws = ", ".join(f"{name} x{count}" for name, count in list(answer["laws"].items())[:4])
+                    print(
+                        f"{graph:14}{strategy:10}{seed:3}{nodes:7}{row['base_ms']:10.4f}{row['best_ms']:10.4f}"
+                        f"{reduction(row):7.2f} %{row['seconds']:7.1f} s  {row['stop']:15}{answer['nodes']:6} e-nodes, "
+                        f"{answer['lacking']} prices estimated  {laws}",
+                        flush=True,
+                    )
+                    write(RESULTS, [rows[key] for key in sorted(rows)])
+                    if seed == arguments.seeds[0]:
+                        curves[key_of(row)] = order | answer["drawn"]
+                        write(CURVES, [curves[key] for key in sorted(curves)])
+    for nodes in sorted({row["node_limit"] for row in rows.values()}):
+        print_table(list(rows.values()), nodes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""All strategies over one environment: what each finds, how each ends, and that ends are answers."""
+
+import pytest
+import torch
+from torch_eqsat.rewrites import catalogue
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.errors import OptionError
+from torch_eqsat.search.environment import Environment, Limits
+from torch_eqsat.search.strategies import STRATEGIES, run_strategy
+
+LAWS = catalogue()
+SEARCHING = sorted(STRATEGIES.keys() - {"none"})
+
+
+def chain(x, a, b):
+    return (x @ a) @ b
+
+
+def attention_inputs(x, a, b, c):
+    """Three products of one narrow input, which are cheaper merged."""
+    return torch.relu(x @ a), torch.tanh(x @ b), torch.sigmoid(x @ c)
+
+
+def search(strategy, task, pricing=None, **limits):
+    environment = Environment(task, LAWS, pricing or Pricing(frozen=True), Limits(**limits))
+    statistics, _ = run_strategy(strategy, environment)
+    environment.close()
+    return environment, statistics
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_association_is_found(strategy, task_of):
+    environment, statistics = search(strategy, task_of(chain, (512, 256), (256, 512), (512, 4)), seconds=30.0)
+    assert environment.best.cost < 0.2 * environment.base_cost
+    assert statistics.stop in ("saturated", "exhausted", "cost")
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_merges_are_found(strategy, task_of):
+    """The paper's greedy reward does not see a merge; its exact extraction at the end does."""
+    task = task_of(attention_inputs, (1, 1024), *[(1024, 1024)] * 3, static=(1, 2, 3))
+    environment, _ = search(strategy, task, seconds=30.0, exact_seconds=1.0)
+    assert environment.best.cost < environment.base_cost
+    assert environment.best.laws["matmuls_of_one_input"]
+
+
+def test_none_is_the_original(task_of):
+    environment, statistics = search("none", task_of(chain, (512, 256), (256, 512), (512, 4)))
+    assert (environment.best.cost, statistics.stop) == (environment.base_cost, "nothing to do")
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_no_time_returns_the_original(strategy, task_of):
+    environment, _ = search(strategy, task_of(chain, (512, 256), (256, 512), (512, 4)), seconds=0.0)
+    assert environment.best.cost == environment.base_cost
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_limit_of_nodes_is_kept(strategy, task_of):
+    task = task_of(lambda x, *ws: torch.stack([x @ w for w in ws]).sum(0), (4, 8), *[(8, 8)] * 6)
+    limit = len(task.graph) + 20
+    environment, _ = search(strategy, task, nodes=limit, seconds=20.0)
+    # One right side may be begun below the limit and end above it.
+    assert environment.largest_nodes < limit + 40
+    assert environment.best.cost <= environment.base_cost
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_one_seed_gives_one_result(strategy, task_of):
+    def result():
+        task = task_of(attention_inputs, (1, 1024), *[(1024, 1024)] * 3, static=(1, 2, 3))
+        environment, statistics = search(strategy, task, nodes=200, seconds=60.0)
+        return environment.best.graph.digest(), environment.best.cost, environment.best.origin, statistics
+
+    assert result() == result()
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_interrupt_keeps_what_was_found(strategy, task_of, monkeypatch):
+    task = task_of(chain, (512, 256), (256, 512), (512, 4))
+    environment = Environment(task, LAWS, Pricing(frozen=True), Limits(seconds=30.0))
+
+    def interrupt(found: Environment) -> None:
+        raise KeyboardInterrupt
+
+    environment.on_best = interrupt
+    statistics, _ = run_strategy(strategy, environment)
+    assert statistics.stop == "interrupted"
+    assert environment.best.cost < environment.base_cost
+
+
+def test_unknown_strategy(task_of):
+    with pytest.raises(OptionError, match="'best' is none of mcts, rmcts"):
+        search("best", task_of(chain, (4, 4), (4, 4), (4, 4)))
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_best_program_never_costs_more(strategy, task_of):
+    environment, _ = search(strategy, task_of(chain, (4, 256), (256, 512), (512, 512)), seconds=20.0)
+    assert environment.best.cost == environment.base_cost

@@ -1,0 +1,55 @@
+"""The strategies by name, all on the same laws, costs and limits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch_eqsat.errors import OptionError
+from torch_eqsat.search.environment import Environment, SearchStatistics
+from torch_eqsat.search.mcts import MonteCarloTreeSearch
+from torch_eqsat.search.rmcts import PaperTreeSearch
+from torch_eqsat.search.saturate import Saturation
+from torch_eqsat.search.substitute import BestFirstSubstitution
+
+
+class Strategy(Protocol):
+    """Searches the environment that it was made with; the environment keeps the best program at any moment."""
+
+    def __init__(self, environment: Environment) -> None: ...
+
+    def run(self) -> SearchStatistics:
+        """Search until a limit or the strategy's own end; says why it stopped."""
+        ...
+
+
+class NoSearch:
+    """The program as captured."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+
+    def run(self) -> SearchStatistics:
+        return SearchStatistics("nothing to do", 0, self.environment.largest_nodes)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "mcts": MonteCarloTreeSearch,
+    "rmcts": PaperTreeSearch,
+    "saturate": Saturation,
+    "greedy": BestFirstSubstitution,
+    "none": NoSearch,
+}
+
+
+def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics, Strategy]:
+    """Run a strategy by its name; an interrupt (Ctrl-C) ends it early, and what was found by then is kept.
+
+    Raises OptionError for a name that is none of :data:`STRATEGIES`.
+    """
+    if name not in STRATEGIES:
+        raise OptionError(f"strategy {name!r} is none of {', '.join(STRATEGIES)}")
+    strategy = STRATEGIES[name](environment)
+    try:
+        return strategy.run(), strategy
+    except KeyboardInterrupt:
+        return SearchStatistics("interrupted", 0, environment.largest_nodes), strategy
