@@ -25,8 +25,17 @@ def test_table_of_options(text):
     assert "\n".join(rows) in text
 
 
+@pytest.fixture
+def one_thread():
+    """Where others work too, kernels of several threads are timed to a multiple of what they take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
-def test_law_of_the_reader(text, tmp_path, monkeypatch):
+def test_law_of_the_reader(text, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
@@ -34,8 +43,8 @@ def test_law_of_the_reader(text, tmp_path, monkeypatch):
     (tmp_path / "example_of_the_readme.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     module = import_module("example_of_the_readme")
-    a, b = torch.randn(256, 256), torch.randn(256, 256) / 256
+    a, b = torch.randn(2000, 4), torch.randn(4, 2000)
     with torch.no_grad():
-        torch.testing.assert_close(module.similarity(a, b), torch.diagonal(a @ b).exp(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(module.energy(a, b), (a @ b).square().sum(), rtol=1e-4, atol=0.0)
     (only,) = report.last_reports()
-    assert only.changed and "diagonal_without_product" in only.laws
+    assert only.changed and "energy_of_product" in only.laws
