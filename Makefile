@@ -8,10 +8,12 @@ INSTALLED := $(VENV)/.installed
 # The case(s) of the benchmark and further options: make bench CASE=mobileone_s0 BENCH="--rounds 3"
 CASE ?=
 BENCH ?=
+# How long to look for wrong laws: make fuzz SECONDS=3600
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench docs format clean
+.PHONY: help demo test lint types bench docs fuzz format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -39,6 +41,9 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new
 	mv docs/laws.md.new docs/laws.md
+
+fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600
+	$(BIN)/python -m bench.fuzz --seconds $(SECONDS)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

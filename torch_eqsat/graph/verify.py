@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from torch_eqsat.egraph.session import Snapshot
 from torch_eqsat.graph.evaluate import Drawing, apply, draw_input
 
 
-def find_disagreement(snapshot: Snapshot, seed: int = 0) -> str:
-    """The first e-node of ``snapshot`` whose value differs from its e-class's; "" if there is none.
+def find_disagreement(snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, torch.Tensor] | None = None) -> str:
+    """The first e-node of ``snapshot`` whose value differs from its e-class's, with the law that made it; "" if there
+    is none.
 
     Since each e-node is run on the one value of its operands' e-classes, this covers every choice of e-nodes. Inputs
-    are small integers in float64; values may differ by 1e-12 of the largest.
+    are small integers in float64, or those that are given by name; values may differ by 1e-12 of the largest.
     """
+    given = inputs or {}
     generator = torch.Generator().manual_seed(seed)
     values: dict[int, torch.Tensor] = {}
-    waiting = list(zip(snapshot.classes, snapshot.nodes, strict=True))
+    waiting = list(zip(snapshot.classes, snapshot.nodes, snapshot.laws, strict=True))
     while waiting:
         later = []
-        for owner, node in waiting:
+        for owner, node, law in waiting:
             if not all(child in values for child in node.children):
-                later.append((owner, node))
+                later.append((owner, node, law))
                 continue
             type_ = snapshot.types[owner]
             assert type_ is not None
-            if node.op == "input":
+            if node.op == "input" and node["name"] in given:
+                value = given[node["name"]]
+            elif node.op == "input":
                 value = draw_input(node, type_, Drawing(), generator)
             else:
                 types = [t for child in node.children if (t := snapshot.types[child]) is not None]
                 value = apply(node, [values[child] for child in node.children], types, "float64")
             known = values.setdefault(owner, value)
             if problem := difference(known, value, 1e-12):
-                return f"{node} of e-class {owner}: {problem}"
+                return f"{node} of e-class {owner}, made by {law or 'nothing'}: {problem}"
         if len(later) == len(waiting):
             break  # the rest is cyclic
         waiting = later

@@ -116,6 +116,7 @@ def _conv(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 def _sdpa(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     q, k, v = types[:3]
     require(q.rank == k.rank == v.rank == 4, "attention takes [batch, heads, length, width]")
+    require(q.dtype == k.dtype == v.dtype, f"attention over {q.dtype}, {k.dtype}, {v.dtype}")
     require(q.shape[:2] == k.shape[:2] == v.shape[:2], f"attention over {q.shape}, {k.shape}, {v.shape}")
     # The fused kernels want values as wide as keys.
     require(q.shape[3] == k.shape[3] and k.shape[2:] == v.shape[2:], f"attention over {q.shape}, {k.shape}, {v.shape}")
