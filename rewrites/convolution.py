@@ -160,6 +160,8 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
 )
 def input_scale_into_kernel(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """conv(x · c, w) = conv(x, w · c) for a factor per input channel"""
+    if x.rank != y.rank:
+        return None
     channels = x.shape[1]
     if c.rank > x.rank or aligned(c.shape, x.rank) != (1, channels, *(1,) * (x.rank - 2)) or channels == 1:
         return None
