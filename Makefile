@@ -11,7 +11,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench format clean
+.PHONY: help demo test lint types bench docs format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,6 +35,10 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 		-o addopts="--strict-markers --import-mode=importlib" --benchmark-only \
 		--benchmark-columns=min,median,stddev,rounds --benchmark-group-by=group \
 		$(foreach case,$(CASE),--case $(case)) $(BENCH)
+
+docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
+	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new
+	mv docs/laws.md.new docs/laws.md
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
