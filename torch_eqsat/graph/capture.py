@@ -26,7 +26,13 @@ from torch_eqsat.rules.builder import Builder, Handle
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
 
-ROUNDS_OTHERWISE = (aten.div.Tensor, aten.addmm.default, aten.baddbmm.default, aten.convolution.default)
+ROUNDS_OTHERWISE = (
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.convolution.default,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def _evaluate(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.T
         value = getattr(node.graph.owning_module, str(node.target), None)
         folded = isinstance(value, torch.Tensor) and str(node.target).startswith(FOLDED_PREFIX)
         return value if folded else None
-    if node.op != "call_function" or is_pinned(node):
+    if node.op != "call_function" or is_pinned(node) or "empty" in str(node.target):  # whatever lay in memory
         return None
     operands = {n: _known_value(n, known) for n in node.all_input_nodes}
     if any(value is None for value in operands.values()):
