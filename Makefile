@@ -13,7 +13,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench docs fuzz format clean
+.PHONY: help demo test lint types bench rules docs fuzz format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -37,6 +37,9 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 		-o addopts="--strict-markers --import-mode=importlib" --benchmark-only \
 		--benchmark-columns=min,median,stddev,rounds --benchmark-group-by=group \
 		$(foreach case,$(CASE),--case $(case)) $(BENCH)
+
+rules: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/rules.json
+	$(BIN)/python -m bench.rules
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new

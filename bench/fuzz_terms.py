@@ -124,8 +124,9 @@ class Grower:
             return self.t.scalar(self.rng.choice(NUMBERS), x.type.dtype)
         shape = [n if self.rng.random() < 0.5 else 1 for n in x.shape]
         shape = shape[self.rng.randrange(max(1, x.rank)) :]
-        value = self.rng.choice(NUMBERS)
-        return self.leaf(shape, x.type.dtype, **({"value": value} if self.rng.random() < 0.15 else {}))
+        if self.rng.random() < 0.15:
+            return self.leaf(shape, x.type.dtype, value=self.rng.choice(NUMBERS))
+        return self.leaf(shape, x.type.dtype)
 
     def _other(self, x: Handle) -> Handle:
         return self._partner(x) if self.rng.random() < 0.5 else self._small(x)

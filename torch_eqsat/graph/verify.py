@@ -35,7 +35,10 @@ def find_disagreement(snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, to
                 value = draw_input(node, type_, Drawing(), generator)
             else:
                 types = [t for child in node.children if (t := snapshot.types[child]) is not None]
-                value = apply(node, [values[child] for child in node.children], types, "float64")
+                try:
+                    value = apply(node, [values[child] for child in node.children], types, "float64")
+                except RuntimeError as error:  # operands that the type rules let through and torch does not
+                    return f"{node} of e-class {owner}, made by {law or 'nothing'}: {error}"
             known = values.setdefault(owner, value)
             if problem := difference(known, value, 1e-12):
                 return f"{node} of e-class {owner}, made by {law or 'nothing'}: {problem}"
