@@ -41,12 +41,11 @@ class Run:
 
 
 class Fuzzer:
-    """Runs seeds over one session of all ``laws``."""
+    """Runs seeds, each in a session of its own, so that any seed gives again what it gave."""
 
     def __init__(self, laws: Sequence[Law]) -> None:
         self.failures: dict[str, str] = {}
         self.laws = [guarded(law, self.failures) for law in laws]
-        self.session = Session(self.laws, NODES)
 
     def run(self, seed: int) -> Run:
         """Grow a term, apply laws, compare values."""
@@ -68,19 +67,19 @@ class Fuzzer:
         """Apply ``laws``; what went wrong, and how often each law fired."""
         fired: Counter[str] = Counter()
         self.failures.clear()
-        self.session.push()
+        session = Session(laws, NODES)
         try:
-            self.session.load(graph)
+            session.load(graph)
             for _ in range(ROUNDS):
-                step = self.session.apply(laws)
+                step = session.apply(laws)
                 fired.update(step.fired)
                 if step.truncated or not step.fired:
                     break
-            problem = next(iter(self.failures.values()), "") or find_disagreement(self.session.snapshot(), 0, inputs)
+            problem = next(iter(self.failures.values()), "") or find_disagreement(session.snapshot(), 0, inputs)
         except UnsoundRewriteError as error:
             problem = str(error)
         finally:
-            self.session.pop()
+            session.close()
         return problem, fired
 
     def _shrunk(self, graph: TermGraph, inputs: dict[str, Tensor], laws: Sequence[Law], problem: str) -> str:

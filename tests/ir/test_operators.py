@@ -107,6 +107,12 @@ def test_arithmetic(data, shape):
         assert agrees(op, [f32(*other), f32(*shape)]).shape == shape
 
 
+def test_clamp_of_integers():
+    for low, high in [(0, 3), (0.0, 3.0), (None, 3.0)]:
+        assert agrees("clamp", [TensorType((4,), "int64")], low=low, high=high).dtype == "int64"
+    assert agrees("clamp", [f32(4)], low=0, high=3).dtype == "float32"
+
+
 def test_sdpa_index_embedding():
     agrees("sdpa", [f32(2, 3, 4, 8), f32(2, 3, 5, 8), f32(2, 3, 5, 8)], causal=False, scale=0.5)
     index = TensorType((6, 7), "int64")
