@@ -116,7 +116,7 @@ def batch_of_one(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
 @law(
     "matmul(p := permute(a), q := permute(b))",
     example="matmul(permute([2, 3], dims=[1, 0]), permute([4, 2], dims=[1, 0]))",
-    refused="matmul(permute([5, 2, 3], dims=[1, 0, 2]), permute([5, 3, 2], dims=[1, 2, 0]))",
+    refused="matmul(permute([5, 2, 3], dims=[1, 0, 2]), permute([3, 2, 4], dims=[1, 0, 2]))",
 )
 def product_of_transposed(t: Builder, p: Handle, q: Handle, a: Handle, b: Handle) -> Handle | None:
     """Aᵀ Bᵀ = (B A)ᵀ"""
