@@ -33,7 +33,7 @@ class _Perturbation(ast.NodeTransformer):
             return self.rng.choice(SIZES)
         return self.sizes.setdefault(size, size if self.rng.random() < 0.4 else self.rng.choice(SIZES))
 
-    def visit_List(self, node: ast.List) -> ast.List:  # noqa: N802
+    def visit_List(self, node: ast.List) -> ast.List:
         """The shape of an input; the only lists outside of attributes."""
         elements: list[ast.expr] = [self._element(e) for e in node.elts]
         if self._rarely():
@@ -45,7 +45,7 @@ class _Perturbation(ast.NodeTransformer):
             return ast.Constant(self._size(node.value))
         return node
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.Call:
         if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans", "weights"):
             args: list[Any] = [self._element(arg) for arg in node.args]
         else:
@@ -53,8 +53,15 @@ class _Perturbation(ast.NodeTransformer):
         keywords = [ast.keyword(k.arg, k.value if k.arg in FACTS else self._attribute(k.value)) for k in node.keywords]
         return ast.Call(node.func, args, keywords)
 
-    def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # noqa: N802
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
         """A number; the only constants outside of shapes and attributes."""
+        return self._number(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        """A negative number."""
+        return self._number(node)
+
+    def _number(self, node: Any) -> Any:
         return ast.Constant(self.rng.choice(NUMBERS)) if self._rarely() else node
 
     def _attribute(self, node: ast.expr) -> ast.expr:
