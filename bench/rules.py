@@ -28,7 +28,8 @@ from bench.taso_rules import read_rules
 from torch_eqsat.errors import EqsatError
 from torch_eqsat.verification import law_named, verify
 
-RESULTS = Path(__file__).parent / "results" / "rules.json"
+CHECKOUT = Path(__file__).resolve().parent.parent
+RESULTS = CHECKOUT / "bench" / "results" / "rules.json"
 PROCESSES = 2
 DRAWS = 60  # variants of each example; verify() itself draws fewer
 Item = TypeVar("Item")
@@ -185,7 +186,8 @@ def main() -> None:
     print("\n" + ", ".join(f"{key} {value}" for key, value in rows.items()))
     if not options.part:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({**rows, "failed": failed}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({**rows, "failed": failed}, indent=1).replace(f"{CHECKOUT}/", "")
+        RESULTS.write_text(text + "\n", encoding="utf-8")
     sys.exit(bool(failed.get("verification")))
 
 

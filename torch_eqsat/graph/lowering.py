@@ -127,9 +127,9 @@ def _max_pool(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
 def _clamp(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     """Of integers the bounds are integers: 0 and 0.0 are equal as attributes, but 0.0 makes floats of them."""
     value = args[0].meta["val"] if isinstance(args[0], torch.fx.Node) else args[0]
-    bounds = (a["low"], a["high"])
+    bounds = [a["low"], a["high"]]
     if not value.is_floating_point():
-        bounds = tuple(bound if bound is None else int(bound) for bound in bounds)
+        bounds = [bound if bound is None else int(bound) for bound in bounds]
     return emit.call(aten.clamp.default, args[0], *bounds)
 
 

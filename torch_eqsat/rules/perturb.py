@@ -61,7 +61,7 @@ class _Perturbation(ast.NodeTransformer):
         """A negative number."""
         return self._number(node)
 
-    def _number(self, node: Any) -> Any:
+    def _number(self, node: ast.expr) -> ast.expr:
         return ast.Constant(self.rng.choice(NUMBERS)) if self._rarely() else node
 
     def _attribute(self, node: ast.expr) -> ast.expr:
