@@ -60,8 +60,9 @@ def _build(example: str) -> TermGraph:
 
 def is_derived(law: Law, laws: Sequence[Law], session: Session) -> bool:
     """Whether the right side of ``law`` is found from its left side by the other ``laws``, on each of its examples.
-    ``session`` knows all laws and is empty."""
-    others = [other for other in laws if other is not law]
+    ``session`` knows all laws and is empty. Expansive laws wait for the search to choose them; they make another
+    expansive law superfluous, but none that is applied without being asked for."""
+    others = [other for other in laws if other is not law and (law.expansive or not other.expansive)]
     return all(_follows(law, others, session, example) for example in law.examples)
 
 

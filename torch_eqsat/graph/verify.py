@@ -10,12 +10,15 @@ from torch_eqsat.egraph.session import Snapshot
 from torch_eqsat.graph.evaluate import Drawing, apply, draw_input
 
 
-def find_disagreement(snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, torch.Tensor] | None = None) -> str:
+def find_disagreement(
+    snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, torch.Tensor] | None = None, floor: float = 0.0
+) -> str:
     """The first e-node of ``snapshot`` whose value differs from its e-class's, with the law that made it; "" if there
     is none.
 
     Since each e-node is run on the one value of its operands' e-classes, this covers every choice of e-nodes. Inputs
-    are small integers in float64, or those that are given by name; values may differ by 1e-12 of the largest.
+    are small integers in float64, or those that are given by name; values may differ by 1e-12 of the largest, and by
+    ``floor`` where laws may cancel.
     """
     given = inputs or {}
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +43,7 @@ def find_disagreement(snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, to
                 except RuntimeError as error:  # operands that the type rules let through and torch does not
                     return f"{node} of e-class {owner}, made by {law or 'nothing'}: {error}"
             known = values.setdefault(owner, value)
-            if problem := difference(known, value, 1e-12):
+            if problem := difference(known, value, 1e-12, floor):
                 return f"{node} of e-class {owner}, made by {law or 'nothing'}: {problem}"
         if len(later) == len(waiting):
             break  # the rest is cyclic
@@ -48,8 +51,9 @@ def find_disagreement(snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, to
     return ""
 
 
-def difference(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> str:
-    """How two tensors differ by more than ``tolerance`` times the largest finite element; "" if they don't.
+def difference(a: torch.Tensor, b: torch.Tensor, tolerance: float, floor: float = 0.0) -> str:
+    """How two tensors differ by more than ``tolerance`` times the largest finite element and ``floor``; "" if they
+    don't.
 
     NaN equals NaN, and infinities equal themselves.
     """
@@ -59,7 +63,7 @@ def difference(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> str:
         return "" if torch.equal(a, b) else f"{int((a != b).sum())} elements differ"
     finite = a[a.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 0.0
-    if torch.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
+    if torch.allclose(a, b, rtol=0.0, atol=tolerance * scale + floor, equal_nan=True):
         return ""
     gap = (a - b).abs().nan_to_num(posinf=float("inf"))
     return f"off by {float(gap.max()):.3g} of {scale:.3g}"
