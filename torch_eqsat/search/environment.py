@@ -154,6 +154,10 @@ class Environment:
         self.enter(task)
         return True
 
+    def enter_best(self) -> None:
+        """Enter the e-graph of the best program so far, as by :meth:`enter`."""
+        self.enter(restarted(self.best_extractable.task, self.best))
+
     def enter(self, task: Task) -> None:
         """Enter the e-graph of a task that was restarted from a program. The `pop` of an earlier push leads out."""
         digest = task.graph.digest()
