@@ -23,13 +23,14 @@ from torch_eqsat.search.strategies import Strategy
 from torch_eqsat.search.whole import search_whole
 
 MEMORY_BYTES = 6 << 30
+PLAYOUTS = 1000  # TASO's budget; the tree search ends before, for want of improvements
 # Ours cuts graphs that leave an e-graph no room; the other strategies are what their papers describe.
 CUTS = frozenset({"mcts"})
 
 
 def run(task: Task, pricing: Standalone, order: dict[str, Any]) -> dict[str, Any]:
     """The row of an order, and what is drawn of it."""
-    limits = Limits(order["node_limit"], order["limit_seconds"], exact_seconds=order["exact_seconds"])
+    limits = Limits(order["node_limit"], order["limit_seconds"], PLAYOUTS, order["exact_seconds"])
     start = time.monotonic()
     strategy = order["strategy"]
     found = search_whole(
