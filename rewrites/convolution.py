@@ -145,3 +145,107 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
     if not is_pointwise_convolution(y, w) or a.shape != b.shape:
         return None
     return t.add(t.like(y, a, w), t.like(y, b, w))
+
+
+@law(
+    "y := conv(mul(x, c), w)",
+    example=[
+        "conv(mul([1, 3, 5, 5], [3, 1, 1]), [4, 3, 3, 3], padding=[1, 1])",
+        "conv(mul([1, 3, 5], [3, 1]), [3, 1, 3], groups=3)",
+    ],
+    refused=[
+        "conv(mul([1, 4, 5, 5], [4, 1, 1]), [4, 2, 1, 1], groups=2)",
+        "conv(mul([1, 3, 5, 5], [5, 1]), [4, 3, 1, 1])",
+    ],
+)
+def input_scale_into_kernel(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
+    """conv(x · c, w) = conv(x, w · c) for a factor per input channel"""
+    channels = x.shape[1]
+    if c.rank > x.rank or aligned(c.shape, x.rank) != (1, channels, *(1,) * (x.rank - 2)) or channels == 1:
+        return None
+    depthwise = y["groups"] == channels == w.shape[0]
+    if y["groups"] != 1 and not depthwise:
+        return None
+    shape = (channels, *(1,) * (w.rank - 1)) if depthwise else (1, channels, *(1,) * (w.rank - 2))
+    return t.like(y, x, t.mul(w, t.view(c, shape)))
+
+
+@law(
+    "y := conv(p := pad(x), w)",
+    normalises=True,
+    example="conv(pad([1, 3, 5, 5], pads=[[0, 0], [0, 0], [1, 1], [2, 2]]), [4, 3, 3, 3], padding=[1, 0])",
+    refused=[
+        "conv(pad([1, 3, 5, 5], pads=[[0, 0], [0, 0], [1, 0], [0, 0]]), [4, 3, 3, 3])",
+        "conv(pad([1, 3, 5, 5], pads=[[0, 0], [1, 1], [0, 0], [0, 0]]), [4, 5, 3, 3])",
+    ],
+)
+def padding_into_convolution(t: Builder, y: Handle, p: Handle, x: Handle, w: Handle) -> Handle | None:
+    """conv(pad(x), w) = conv(x, w) with more padding, where all sides of the image are padded alike"""
+    pads = p["pads"]
+    if any(map(any, pads[:2])) or any(low != high for low, high in pads):
+        return None
+    return t.like(y, x, w, padding=tuple(q + low for q, (low, _) in zip(y["padding"], pads[2:], strict=True)))
+
+
+@law(
+    "y := conv(x, p := pad(w))",
+    example="conv([1, 3, 5, 5], pad([4, 3, 1, 1], pads=[[0, 0], [0, 0], [1, 1], [1, 1]]), padding=[1, 1])",
+    refused="conv([1, 3, 5, 5], pad([4, 3, 1, 1], pads=[[0, 0], [0, 0], [1, 1], [1, 1]]))",
+)
+def border_of_kernel_is_dropped(t: Builder, y: Handle, x: Handle, p: Handle, w: Handle) -> Handle | None:
+    """conv(x, pad(w)) = conv(x, w) with less padding"""
+    pads = p["pads"]
+    if any(map(any, pads[:2])) or any(low != high for low, high in pads):
+        return None
+    borders = [low * d for (low, _), d in zip(pads[2:], y["dilation"], strict=True)]
+    padding = tuple(q - border for q, border in zip(y["padding"], borders, strict=True))
+    return t.like(y, x, w, padding=padding) if min(padding) >= 0 else None
+
+
+def _with_fewer_groups(t: Builder, y: Handle, x: Handle, w: Handle, factor: int) -> Handle | None:
+    """The same convolution in ``factor`` times fewer groups: the kernel is a diagonal of blocks."""
+    groups, (out, inside, *window) = y["groups"] // factor, w.shape
+    ones = (1,) * len(window)
+    blocks = t.view(w, (groups, factor, out // y["groups"], 1, inside, *window))
+    identity = t.view(t.dirac((factor, factor), 1, w.type.dtype), (1, factor, 1, factor, 1, *ones))
+    return t.like(y, x, t.view(t.mul(blocks, identity), (out, inside * factor, *window)), groups=groups)
+
+
+@law(
+    "y := conv(x, w)",
+    example="conv([1, 8, 5, 5], [4, 2, 3, 3], groups=4)",
+    refused="conv([1, 8, 5, 5], [4, 8, 3, 3])",
+    expansive=True,
+)
+def groups_are_halved(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """A convolution in 2 g groups is one in g groups, with zeros in its kernel"""
+    return _with_fewer_groups(t, y, x, w, 2) if y["groups"] > 2 and y["groups"] % 2 == 0 else None
+
+
+@law(
+    "y := conv(x, w)",
+    example="conv([1, 6, 5], [4, 3, 3], groups=2)",
+    refused="conv([1, 8, 5], [4, 8, 3])",
+    expansive=True,
+)
+def groups_are_joined(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """A grouped convolution is one without groups, with zeros in its kernel"""
+    return _with_fewer_groups(t, y, x, w, y["groups"]) if y["groups"] > 1 else None
+
+
+@law(
+    "y := conv(x, w)",
+    example="conv([2, 3, 1, 1], [4, 3, 1, 1])",
+    refused=["conv([2, 3, 5, 5], [4, 3, 1, 1])", "conv([2, 4, 1, 1], [4, 2, 1, 1], groups=2)"],
+)
+def convolution_of_a_point(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """conv(x, w) = X Wᵀ for images of one element"""
+    if (
+        x.numel != x.shape[0] * x.shape[1]
+        or y["groups"] != 1
+        or w.numel != w.shape[0] * w.shape[1]
+        or any(y["padding"])
+    ):
+        return None
+    rows, kernel = t.view(x, x.shape[:2]), t.view(w, w.shape[:2])
+    return t.view(t.matmul(rows, t.permute(kernel, (1, 0))), y.shape)

@@ -3,22 +3,16 @@
 from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
+from torch_eqsat.rules.law import equation, law
 
 
-@law(
-    "matmul(matmul(a, b), c)",
+@equation(
+    "matmul(matmul(a, b), c) = matmul(a, matmul(b, c))",
     example=["matmul(matmul([2, 3], [3, 4]), [4, 5])", "matmul(matmul([2, 3, 3], [2, 3, 4]), [2, 4, 5])"],
+    back="matmul([2, 3], matmul([3, 4], [4, 5]))",
 )
-def matmul_associates_right(t: Builder, a: Handle, b: Handle, c: Handle) -> Handle:
+def matmul_is_associative() -> None:
     """(A B) C = A (B C)"""
-    return t.matmul(a, t.matmul(b, c))
-
-
-@law("matmul(a, matmul(b, c))", example="matmul([2, 3], matmul([3, 4], [4, 5]))")
-def matmul_associates_left(t: Builder, a: Handle, b: Handle, c: Handle) -> Handle:
-    """A (B C) = (A B) C"""
-    return t.matmul(t.matmul(a, b), c)
 
 
 @law(
@@ -36,8 +30,8 @@ def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
     refused="mul(matmul([2, 3], [3, 4]), [2, 1])",
 )
 def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s: Handle) -> Handle | None:
-    """(X Y) · s = X (Y · s) for a factor per column"""
-    if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > m.rank or s.numel == 1 or p.shape != m.shape:
+    """(X Y) · s = X (Y · s) for a number, or a factor per column"""
+    if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > m.rank or p.shape != m.shape:
         return None
     return t.matmul(x, t.mul(y, s))
 
@@ -49,7 +43,9 @@ def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle
 )
 def shift_through_matmul(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """(X + 1 cᵀ) W = X W + 1 (cᵀ W) for a shift that is the same in every row"""
-    if x.rank != 2 or c.rank > 2 or aligned(c.shape, 2) != (1, x.shape[1]) or x.shape[0] == 1:
+    if x.rank != 2 or c.rank > 2 or aligned(c.shape, 2) != (1, x.shape[1]):
+        return None
+    if x.shape[0] == 1 and (t.is_constant(x) or not t.is_constant(c)):  # of two rows, the constant one is the shift
         return None
     return t.add(t.matmul(x, w), t.matmul(t.view(c, aligned(c.shape, 2)), w))
 
@@ -63,3 +59,89 @@ def transposed_matmul(t: Builder, p: Handle, a: Handle, b: Handle) -> Handle | N
     """(A B)ᵀ = Bᵀ Aᵀ"""
     swap = (*range(p.rank - 2), p.rank - 1, p.rank - 2)
     return t.matmul(t.permute(b, swap), t.permute(a, swap)) if p["dims"] == swap else None
+
+
+@law(
+    "m := matmul(mul(x, c), w)",
+    example="matmul(mul([5, 3], [3]), [3, 4])",
+    refused=["matmul(mul([5, 3], [5, 1]), [3, 4])", "matmul(mul([5, 3], [5, 3]), [3, 4])"],
+)
+def inner_scale_moves_right(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
+    """(X · cᵀ) W = X (c · W) for a factor per inner index"""
+    if c.rank > x.rank or not varies_only_along(c, {x.rank - 1}, x.rank) or c.numel != x.shape[-1] or c.numel == 1:
+        return None
+    column = (*(1,) * (w.rank - 2), c.numel, 1)
+    return t.matmul(x, t.mul(w, t.view(c, column))) if x.numel > c.numel else None
+
+
+@law(
+    "p := mul(m := matmul(x, y), s)",
+    example="mul(matmul([2, 3], [3, 4]), [2, 1])",
+    refused="mul(matmul([2, 3], [3, 4]), [4])",
+    expansive=True,
+)
+def row_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s: Handle) -> Handle | None:
+    """(X Y) · s = (s · X) Y for a factor per row"""
+    rows = range(m.rank - 1)
+    if not varies_only_along(s, rows, m.rank) or s.rank > m.rank or p.shape != m.shape:
+        return None
+    return t.matmul(t.mul(x, s), y)
+
+
+@law(
+    "m := matmul(v := view(x), w)",
+    example="matmul(view([2, 5, 3], shape=[10, 3]), [3, 4])",
+    refused="matmul(view([2, 5, 3], shape=[6, 5]), [5, 4])",
+    expansive=True,
+)
+def product_before_view(t: Builder, m: Handle, v: Handle, x: Handle, w: Handle) -> Handle | None:
+    """view(X) W = view(X W) for a batch of products with one matrix"""
+    if x.rank != 3 or v.rank != 2 or v.shape[1] != x.shape[2] or w.rank != 2:
+        return None
+    batch = t.expand(t.view(w, (1, *w.shape)), (x.shape[0], *w.shape))
+    return t.view(t.matmul(x, batch), m.shape)
+
+
+@law(
+    "m := matmul(x, e := expand(w))",
+    example="matmul([2, 5, 3], expand([1, 3, 4], shape=[2, 3, 4]))",
+    refused="matmul([2, 5, 3], expand([2, 3, 1], shape=[2, 3, 4]))",
+)
+def batch_with_one_matrix(t: Builder, m: Handle, x: Handle, e: Handle, w: Handle) -> Handle | None:
+    """A batch of products with copies of one matrix = one product with it"""
+    if m.rank != 3 or w.numel != e.shape[1] * e.shape[2]:
+        return None
+    rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
+    return t.view(t.matmul(rows, t.view(w, e.shape[1:])), m.shape)
+
+
+@law(
+    "m := matmul(a, b)",
+    example="matmul([1, 4, 3], [1, 3, 5])",
+    refused="matmul([2, 4, 3], [2, 3, 5])",
+)
+def batch_of_one(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """A batch of one product is that product"""
+    if m.rank != 3 or m.shape[0] != 1:
+        return None
+    return t.view(t.matmul(t.view(a, a.shape[1:]), t.view(b, b.shape[1:])), m.shape)
+
+
+@law(
+    "matmul(p := permute(a), q := permute(b))",
+    example="matmul(permute([2, 3], dims=[1, 0]), permute([4, 2], dims=[1, 0]))",
+    refused="matmul(permute([5, 2, 3], dims=[1, 0, 2]), permute([5, 3, 2], dims=[1, 2, 0]))",
+)
+def product_of_transposed(t: Builder, p: Handle, q: Handle, a: Handle, b: Handle) -> Handle | None:
+    """Aᵀ Bᵀ = (B A)ᵀ"""
+    swap = (*range(p.rank - 2), p.rank - 1, p.rank - 2)
+    return t.permute(t.matmul(b, a), swap) if p["dims"] == q["dims"] == swap else None
+
+
+@law("m := matmul(a, b)", example="matmul([4, 3], [3, 1])", refused="matmul([4, 3], [3, 2])")
+def product_with_a_column(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """A b = Σ over columns of A · bᵀ"""
+    if b.shape[-1] != 1 or b.shape[-2] == 1:
+        return None
+    row = t.view(b, (*b.shape[:-2], 1, b.shape[-2]))
+    return t.reduce(t.mul(a, row), "sum", [m.rank - 1])

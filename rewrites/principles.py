@@ -128,16 +128,18 @@ def _scaled(L: Place) -> list[str]:  # noqa: N803
     return texts
 
 
-def _two_images(L: Place) -> list[str]:  # noqa: N803
-    """The sum of two images under the same map."""
-    texts = []
-    for sample in samples_of(L)[:1]:
-        *before, image = sample.over(BASES[sample.rank], "v")
-        *_, other = sample.over(BASES[sample.rank], "u")
-        for name in (text.partition(" := ")[0] for text in before[1:]):
-            other = other.replace(name.replace("v", "u", 1), name)
-        texts.append(f"({', '.join([*before, f'u := {BASES[sample.rank]}', f'add({image}, {other})'])})")
-    return texts
+def _two_images(sample: Sample) -> tuple[list[str], tuple[str, str]]:
+    """Terms before, and the images of two inputs under the same map."""
+    *before, image = sample.over(BASES[sample.rank], "v")
+    *_, other = sample.over(BASES[sample.rank], "u")
+    for name in (text.partition(" := ")[0] for text in before[1:]):
+        other = other.replace(name.replace("v", "u", 1), name)
+    return [*before, f"u := {BASES[sample.rank]}"], (image, other)
+
+
+def _sum_of_images(L: Place) -> list[str]:  # noqa: N803
+    before, (image, other) = _two_images(samples_of(L)[0])
+    return [f"({', '.join([*before, f'add({image}, {other})'])})"]
 
 
 @law("m := L(f := mul(x, s))", L=[p for p in LINEAR if p.op != "slice"], example=_scaled)
@@ -158,13 +160,13 @@ def _merged(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, position: in
     return t.on(p, position, t.add(x, y))
 
 
-@law("add(p := L(x), q := L(y))", L=WORKING, example=_two_images)
+@law("add(p := L(x), q := L(y))", L=WORKING, example=_sum_of_images)
 def images_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
     """L(x) + L(y) = L(x + y) for a linear map that computes something"""
     return _merged(t, p, q, x, y, L.position)
 
 
-@law("add(p := L(x), q := L(y))", L=MOVING, exactness="bitwise", example=_two_images, expansive=True)
+@law("add(p := L(x), q := L(y))", L=MOVING, exactness="bitwise", example=_sum_of_images, expansive=True)
 def moved_terms_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
     """L(x) + L(y) = L(x + y) for a linear map that only moves elements"""
     return _merged(t, p, q, x, y, L.position)
@@ -176,6 +178,49 @@ def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handl
     if not is_linear(m.op, dict(m.attrs), L.position) or not x.shape == y.shape == s.shape or narrow(x):
         return None
     return t.add(t.on(m, L.position, x), t.on(m, L.position, y))
+
+
+# Maps and concatenations
+
+
+def _free_axis(sample: Sample) -> int:
+    """An axis that the map leaves alone."""
+    return min(frozenset(range(sample.rank)) - (sample.axes or frozenset()))
+
+
+def _two_parts(A: Place) -> list[str]:  # noqa: N803
+    """Images of two inputs under the same map, concatenated."""
+    texts = []
+    for sample in samples_of(A)[:1]:
+        before, (image, other) = _two_images(sample)
+        texts.append(f"({', '.join([*before, f'cat({image}, {other}, dim={_free_axis(sample)})'])})")
+    return texts
+
+
+def _image_of_parts(A: Place) -> list[str]:  # noqa: N803
+    texts = []
+    for sample in samples_of(A)[:1]:
+        x = BASES[sample.rank]
+        texts.append(f"({', '.join(sample.over(f'cat({x}, {x}, dim={_free_axis(sample)})', 'v'))})")
+    return texts
+
+
+@law("c := cat(y := A(a), z := A(b))", A=MAPS, example=_two_parts)
+def images_of_parts_join(t: Builder, c: Handle, y: Handle, z: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:  # noqa: N803
+    """cat(A(a), A(b)) = A(cat(a, b)) along an axis that A does not act on"""
+    axes = _axes(y, A.position)
+    if axes is None or axes != _axes(z, A.position) or y.attrs != z.attrs or c["dim"] in axes or a.rank != c.rank:
+        return None
+    return t.on(y, A.position, t.cat([a, b], c["dim"]))
+
+
+@law("y := A(c := cat(a, b))", A=MAPS, example=_image_of_parts, expansive=True)
+def image_of_parts(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:  # noqa: N803
+    """A(cat(a, b)) = cat(A(a), A(b)) along an axis that A does not act on"""
+    axes = _axes(y, A.position)
+    if axes is None or c["dim"] in axes:
+        return None
+    return t.cat([t.on(y, A.position, a), t.on(y, A.position, b)], c["dim"])
 
 
 # Selections and elementwise functions

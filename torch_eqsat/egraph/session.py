@@ -78,6 +78,8 @@ class Session:
         self._constant: list[bool] = []
         self._depth: list[int] = []
         self._law: list[str] = []
+        self._merges: list[int] = []  # how many merges of siblings lie between a term and the captured graph
+        self._current_merges = 0
         self._kind: list[int] = []  # a hash of each term's operator and attributes, equal in every process
         self._kinds: dict[tuple[str, int], int] = {}
         self._interned: dict[Node, int] = {}
@@ -139,6 +141,10 @@ class Session:
         assert type_ is not None
         return type_
 
+    def is_constant(self, term: int, /) -> bool:
+        """Whether a member of the e-class of ``term`` depends on constants alone."""
+        return self._constant[self._class[term]]
+
     def forms(self, term: int, /) -> list[Node]:
         """The e-nodes known in the e-class of ``term``, with e-class ids as children (for guards of laws)."""
         return [
@@ -171,6 +177,7 @@ class Session:
         self._constant.append(constant)
         self._depth.append(max((self._depth[child] for child in node.children), default=0) + heavy)
         self._law.append(self._current_law)
+        self._merges.append(self._current_merges)
         self._kind.append(self._kinds[node.op, attrs])
         self._class.append(number)
         self._interned[node] = number
@@ -195,7 +202,9 @@ class Session:
             self._interned.pop(node, None)
         self._declared, self._active, self._constant = undo.declared, undo.active, undo.constant
         self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
-        for column in (self._terms, self._types, self._depth, self._law, self._kind, self._class):
+        for column in (
+            self._terms, self._types, self._depth, self._law, self._merges, self._kind, self._class
+        ):  # fmt: skip
             del column[undo.terms :]
         self._pending.clear()
         self._refresh()
@@ -319,7 +328,7 @@ class Session:
         groups: dict[Any, list[dict[str, Handle]]] = defaultdict(list)
         for row in rows:
             bound = self._bind(law, row)
-            if bound is None or not self._may_merge(bound[root]):
+            if bound is None or not self._may_merge(law, bound[root]):
                 continue
             shared = bound[law.shared].id if law.shared else None
             key = (shared, bound[root].attrs, self._depth[bound[root].id])
@@ -333,16 +342,23 @@ class Session:
                 count += self._replace_group(law, root, list(unique.values()))
         return count
 
-    def _may_merge(self, root: Handle) -> bool:
-        """Only what the captured graph computes at run time is merged: merges of merges are other orders of the same
-        merge, and products of constants cost nothing apart (two linear layers: 20,000 e-nodes against 60)."""
-        return root.id < self._loaded and not self._constant[root.id]
+    def _may_merge(self, law: Law, root: Handle) -> bool:
+        """Only what is computed at run time is merged, products of constants cost nothing apart (two linear layers:
+        20,000 e-nodes against 60). Merges by one law are not merged by it again, which makes other orders of the same
+        merge; by another law they are, once: gates of a cell, then its steps."""
+        captured = root.id < self._loaded
+        merged_once = self._merges[root.id] == 1 and self._law[root.id] != law.name
+        return (captured or merged_once) and not self._constant[root.id]
 
     def _replace_group(self, law: Law, root: str, members: list[dict[str, Handle]]) -> int:
+        root_name = law.pattern.name or "root"
+        self._current_merges = 1 + max(self._merges[member[root_name].id] for member in members)
         try:
             results = law.build(self._builder, members)
         except TypeMismatchError:
             return 0
+        finally:
+            self._current_merges = 0
         if results is None:
             return 0
         count = 0

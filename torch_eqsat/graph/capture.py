@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.graph.calls import is_pinned, operands_of, tensor_type
+from torch_eqsat.graph.facts import known_facts
 from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise, translate_item
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
@@ -25,9 +26,13 @@ from torch_eqsat.rules.builder import Builder, Handle
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
 
-ROUNDS_OTHERWISE = (aten.div.Tensor, aten.addmm.default, aten.baddbmm.default, aten.convolution.default)
-FOLDED_PREFIX = "_eqsat_folded_"
-LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
+ROUNDS_OTHERWISE = (
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.convolution.default,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +73,6 @@ class Capture:
     pinned: list[FxNode] = field(default_factory=list)
 
 
-def tensor_type(value: Any) -> TensorType | None:
-    """The type of a plain strided tensor with static sizes; None for everything else."""
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
-        return None
-    if not all(type(n) is int for n in value.shape) or value.numel() == 0:
-        return None
-    return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
-
-
 def capture(fx: Graph, static: Collection[FxNode] = (), exact: bool = False) -> Capture:
     """The term graph of ``fx``; ``static`` are the placeholders that hold weights. With ``exact`` operators whose
     meaning in the language rounds otherwise (a division as a product, a fused bias) stay opaque."""
@@ -100,18 +96,6 @@ def capture(fx: Graph, static: Collection[FxNode] = (), exact: bool = False) -> 
     return result
 
 
-def operands_of(node: FxNode) -> list[FxNode]:
-    """FX nodes among a node's arguments in order of appearance, with repetitions."""
-    found: list[FxNode] = []
-
-    def visit(operand: FxNode) -> FxNode:
-        found.append(operand)
-        return operand
-
-    torch.fx.map_arg((node.args, node.kwargs), visit)
-    return found
-
-
 def constant_nodes(fx: Graph, static: Collection[FxNode]) -> set[FxNode]:
     """Nodes that depend on ``static`` placeholders, attributes and factory operators alone."""
     constants: set[FxNode] = set()
@@ -129,50 +113,6 @@ def constant_nodes(fx: Graph, static: Collection[FxNode]) -> set[FxNode]:
     return constants
 
 
-def known_repeats(node: FxNode) -> int:
-    """s if the value of ``node`` is known now and is 0, 0, …, 1, 1, … with each number s times (what upsampling by s
-    reads); 0 otherwise."""
-    type_ = tensor_type(node.meta.get("val"))
-    if (
-        type_ is None
-        or type_.dtype != "int64"
-        or type_.numel > LARGEST_KNOWN
-        or max(type_.shape, default=1) < type_.numel
-    ):
-        return 0
-    value = _known_value(node, {})
-    if value is None or value.numel() < 2:
-        return 0
-    with unset_fake_temporarily():
-        flat = value.flatten().tolist()
-    times = flat.count(0)
-    return times if times and flat == [i // times for i in range(len(flat))] else 0
-
-
-def _known_value(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
-    """The value of a small term of factory operators and folded buffers, evaluated; None for any other. ``known`` holds
-    what was asked before."""
-    if node not in known:
-        type_ = tensor_type(node.meta.get("val"))
-        known[node] = _evaluate(node, known) if type_ is not None and type_.numel <= LARGEST_KNOWN else None
-    return known[node]
-
-
-def _evaluate(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
-    if node.op == "get_attr":
-        value = getattr(node.graph.owning_module, str(node.target), None)
-        folded = isinstance(value, torch.Tensor) and str(node.target).startswith(FOLDED_PREFIX)
-        return value if folded else None
-    if node.op != "call_function" or is_pinned(node):
-        return None
-    operands = {n: _known_value(n, known) for n in node.all_input_nodes}
-    if any(value is None for value in operands.values()):
-        return None
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), operands.__getitem__)
-    with unset_fake_temporarily(), torch.no_grad():
-        return node.target(*args, **kwargs)
-
-
 def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, FxNode]:
     """Of equal calls on constants the first: every layer of an unrolled loop transposes its weight again."""
     first: dict[Any, FxNode] = {}
@@ -183,28 +123,6 @@ def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, F
             key = (_uid(node), operands) if node.op == "call_function" else (node.op, node.target)
             same[node] = first.setdefault(key, node)
     return same
-
-
-def is_pinned(node: FxNode) -> bool:
-    """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
-    if node.op != "call_function":
-        return True
-    target = node.target
-    if target is GETITEM:
-        return False
-    if not isinstance(target, torch._ops.OpOverload):
-        return True
-    if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):
-        return True
-    return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
-
-
-def _is_attention_without_dropout(node: FxNode) -> bool:
-    """Attention operators are tagged as random because they can drop out; most calls do not."""
-    if node.target is not aten._scaled_dot_product_flash_attention_for_cpu.default:
-        return False
-    dropout = node.args[3] if len(node.args) > 3 else node.kwargs.get("dropout_p", 0.0)
-    return bool(dropout == 0.0)
 
 
 class _Recorder:
@@ -227,6 +145,9 @@ class _Recorder:
     def forms(self, term: int, /) -> list[Node]:
         return [self.result.graph.nodes[term]]
 
+    def is_constant(self, term: int, /) -> bool:
+        return self.result.graph.constant[term]
+
     def type_of(self, term: int, /) -> TensorType:
         type_ = self.result.graph.types[term]
         assert type_ is not None
@@ -236,7 +157,7 @@ class _Recorder:
         type_ = tensor_type(node.meta.get("val"))
         shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
         name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
-        known = {"repeats": times} if constant and (times := known_repeats(node)) else {}
+        known = known_facts(node) if constant and type_ else {}
         term = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
         index = self.result.graph.add(term, type_, constant)
         self.result.term[node] = index
@@ -286,7 +207,7 @@ class _Recorder:
         if translation is None:
             return None
         args, kwargs = self._handles(node)
-        if set(kwargs) - {"dtype"}:  # the translations read positional arguments, as Dynamo writes them
+        if set(kwargs) - {"dtype", "memory_format"}:  # translations read positional arguments, as Dynamo writes them
             return None
         return translation(self.builder, args, kwargs, type_)
 
@@ -325,23 +246,3 @@ def _uid(node: FxNode) -> str:
     apart = {key: node.meta[key] for key in SEPARATING_META if key in node.meta}
     target = "getitem" if node.target is GETITEM else str(node.target)
     return f"{target}{call.args}{call.kwargs}{apart or ''}"
-
-
-_VIEW_NAMES = (
-    "view reshape _unsafe_view permute expand slice select squeeze unsqueeze alias transpose t as_strided detach "
-    "split split_with_sizes unbind diagonal unfold"
-)
-VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
-
-
-def base_of(node: FxNode) -> FxNode:
-    """The node whose memory ``node`` may be a view of."""
-    while node.op == "call_function":
-        packet = getattr(node.target, "overloadpacket", None)
-        if packet not in VIEWS and node.target is not GETITEM:
-            break
-        source = node.args[0]
-        if not isinstance(source, FxNode) or (node.target is GETITEM and base_of(source) is source):
-            break
-        node = source
-    return node

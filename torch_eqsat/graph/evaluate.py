@@ -36,10 +36,9 @@ class Drawing:
     seed: int = 0
 
 
-def draw_inputs(graph: TermGraph, drawing: Drawing, root: int | None = None) -> dict[int, Tensor]:
-    """A tensor for each input term of ``graph``. Indices are within the bounds of what ``root`` reads with them (the
-    last root of the graph, if it is not given)."""
-    bounds = _bounds(graph, graph.roots[-1] if root is None else root)
+def draw_inputs(graph: TermGraph, drawing: Drawing) -> dict[int, Tensor]:
+    """A tensor for each input term of ``graph``. Indices are within the bounds of what its roots read with them."""
+    bounds = _bounds(graph)
     inputs = {}
     for number, node in enumerate(graph.nodes):
         type_ = graph.types[number]
@@ -51,10 +50,10 @@ def draw_inputs(graph: TermGraph, drawing: Drawing, root: int | None = None) -> 
     return inputs
 
 
-def _bounds(graph: TermGraph, root: int) -> dict[int, int]:
+def _bounds(graph: TermGraph) -> dict[int, int]:
     """For each term that is an index, the smallest size of an axis that it is read along."""
     bounds: dict[int, int] = {}
-    for number in graph.reachable([root]):
+    for number in graph.reachable(graph.roots):
         node = graph.nodes[number]
         if node.op not in ("index", "embedding", "embedding_bag"):
             continue
@@ -68,13 +67,19 @@ def _bounds(graph: TermGraph, root: int) -> dict[int, int]:
 
 def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch.Generator, bound: int = 2) -> Tensor:
     """A value for one input term; integers are below ``bound``."""
-    shape = type_.shape
-    if times := dict(node.attrs).get("repeats", 0):
-        return (torch.arange(type_.numel) // times).reshape(shape)
+    shape, facts = type_.shape, dict(node.attrs)
+    if "repeats" in facts:
+        return (torch.arange(type_.numel) // facts["repeats"]).reshape(shape)
+    if "eye" in facts:
+        return torch.eye(*shape).to(torch_dtype(type_.dtype))
+    if "upper" in facts:
+        return torch.ones(shape).triu(1).to(torch_dtype(type_.dtype))
     if type_.dtype in ("int64", "bool"):
         drawn = torch.randint(0, bound if type_.dtype == "int64" else 2, shape, generator=generator)
         return drawn.to(torch_dtype(type_.dtype))
     dtype = torch_dtype(drawing.dtype if type_.dtype in FLOATING else type_.dtype)
+    if "value" in facts:
+        return torch.full(shape, facts["value"], dtype=dtype)
     if drawing.kind == "normal" and dtype.is_floating_point:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     if drawing.kind == "special":
@@ -110,7 +115,7 @@ def apply(node: Node, args: Sequence[Tensor], types: Sequence[TensorType], dtype
         return _opaque(args)
     attrs = tuple((name, dtype if value == "float32" else value) for name, value in node.attrs)
     value = lower(Evaluator(), Node(node.op, attrs, node.children), args, types)
-    return torch.tensor(value, dtype=torch_dtype(dtype)) if isinstance(value, (int, float)) else value
+    return torch.tensor(value, dtype=torch_dtype(dict(attrs)["dtype"])) if isinstance(value, (int, float)) else value
 
 
 def _opaque(args: Sequence[Tensor]) -> Tensor:

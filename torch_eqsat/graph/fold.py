@@ -14,7 +14,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.capture import FOLDED_PREFIX, base_of, constant_nodes, tensor_type
+from torch_eqsat.graph.calls import base_of, tensor_type
+from torch_eqsat.graph.capture import constant_nodes
+from torch_eqsat.graph.facts import FOLDED_PREFIX
 
 aten = torch.ops.aten
 LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make

@@ -13,7 +13,8 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand, base_of, is_pinned, operands_of
+from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
+from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
 from torch_eqsat.graph.lowering import aten, lower
 from torch_eqsat.ir.term import TermGraph
 

@@ -66,6 +66,10 @@ def _equal(_: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType(_arithmetic(_, types).shape, "bool")
 
 
+def _same(_: Attrs, types: Sequence[TensorType]) -> TensorType:
+    return types[0]
+
+
 def _convert(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType(types[0].shape, attrs["dtype"])
 
@@ -215,7 +219,7 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("where", 3, _where, "pointwise"),
     ("equal", 2, _equal, "pointwise"),
     ("convert", 1, _convert, "pointwise"),  # to another dtype
-    ("clamp", 1, _function, "pointwise monotone"),  # attributes low and high, either may be None
+    ("clamp", 1, _same, "pointwise monotone"),  # attributes low and high, either may be None
     ("relu", 1, _function, "pointwise monotone zero"),
     ("exp", 1, _function, "pointwise monotone"),
     ("log", 1, _function, "pointwise monotone"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch_eqsat.ir.operators import OPERATORS, infer_type
-from torch_eqsat.ir.term import Attributes, Node, TermGraph, attributes
+from torch_eqsat.ir.term import FACTS, Attributes, Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
 
 
@@ -47,6 +47,8 @@ class TermStore(Protocol):
 
     def type_of(self, term: int, /) -> TensorType: ...
 
+    def is_constant(self, term: int, /) -> bool: ...
+
 
 def _known(type_: TensorType | None) -> TensorType:
     assert type_ is not None, "laws are built over tensors alone"
@@ -60,7 +62,8 @@ class GraphStore:
         self.graph = graph
 
     def insert(self, node: Node, type_: TensorType, /) -> int:
-        constant = "factory" in OPERATORS[node.op].traits
+        constant = "factory" in OPERATORS[node.op].traits or any(name in FACTS for name, _ in node.attrs)
+        constant |= bool(node.children) and all(self.graph.constant[child] for child in node.children)
         return self.graph.add(node, type_, constant)
 
     def forms(self, term: int, /) -> list[Node]:
@@ -68,6 +71,9 @@ class GraphStore:
 
     def type_of(self, term: int, /) -> TensorType:
         return _known(self.graph.types[term])
+
+    def is_constant(self, term: int, /) -> bool:
+        return self.graph.constant[term]
 
 
 class Builder:
@@ -94,10 +100,10 @@ class Builder:
         """``node``'s operator over other operands, with some attributes changed."""
         return self.apply(node.op, children, **{**dict(node.attrs), **changes})
 
-    def on(self, node: Handle, position: int, x: Handle) -> Handle:
-        """``node``'s operator with ``x`` at ``position`` and its own operands elsewhere."""
+    def on(self, node: Handle, position: int, x: Handle, **changes: Any) -> Handle:
+        """``node``'s operator with ``x`` at ``position`` and its own operands elsewhere, some attributes changed."""
         operands = node.operands
-        return self.like(node, *operands[:position], x, *operands[position + 1 :])
+        return self.like(node, *operands[:position], x, *operands[position + 1 :], **changes)
 
     def _insert(self, op: str, attrs: Attributes, children: Sequence[Handle]) -> Handle:
         if "commutative" in OPERATORS[op].traits:
@@ -106,13 +112,22 @@ class Builder:
         node = Node(op, attrs, tuple(child.id for child in children))
         return Handle(self.store.insert(node, type_), type_, op, attrs, tuple(children))
 
-    def input(self, shape: Sequence[int], dtype: str = "float32", **known: int) -> Handle:
+    def input(self, shape: Sequence[int], dtype: str = "float32", **known: float) -> Handle:
         self._inputs += 1
         return self.apply("input", [], name=f"x{self._inputs}", shape=tuple(shape), dtype=dtype, **known)
 
-    def repeats(self, index: Handle) -> int:
-        """s if ``index`` is known to hold 0, 0, …, 1, 1, … with each number s times; 0 otherwise."""
-        return max((dict(node.attrs).get("repeats", 0) for node in self.forms(index)), default=0)
+    def is_constant(self, x: Handle) -> bool:
+        """Whether ``x`` depends on constants alone. As with :meth:`forms`, more may become known later."""
+        return self.store.is_constant(x.id)
+
+    def known(self, x: Handle, fact: str) -> Any:
+        """What is known of the constant ``x`` (see torch_eqsat.ir.term.FACTS); None for nothing."""
+        for node in self.forms(x):
+            if node.op == "input" and fact in dict(node.attrs):
+                return node[fact]
+            if node.op == "scalar" and fact == "value":
+                return node["value"]
+        return None
 
     def scalar(self, value: float, dtype: str = "float32") -> Handle:
         return self.apply("scalar", [], value=value, shape=(), dtype=dtype)

@@ -3,7 +3,7 @@
 A list of sizes is a fresh input tensor and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``. What is
 named may be used again, its shape in sizes too: ``matmul(x := [2, 3], [x.shape[1], 4])``; of several terms in
 parentheses the last is meant. A number is a scalar; ``integers(2, 3)`` is a tensor of small indices,
-``integers(4, repeats=2)`` is 0, 0, 1, 1 and ``booleans(2, 3)`` a mask.
+``integers(4, repeats=2)`` is 0, 0, 1, 1, ``booleans(2, 3)`` a mask and ``weights(2, 3)`` a constant.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "clamp": {"low": 0.0, "high": None},
     "convert": {"dtype": "float64"},
     "sdpa": {"scale": 0.5, "causal": False},
+}
+
+# Kinds of inputs: their dtype and what is known of them.
+_INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "integers": ("int64", {}),
+    "booleans": ("bool", {}),
+    "weights": ("float32", {"weight": 1}),
 }
 
 
@@ -58,9 +65,10 @@ class _Reader:
                 return self.builder.scalar(float(value))
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=float() | int() as value)):
                 return self.builder.scalar(-float(value))
-            case ast.Call(func=ast.Name(id="integers" | "booleans" as kind), args=args, keywords=keywords):
-                dtype = "int64" if kind == "integers" else "bool"
-                return self.builder.input([self._value(arg) for arg in args], dtype, **self._attributes(keywords))
+            case ast.Call(func=ast.Name(id=kind), args=args, keywords=keywords) if kind in _INPUTS:
+                dtype, facts = _INPUTS[kind]
+                facts = {**facts, **self._attributes(keywords)}
+                return self.builder.input([self._value(arg) for arg in args], dtype, **facts)
             case ast.Call(func=ast.Name(id=op), args=args, keywords=keywords):
                 return self._apply(op, [self.read(arg) for arg in args], self._attributes(keywords))
         raise RuleError(f"cannot read {ast.unparse(tree)!r} in an example")

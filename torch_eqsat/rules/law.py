@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_eqsat.errors import RuleError
@@ -139,7 +139,14 @@ def equation(
 
 
 def siblings(
-    pattern: str, *, shared: str = "", example: Texts, refused: Texts = (), exactness: str = "reassociates"
+    pattern: str,
+    *,
+    shared: str = "",
+    example: Texts,
+    refused: Texts = (),
+    exactness: str = "reassociates",
+    expansive: bool = False,
+    **metavariables: Iterable[Place],
 ) -> Declared:
     """Declare an n-ary law: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is named) and
     the same attributes, and do not depend on one another, are given to the function at once as a list of dicts of
@@ -148,8 +155,8 @@ def siblings(
     Stated for n at once because pairwise merging of n siblings makes n² pairs, then pairs of pairs: 72, 792, 65,808
     matches in three rounds on a 12-layer encoder.
     """
-    given = _Declaration(exactness, example, refused, siblings=True, shared=shared)
-    return lambda build: [_one_way(build, pattern, given, {})]
+    given = _Declaration(exactness, example, refused, siblings=True, shared=shared, expansive=expansive)
+    return lambda build: [_one_way(build, pattern, given, places) for places in _substitutions(metavariables)]
 
 
 def _substitutions(metavariables: Mapping[str, Iterable[Place]]) -> list[dict[str, Place]]:
@@ -174,6 +181,8 @@ def _one_way(
     name = function.__name__ + (f"[{suffix}]" if suffix else "")
     try:
         pattern = parse_pattern(text, substitution)
+        if right and not pattern.name:
+            pattern = replace(pattern, name="root")
         build, parameters = (
             _equated(function, parse_side(right, substitution), pattern)
             if right
@@ -237,7 +246,7 @@ def _built(
 def _equated(
     guard: Callable[..., Any], right: Pattern, pattern: Application
 ) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """A function that builds ``right`` where ``guard`` agrees."""
+    """A function that builds ``right`` where ``guard`` agrees and both sides broadcast to one shape."""
     asked = tuple(inspect.signature(guard).parameters)
     bound = variables(pattern)
     _check_bound((*variables(right), *asked), bound)
@@ -245,9 +254,11 @@ def _equated(
 
     def build(t: Builder, *handles: Handle) -> Handle | None:
         known = dict(zip(parameters, handles, strict=True))
-        holds = guard(**{name: known[name] for name in asked})
-        dtype = handles[0].type.dtype
-        return None if holds is False else _construct(t, right, known, dtype)
+        if guard(**{name: known[name] for name in asked}) is False:
+            return None
+        root = handles[0]
+        result = _construct(t, right, known, root.type.dtype)
+        return result if result.type == root.type else None
 
     return build, parameters
 

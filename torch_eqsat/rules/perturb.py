@@ -6,6 +6,7 @@ import ast
 import random
 from typing import Any
 
+from torch_eqsat.ir.term import FACTS
 from torch_eqsat.rules.example import parse_example
 
 SIZES = (1, 1, 2, 2, 3, 4, 6)
@@ -45,11 +46,11 @@ class _Perturbation(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
-        if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans"):
+        if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans", "weights"):
             args: list[Any] = [self._element(arg) for arg in node.args]
         else:
             args = [self.visit(arg) for arg in node.args]
-        keywords = [ast.keyword(k.arg, self._attribute(k.value)) for k in node.keywords]
+        keywords = [ast.keyword(k.arg, k.value if k.arg in FACTS else self._attribute(k.value)) for k in node.keywords]
         return ast.Call(node.func, args, keywords)
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # noqa: N802

@@ -80,7 +80,7 @@ class Environment:
         session.load(self.task.graph)
         self._places = [Place(self.task, session, self.task.graph.digest())]
         self.largest_nodes = session.size
-        self.best_extractable = Extractable(self.task, session.snapshot())
+        self.best_extractable = self._loaded_extractable = Extractable(self.task, session.snapshot())
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
         self.lower_bound = 0.0
@@ -211,6 +211,9 @@ class Environment:
             self._note(program.cost)
             if self.on_best is not None:
                 self.on_best(self)
+        elif self.best_extractable is self._loaded_extractable:
+            # Prices may still be estimates: of what the laws made something is kept, to be priced again.
+            self.best_extractable = extractable
 
     def finish(self) -> None:
         """The exact extraction from the present e-graph and from that of the best program, as far as the limits grant

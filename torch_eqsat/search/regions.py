@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.term import Node, TermGraph, attributes
+from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes
 from torch_eqsat.search.program import Program, Task
 
 WHOLE = 900
@@ -124,7 +124,7 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
         node = graph.nodes[term]
         if node.op == "input" or (node.op == "fx" and term not in inside):
             type_ = graph.types[term]
-            known = {"repeats": node["repeats"]} if "repeats" in dict(node.attrs) else {}
+            known = {name: value for name, value in node.attrs if name in FACTS}
             name = f"{'c' if graph.constant[term] else 'x'}{len(leaves)}"
             shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
             node = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())

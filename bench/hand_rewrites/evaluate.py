@@ -1,0 +1,144 @@
+"""Does the search find the rewrites that pay, and refuse those that do not?
+
+Both modules go the public way: Dynamo, AOTAutograd, the backend's pass. Only the code generation is left out: the
+graph runs as it is after the pass. ``python -m bench.hand_rewrites.evaluate [NAME ...]`` prints a line a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from functorch.compile import make_boxed_func
+from torch import Tensor, nn
+from torch._inductor.compile_fx import compile_fx
+from torch.fx import GraphModule
+
+from bench.hand_rewrites.row import Row
+from bench.hand_rewrites.table import ROWS
+from torch_eqsat import backend
+from torch_eqsat import report as reports
+
+SECONDS, MEASURE_SECONDS = 4.0, 8.0
+# Two measured programs that differ by less are the same one as far as the timer can tell.
+TOLERANCE = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Predicted times (ms) of a row's original, its rewritten form and the best program found, and how it was found.
+
+    ``folded`` counts terms of factory operators that the backend evaluated: their cost is not in ``base_ms``.
+    """
+
+    row: Row
+    base_ms: float
+    hand_ms: float
+    best_ms: float
+    folded: int
+    decision: str
+    error: float
+    seconds: float
+    stop: str
+    laws: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def priced(self) -> bool:
+        """Whether the prices order the original and the rewritten form as the clock does."""
+        if self.row.pays is None:
+            return True
+        return (self.hand_ms < self.base_ms or self.folded > 0) if self.row.pays else self.hand_ms > self.base_ms
+
+    @property
+    def reached(self) -> bool:
+        """For a row that pays: the search found the rewrite or better. For one that does not: it kept away from it."""
+        if self.row.pays is None:
+            return self.best_ms <= min(self.base_ms, self.hand_ms * TOLERANCE)
+        if self.row.pays:
+            return self.best_ms <= self.hand_ms * TOLERANCE
+        return self.best_ms <= self.base_ms and self.best_ms < self.hand_ms
+
+    def __str__(self) -> str:
+        expected = {True: "found", False: "refused", None: "decided"}[self.row.pays]
+        answer = "NOT PRICED" if not self.priced else expected if self.reached else f"NOT {expected}"
+        laws = ", ".join(f"{name} x{count}" for name, count in self.laws.most_common())
+        return (
+            f"{self.row.name:28} {answer:12} {self.base_ms:9.4f} -> hand {self.hand_ms:9.4f}, "
+            f"best {self.best_ms:9.4f} ms, "
+            f"{self.stop}, {self.seconds:.1f} s; {self.decision}; {laws or 'no law'}"
+        )
+
+
+def evaluate(row: Row, seconds: float = SECONDS, measure_seconds: float = MEASURE_SECONDS) -> Verdict:
+    """Search the original for ``seconds`` and price the rewritten form, kernels being measured once for both.
+
+    ``error`` is the greatest difference of the rewritten graph's outputs from eager's, relative to the largest.
+    """
+    original, hand, inputs = row.build()
+    options = {"eqsat.measure_seconds": measure_seconds, "freezing": row.frozen}
+    with torch.set_grad_enabled(row.trained):
+        priced, _ = _compile(hand, inputs, {**options, "eqsat.seconds": 0.0, "eqsat.simulations": 1})
+        start = time.monotonic()
+        found, outputs = _compile(original, inputs, {**options, "eqsat.seconds": seconds})
+        expected = _tuple(original(*inputs))
+    return Verdict(
+        row,
+        base_ms=found.base_ms,
+        hand_ms=priced.base_ms,
+        best_ms=min(found.base_ms, found.best_ms),
+        folded=found.folded,
+        decision=found.decision,
+        error=max(_error(a, b) for a, b in zip(outputs, expected, strict=True)),
+        seconds=time.monotonic() - start,
+        stop=", ".join(sorted({region.stop for region in found.regions})),
+        laws=found.laws,
+    )
+
+
+def _tuple(value: Any) -> tuple[Tensor, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+def _run_as_is(module: GraphModule, inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
+    """Stands for the code generation."""
+    boxed: Callable[..., Any] = make_boxed_func(module)
+    return boxed
+
+
+def _compile(
+    module: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
+) -> tuple[reports.GraphReport, tuple[Tensor, ...]]:
+    """The backend's report on the one graph of ``module``, and what the graph computes after the pass."""
+    torch.compiler.reset()
+    ours = {**options, "eqsat.cache": False, "eqsat.strict": True, "force_disable_caches": True}
+    compiled = torch.compile(module, backend="eqsat_mcts", options=ours, fullgraph=True, dynamic=False)
+    run = functools.partial(compile_fx, inner_compile=_run_as_is)
+    with mock.patch.object(backend, "compile_fx", run):
+        outputs = _tuple(compiled(*inputs))
+    (report,) = reports.last_reports()
+    return report, outputs
+
+
+def main() -> None:
+    """Print a line for each row named, or for all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="NAME", help=", ".join(ROWS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.rows or ROWS:
+        print(evaluate(ROWS[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Questions about FX nodes: their types and operands, whether they have effects, whose memory they may be a view of."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node as FxNode
+
+from torch_eqsat.graph.translate import GETITEM, aten
+from torch_eqsat.ir.types import TensorType
+
+
+def tensor_type(value: Any) -> TensorType | None:
+    """The type of a plain strided tensor with static sizes; None for everything else."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
+        return None
+    if not all(type(n) is int for n in value.shape) or value.numel() == 0:
+        return None
+    return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def operands_of(node: FxNode) -> list[FxNode]:
+    """FX nodes among a node's arguments in order of appearance, with repetitions."""
+    found: list[FxNode] = []
+
+    def visit(operand: FxNode) -> FxNode:
+        found.append(operand)
+        return operand
+
+    torch.fx.map_arg((node.args, node.kwargs), visit)
+    return found
+
+
+def is_pinned(node: FxNode) -> bool:
+    """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
+    if node.op != "call_function":
+        return True
+    target = node.target
+    if target is GETITEM:
+        return False
+    if not isinstance(target, torch._ops.OpOverload):
+        return True
+    if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):
+        return True
+    return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
+
+
+def _is_attention_without_dropout(node: FxNode) -> bool:
+    """Attention operators are tagged as random because they can drop out; most calls do not."""
+    if node.target is not aten._scaled_dot_product_flash_attention_for_cpu.default:
+        return False
+    dropout = node.args[3] if len(node.args) > 3 else node.kwargs.get("dropout_p", 0.0)
+    return bool(dropout == 0.0)
+
+
+_VIEW_NAMES = (
+    "view reshape _unsafe_view permute expand slice select squeeze unsqueeze alias transpose t as_strided detach "
+    "split split_with_sizes unbind diagonal unfold"
+)
+VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
+
+
+def base_of(node: FxNode) -> FxNode:
+    """The node whose memory ``node`` may be a view of."""
+    while node.op == "call_function":
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet not in VIEWS and node.target is not GETITEM:
+            break
+        source = node.args[0]
+        if not isinstance(source, FxNode) or (node.target is GETITEM and base_of(source) is source):
+            break
+        node = source
+    return node

@@ -1,0 +1,64 @@
+"""What is known of constants that come from factory operators: their values are computed while capturing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx import Node as FxNode
+
+from torch_eqsat.graph.calls import is_pinned, tensor_type
+
+FOLDED_PREFIX = "_eqsat_folded_"
+LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
+
+
+def known_facts(node: FxNode) -> dict[str, Any]:
+    """What is known of a constant that does not depend on weights (see torch_eqsat.ir.term.FACTS)."""
+    value = _known_value(node, {})
+    if value is None or value.is_complex():
+        return {}
+    with unset_fake_temporarily(), torch.no_grad():
+        if value.dtype == torch.int64 and (times := _repeats(value)):
+            return {"repeats": times}
+        if value.dim() == 2 and value.shape[0] == value.shape[1] > 1:
+            if torch.equal(value, torch.eye(value.shape[0], device=value.device).to(value.dtype)):
+                return {"eye": 1}
+            if torch.equal(value, torch.ones_like(value).triu(1)):
+                return {"upper": 1}
+        number = value.flatten()[0].item()
+        return {"value": float(number)} if bool((value == number).all()) and value.is_floating_point() else {}
+
+
+def _repeats(value: torch.Tensor) -> int:
+    """s if ``value`` is 0, 0, …, 1, 1, … with each number s times (what upsampling by s reads); 0 otherwise."""
+    if value.numel() < 2 or max(value.shape) < value.numel():
+        return 0
+    flat = value.flatten().tolist()
+    times = flat.count(0)
+    return times if times and flat == [i // times for i in range(len(flat))] else 0
+
+
+def _known_value(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
+    """The value of a small term of factory operators and folded buffers, evaluated; None for any other. ``known`` holds
+    what was asked before."""
+    if node not in known:
+        type_ = tensor_type(node.meta.get("val"))
+        known[node] = _evaluate(node, known) if type_ is not None and type_.numel <= LARGEST_KNOWN else None
+    return known[node]
+
+
+def _evaluate(node: FxNode, known: dict[FxNode, torch.Tensor | None]) -> torch.Tensor | None:
+    if node.op == "get_attr":
+        value = getattr(node.graph.owning_module, str(node.target), None)
+        folded = isinstance(value, torch.Tensor) and str(node.target).startswith(FOLDED_PREFIX)
+        return value if folded else None
+    if node.op != "call_function" or is_pinned(node) or "empty" in str(node.target):  # whatever lay in memory
+        return None
+    operands = {n: _known_value(n, known) for n in node.all_input_nodes}
+    if any(value is None for value in operands.values()):
+        return None
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), operands.__getitem__)
+    with unset_fake_temporarily(), torch.no_grad():
+        return node.target(*args, **kwargs)
