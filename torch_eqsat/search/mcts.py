@@ -12,7 +12,8 @@ Yoneki, PACT 2024), with these differences:
   best program whenever there is a better one.
 - Equal e-graphs are one node of the tree, however they were reached, and the tree is kept throughout.
 - The search opens with everything, applied until nothing changes. If that stays below the limit, the order of those
-  laws is of no matter, and only expansive laws are moves, each followed by everything again.
+  laws is of no matter, and only expansive laws are moves, each followed by everything again. If those do not reach the
+  limit either, nothing is left to search.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class MonteCarloTreeSearch:
         environment.pop()
         if more:
             environment.push()
-            self._grow(wide=True)
+            more = not self._grow(wide=True)
             environment.evaluate()
             self._pulse(wide=True)
             environment.pop()
