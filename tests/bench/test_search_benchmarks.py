@@ -83,7 +83,10 @@ def test_tree_is_laid_out_by_depth():
 
 def test_pictures(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="needs the package matplotlib (in the extra bench)")
-    tree = [{"parent": -1, "move": "", "visits": 2, "value": 0.5}, {"parent": 0, "move": "a", "visits": 1, "value": 0.1}]
+    tree = [
+        {"parent": -1, "move": "", "visits": 2, "value": 0.5},
+        {"parent": 0, "move": "a", "visits": 1, "value": 0.1},
+    ]
     key = {"graph": "bert", "strategy": "mcts", "seed": 0, "node_limit": 2000}
     paper.write(tmp_path / "curves.json", [key | {"curve": [(0.0, 2.0), (1.0, 1.0)], "growth": [(0, 9)], "tree": tree}])
     paper.write(tmp_path / "rows.json", [row("mcts", 1.0), row("mcts", 0.9, 5000)])
