@@ -12,7 +12,7 @@ DATA ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-extraction bench-paper bench-scale bench-plots format clean
+.PHONY: help demo test lint types bench bench-extraction bench-paper bench-scale bench-plots docs format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -48,6 +48,10 @@ bench-scale: $(INSTALLED) ## Plan graphs of 500 to 10,000 calls, write bench/res
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper
 	$(BIN)/python -m bench.plots $(BENCH)
+
+docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
+	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new
+	mv docs/laws.md.new docs/laws.md
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

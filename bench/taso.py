@@ -119,7 +119,7 @@ def evaluate(graph: TermGraph, seed: int = 0) -> list[torch.Tensor]:
 # Derivation
 
 
-class _Finder:
+class Finder:
     """Looks terms up in a snapshot without adding any."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -157,7 +157,7 @@ def _grow(
         session.load(graph)
         stop = ""
         for count in range(limits.rounds + 1):
-            finder = _Finder(session.snapshot())
+            finder = Finder(session.snapshot())
             if all(finder.find(a) in finder.classes(goal, b, len(graph)) for a, b in pairs):
                 return True, count, session.size, "identical" if count == 0 else "found"
             if stop or count == limits.rounds:

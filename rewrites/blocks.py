@@ -133,6 +133,7 @@ def products_join(t: Builder, m: Handle, a: Handle, b: Handle, u: Handle, v: Han
         f"matmul({_nested(C.arity)[0]}, [{sum(range(1, C.arity + 1))}, 5])",
     ],
     refused="matmul(cat([2, 3], [2, 3], dim=0), [3, 4])",
+    expansive=True,
 )
 def product_with_concatenation(t: Builder, m: Handle, c: Handle, w: Handle) -> Handle | None:
     """[A, B, …] W = A W₁ + B W₂ + … for the rows W₁, W₂, … of W"""
@@ -180,6 +181,7 @@ def input_channels_join(t: Builder, y: Handle, z: Handle, a: Handle, u: Handle, 
         "conv(cat([1, 2, 5, 5], [1, 2, 5, 5], dim=1), [4, 2, 1, 1], groups=2)",
         "conv(cat([1, 2, 5, 5], [1, 2, 5, 5], dim=0), [4, 2, 1, 1])",
     ],
+    expansive=True,
 )
 def input_channels_part(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle, w: Handle) -> Handle | None:
     """conv([a, b], w) = conv(a, w₁) + conv(b, w₂) for the input channels w₁, w₂ of w"""

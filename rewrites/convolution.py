@@ -156,10 +156,13 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
     refused=[
         "conv(mul([1, 4, 5, 5], [4, 1, 1]), [4, 2, 1, 1], groups=2)",
         "conv(mul([1, 3, 5, 5], [5, 1]), [4, 3, 1, 1])",
+        "conv(mul([5], [1, 3, 5, 5]), [4, 3, 1, 1])",
     ],
 )
 def input_scale_into_kernel(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """conv(x · c, w) = conv(x, w · c) for a factor per input channel"""
+    if x.rank != w.rank:  # the product may have more axes than x
+        return None
     channels = x.shape[1]
     if c.rank > x.rank or aligned(c.shape, x.rank) != (1, channels, *(1,) * (x.rank - 2)) or channels == 1:
         return None

@@ -89,20 +89,6 @@ def row_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s
 
 
 @law(
-    "m := matmul(v := view(x), w)",
-    example="matmul(view([2, 5, 3], shape=[10, 3]), [3, 4])",
-    refused="matmul(view([2, 5, 3], shape=[6, 5]), [5, 4])",
-    expansive=True,
-)
-def product_before_view(t: Builder, m: Handle, v: Handle, x: Handle, w: Handle) -> Handle | None:
-    """view(X) W = view(X W) for a batch of products with one matrix"""
-    if x.rank != 3 or v.rank != 2 or v.shape[1] != x.shape[2] or w.rank != 2:
-        return None
-    batch = t.expand(t.view(w, (1, *w.shape)), (x.shape[0], *w.shape))
-    return t.view(t.matmul(x, batch), m.shape)
-
-
-@law(
     "m := matmul(x, e := expand(w))",
     example="matmul([2, 5, 3], expand([1, 3, 4], shape=[2, 3, 4]))",
     refused="matmul([2, 5, 3], expand([2, 3, 1], shape=[2, 3, 4]))",

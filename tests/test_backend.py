@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch_eqsat.rewrites import catalogue
 
 import torch_eqsat
 from torch_eqsat import backend, plan
@@ -18,6 +19,7 @@ from torch_eqsat.backend import COUNTERS
 from torch_eqsat.errors import OptionError, WorkerError
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
+from torch_eqsat.rules.law import law
 
 slow = pytest.mark.slow
 OPTIONS = {
@@ -93,6 +95,34 @@ def test_bad_options_are_refused_before_any_work():
 
 def test_backend_is_registered():
     assert "eqsat_mcts" in torch._dynamo.list_backends(exclude_tags=())
+
+
+def diagonal_without_product(t, d, a, b):
+    """diag(A B) = Σₖ Aᵢₖ Bₖᵢ"""
+    return t.view(t.reduce(t.mul(a, t.permute(b, [1, 0])), "sum", [1]), d.shape)
+
+
+def only_small_ones(t, a, b):
+    """A B = A B"""
+    return a.no_such_attribute if a.numel > 100 else t.add(t.matmul(a, b), t.scalar(0.0))
+
+
+@slow
+def test_law_of_the_user(caplog):
+    mine = law("d := diagonal(m := matmul(a, b))", example="diagonal(matmul([3, 4], [4, 3]))")(diagonal_without_product)
+    bad = law("matmul(a, b)", example="matmul([2, 3], [3, 4])")(only_small_ones)
+    a, b = torch.randn(256, 256), torch.randn(256, 256)
+
+    def function(a, b):
+        return torch.diagonal(a @ b).relu()
+
+    families = {item.family for item in catalogue()}
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "torch_eqsat"):
+        rewritten = compiled(function, **{"eqsat.rules": [mine, *bad], "eqsat.disable": sorted(families)})
+        assert_close(rewritten(a, b), function(a, b))
+    assert set(only_report().laws) == {"diagonal_without_product"}
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("torch_eqsat")]
+    assert "without a law" in line and "only_small_ones" in line and "no_such_attribute" in line
 
 
 def test_source_hash_is_equal_across_processes():

@@ -1,17 +1,50 @@
-"""What the README says of options is what the code says."""
+"""What the README says of options is what the code says, and its example of a law runs."""
 
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
+from torch_eqsat import report
 from torch_eqsat.options import PREFIX, Options
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_table_of_options():
+@pytest.fixture
+def text():
     if not README.exists():
         pytest.skip("not in a checkout: there is no README.md beside the tests")
+    return README.read_text(encoding="utf-8")
+
+
+def test_table_of_options(text):
     rows = [f"| `{PREFIX}{f.name}` | `{f.default!r}` | {f.metadata['help']} |" for f in fields(Options)]
-    assert "\n".join(rows) in README.read_text(encoding="utf-8")
+    assert "\n".join(rows) in text
+
+
+@pytest.fixture
+def one_thread():
+    """Where others work too, kernels of several threads are timed to a multiple of what they take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_law_of_the_reader(text, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    example = text.partition("<!-- rules -->\n```python\n")[2].partition("```\n<!-- /rules -->")[0]
+    (tmp_path / "example_of_the_readme.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = import_module("example_of_the_readme")
+    a, b = torch.randn(2000, 4), torch.randn(4, 2000)
+    with torch.no_grad():
+        torch.testing.assert_close(module.energy(a, b), (a @ b).square().sum(), rtol=1e-4, atol=0.0)
+    (only,) = report.last_reports()
+    assert only.changed and "energy_of_product" in only.laws

@@ -5,11 +5,31 @@
 Importing this package imports neither egglog nor torch's compiler; that happens when a model is compiled.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_eqsat._version import __version__
 
-__all__ = ["__version__", "explain"]
+if TYPE_CHECKING:
+    from torch_eqsat.rules.law import equation, law, siblings
+    from torch_eqsat.verification import verify
+
+__all__ = ["__version__", "equation", "explain", "law", "siblings", "verify"]
+
+_HOMES = {
+    "equation": "torch_eqsat.rules.law",
+    "law": "torch_eqsat.rules.law",
+    "siblings": "torch_eqsat.rules.law",
+    "verify": "torch_eqsat.verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names for those who write laws, loaded when they are first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def explain(model: Any, *inputs: Any, options: dict[str, Any] | None = None) -> Any:

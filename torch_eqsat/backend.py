@@ -25,6 +25,7 @@ from torch_eqsat._version import __version__
 from torch_eqsat.freezing import is_weight, lift_weights
 from torch_eqsat.optimize import GraphInputs, Setting, optimize
 from torch_eqsat.options import Options
+from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
 
 logger = logging.getLogger("torch_eqsat")
 COUNTERS = "eqsat_mcts"
@@ -38,8 +39,10 @@ def eqsat_mcts(
     options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph. ``options`` are ours (``eqsat.*``, see :class:`~torch_eqsat.options.Options`) and
-    Inductor's. Raises OptionError for a bad ``eqsat.`` option, before any work."""
+    Inductor's. Raises OptionError for a bad ``eqsat.`` option and RuleError for a bad law of ``eqsat.rules``, before
+    any work."""
     own, patches = Options.parse(options)
+    rules = load_rules(own)
     if mode is not None:
         patches = {**list_mode_options(mode), **patches}
     # Dynamo traces inference graphs without grad mode; only then may weights be constants.
@@ -53,7 +56,7 @@ def eqsat_mcts(
     patches["freezing"] = frozen
     if torch.is_grad_enabled():
         weights, values = [], []
-    our_pass = EqsatPass(own, frozen, weights, values)
+    our_pass = EqsatPass(own, frozen, weights, values, rules)
     patches["joint_custom_pre_pass"] = [*_user_passes(patches), our_pass]
     compiled: Callable[..., Any] = compile_fx(module, list(inputs), config_patches=patches)
     return compiled
@@ -98,8 +101,15 @@ class EqsatPass(CustomGraphPass):
     """The pass over the joint or inference graph. Never raises (unless ``eqsat.strict``): on a fault it leaves the
     graph as it was, logs one line and counts it."""
 
-    def __init__(self, options: Options, frozen: bool, weights: Sequence[int], values: Sequence[Any]) -> None:
-        self.options, self.frozen = options, frozen
+    def __init__(
+        self,
+        options: Options,
+        frozen: bool,
+        weights: Sequence[int],
+        values: Sequence[Any],
+        rules: UserRules = NO_RULES,
+    ) -> None:
+        self.options, self.frozen, self.rules = options, frozen, rules
         self.weights = weights
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
@@ -107,13 +117,13 @@ class EqsatPass(CustomGraphPass):
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
-        parts = (source_hash(), repr(self.options), self.frozen, self.threads, torch.__version__)
+        parts = (source_hash(), repr(self.options), self.rules.key, self.frozen, self.threads, torch.__version__)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
         try:
-            setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid())
+            setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.rules.shipped)
             report = optimize(graph, setting, self._inputs(graph))
         except Exception as error:
             counters[COUNTERS]["faults"] += 1

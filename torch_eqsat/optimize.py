@@ -25,9 +25,10 @@ from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.options import Options
+from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
+from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import Budget, WorkerPool
@@ -49,13 +50,15 @@ EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes."""
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes; ``rules`` are the
+    user's laws as the search gets them."""
 
     options: Options
     frozen: bool
     device: str
     threads: int
     key: str
+    rules: Shipped = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,8 @@ class _Searcher:
         order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].graph), i))
         found = self.pool.map([partial(self._request, tasks[i], weights[i], budget) for i in order])
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+            logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
         for _ in range(REPRICE_ROUNDS):
             # What the programs need comes first, then what might make better ones.
             wanted = [
@@ -299,7 +304,16 @@ class _Searcher:
         options = self.setting.options
         limits = Limits(options.nodes, budget.share(weight), options.simulations)
         disabled = frozenset(options.disable)
-        return SearchRequest(task, self._pricing(), limits, options.exactness, disabled, options.seed, options.strategy)
+        return SearchRequest(
+            task,
+            self._pricing(),
+            limits,
+            options.exactness,
+            disabled,
+            options.seed,
+            options.strategy,
+            self.setting.rules,
+        )
 
     def _reprice(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float]) -> list[Outcome]:
         """Extract again at today's prices, with as many seconds for exact extraction as ``milp`` says."""

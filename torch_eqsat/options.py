@@ -6,11 +6,12 @@ Keys that begin with ``eqsat.`` are ours; all others are Inductor's and go to it
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch_eqsat.errors import OptionError
+from torch_eqsat.rules.law import Law
 
 PREFIX = "eqsat."
 
@@ -42,7 +43,14 @@ class Options:
             "choices": ("bitwise", "reassociates", "approximates"),
         },
     )
-    disable: tuple[str, ...] = field(default=(), metadata={"help": "laws or families of laws not to use, by name"})
+    rules: tuple[Law | str, ...] = field(
+        default=(),
+        repr=False,  # the hash of what they do is part of the keys instead
+        metadata={"help": "laws besides the catalogue's: laws, or names of modules that declare them"},
+    )
+    disable: tuple[str, ...] = field(
+        default=(), metadata={"help": "laws not to use, by name of the law, its declaration or its family"}
+    )
     strategy: str = field(
         default="mcts",
         metadata={
@@ -92,6 +100,8 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
         return value
     if isinstance(default, float) and type(value) in (int, float):
         value = float(value)
+    elif key == f"{PREFIX}rules" and isinstance(value, (list, tuple)):
+        value = _rules(key, value)
     elif isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         value = tuple(value)
     elif type(value) is not type(default):
@@ -101,3 +111,15 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
     if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
         raise OptionError(f"option {key!r} is {value!r}; it is at least {metadata['least']}")
     return value
+
+
+def _rules(key: str, entries: Sequence[Any]) -> tuple[Law | str, ...]:
+    """Laws and names of modules; the decorators return lists of laws, which may stand in the list."""
+    flat = [law for entry in entries for law in (entry if isinstance(entry, (list, tuple)) else [entry])]
+    for entry in flat:
+        if not isinstance(entry, (Law, str)):
+            raise OptionError(
+                f"option {key!r} holds {entry!r}; it takes what the decorators of laws return, and names of modules: "
+                "'package.module' or 'package.module:name'"
+            )
+    return tuple(flat)

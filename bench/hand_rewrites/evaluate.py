@@ -28,7 +28,7 @@ from torch_eqsat import report as reports
 
 SECONDS, MEASURE_SECONDS = 4.0, 8.0
 # Two measured programs that differ by less are the same one as far as the timer can tell.
-TOLERANCE = 1.02
+TOLERANCE, RESOLUTION_MS = 1.02, 2e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,17 @@ class Verdict:
         return (self.hand_ms < self.base_ms or self.folded > 0) if self.row.pays else self.hand_ms > self.base_ms
 
     @property
+    def limit_ms(self) -> float:
+        """What the best program may cost."""
+        return max(self.hand_ms * TOLERANCE, self.hand_ms + RESOLUTION_MS)
+
+    @property
     def reached(self) -> bool:
         """For a row that pays: the search found the rewrite or better. For one that does not: it kept away from it."""
         if self.row.pays is None:
-            return self.best_ms <= min(self.base_ms, self.hand_ms * TOLERANCE)
+            return self.best_ms <= min(self.base_ms, self.limit_ms)
         if self.row.pays:
-            return self.best_ms <= self.hand_ms * TOLERANCE
+            return self.best_ms <= self.limit_ms
         return self.best_ms <= self.base_ms and self.best_ms < self.hand_ms
 
     def __str__(self) -> str:

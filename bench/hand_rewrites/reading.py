@@ -27,7 +27,8 @@ def one_hot_product(p: Any, index: Tensor) -> Tensor:
 
 def rows_of_table(p: Any, index: Tensor) -> Tensor:
     functional.one_hot(index, p.w.shape[0])  # for its checks, which are effects; the rest is dead code
-    return functional.embedding(index, p.w)
+    row = index.clamp(0, p.w.shape[0] - 1)  # a row of zeros stands for an index that is out of range
+    return torch.where((row == index)[:, None], functional.embedding(row, p.w), 0.0)
 
 
 def diagonal_product(p: Any, v: Tensor, x: Tensor) -> Tensor:

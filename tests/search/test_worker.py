@@ -13,6 +13,8 @@ from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import WorkerError
+from torch_eqsat.rules.law import law
+from torch_eqsat.rules.shipping import ship
 from torch_eqsat.search.client import WorkerClient
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import RepriceRequest, SearchRequest
@@ -75,8 +77,39 @@ def test_allowed_laws():
     assert allowed_laws("approximates", frozenset()) == list(laws)
     assert {law.exactness for law in allowed_laws("bitwise", frozenset())} == {"bitwise"}
     assert all(law.family != "matmul" for law in allowed_laws("reassociates", frozenset({"matmul"})))
-    left = allowed_laws("reassociates", frozenset({"factor_of_one"}))
+    left = allowed_laws("reassociates", frozenset({"factor_of_one", "slice_through_binary"}), user_laws())
     assert "factor_of_one" not in {law.name for law in left}
+    assert "slice_through_binary" not in {law.declaration for law in left}
+    assert left[-1].name == "broken_association"
+    assert allowed_laws("bitwise", frozenset(), user_laws())[-1].name != "broken_association"
+
+
+def associates(t, a, b, c):
+    """(A B) C = A (B C)"""
+    return t.matmul(a, t.matmul(b, c))
+
+
+def broken_association(t, a, b, c):
+    """(A B) C = A (B C), for small ones"""
+    return t.matmul(a, t.matmul(b, c)) if a.numel < 20 else a.no_such_attribute
+
+
+def user_laws():
+    example = "matmul(matmul([2, 3], [3, 4]), [4, 5])"
+    return [law("matmul(matmul(a, b), c)", example=example)(f)[0] for f in (associates, broken_association)]
+
+
+def test_laws_of_the_user(task):
+    families = frozenset(item.family for item in catalogue())
+    request = SearchRequest(task, Pricing(False), Limits(seconds=10.0), disabled=families, rules=ship(user_laws()))
+    with WorkerClient(MEMORY) as worker:
+        outcome = worker.ask(request, 30.0)
+        again = worker.ask(request, 30.0)
+    assert set(outcome.program.laws) == {"associates"}
+    assert outcome.program.cost < 0.5 * outcome.base_cost
+    ((_, problem),) = outcome.dropped
+    assert "law broken_association (" in problem and "AttributeError" in problem
+    assert again.dropped == outcome.dropped and again.program.cost == outcome.program.cost
 
 
 def test_failure_is_reported_and_survived(request_):

@@ -159,7 +159,7 @@ class _FxEmitter:
         with self._fake_mode:
             try:
                 value = target(*fake[0], **fake[1])
-            except RuntimeError:
+            except (RuntimeError, ValueError):  # fake tensors raise either
                 if target is not aten.view.default:  # strides of a rewritten operand may forbid a mere view
                     raise
                 target = aten.reshape.default

@@ -308,7 +308,7 @@ def translate_item(
         return _attention(t, args, kwargs, result)
     if target is prims._low_memory_max_pool_with_offsets.default and index == 0:
         return _max_pool(t, args)
-    if target is aten._embedding_bag.default and index == 0:
+    if target in (aten._embedding_bag.default, aten._embedding_bag_forward_only.default) and index == 0:
         return _bags(t, args, kwargs)
     return None
 

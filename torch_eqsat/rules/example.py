@@ -9,9 +9,11 @@ parentheses the last is meant. A number is a scalar; ``integers(2, 3)`` is a ten
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Any
 
 from torch_eqsat.errors import RuleError
+from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, Handle
 
 # Attributes that most examples leave out, by operator.
@@ -29,6 +31,16 @@ _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "booleans": ("bool", {}),
     "weights": ("float32", {"weight": 1}),
 }
+
+
+def default_attributes(op: str, operands: Sequence[TensorType]) -> dict[str, Any]:
+    """The attributes of an operator that an example need not give."""
+    if op == "conv":
+        n = operands[0].rank - 2
+        return {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
+    if op == "pointwise":
+        return {"uid": "opaque", "dtype": operands[0].dtype}
+    return _DEFAULTS.get(op, {})
 
 
 def build_example(example: str | ast.expr, builder: Builder) -> Handle:
@@ -81,11 +93,4 @@ class _Reader:
         return eval(compile(ast.Expression(tree), "<example>", "eval"), {"range": range}, dict(self.names))
 
     def _apply(self, op: str, children: list[Handle], attrs: dict[str, Any]) -> Handle:
-        if op == "conv":
-            n = children[0].rank - 2
-            defaults: dict[str, Any] = {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
-        elif op == "pointwise":
-            defaults = {"uid": "opaque", "dtype": children[0].type.dtype}
-        else:
-            defaults = _DEFAULTS.get(op, {})
-        return self.builder.apply(op, children, **{**defaults, **attrs})
+        return self.builder.apply(op, children, **{**default_attributes(op, [x.type for x in children]), **attrs})

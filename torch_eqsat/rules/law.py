@@ -56,6 +56,10 @@ class Law:
     normalises: bool = False
     expansive: bool = False
 
+    def is_named_by(self, names: Iterable[str]) -> bool:
+        """Whether one of ``names`` is that of the law, of its declaration or of its family."""
+        return not {self.name, self.declaration, self.family}.isdisjoint(names)
+
 
 Declared = Callable[[Callable[..., Any]], list[Law]]
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.program import Extractable, Program, Task
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Optimize ``task`` at the prices of ``pricing``, with the laws not in ``disabled`` and of exactness up to
-    ``exactness``, by the strategy of that name."""
+    """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``rules``, the user's) not in
+    ``disabled`` and of exactness up to ``exactness``, by the strategy of that name."""
 
     task: Task
     pricing: Pricing
@@ -22,6 +23,7 @@ class SearchRequest:
     disabled: frozenset[str] = frozenset()
     seed: int = 0
     strategy: str = "mcts"
+    rules: Shipped = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Outcome:
     """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
     in ``extractable``, the e-graph that the best one comes from (None when the search could not begin); kernels whose
     prices were estimates (``unmeasured`` those that the program runs, ``missing`` all that were met); why the search
-    stopped, and statistics."""
+    stopped, and statistics; names of laws of the user's that failed and were ``dropped``, each with what happened."""
 
     program: Program
     base_cost: float
@@ -54,6 +56,7 @@ class Outcome:
     seconds: float
     curve: tuple[tuple[float, float], ...]
     extractable: Extractable | None = None
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import resource
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 from torch_eqsat.rules.law import EXACTNESS, Law
+from torch_eqsat.rules.shipping import receive
 from torch_eqsat.search.environment import Environment, SearchStatistics, unmeasured
 from torch_eqsat.search.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
 from torch_eqsat.search.program import captured_program
@@ -46,22 +47,23 @@ def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], 
 
 def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcome:
     last = 0.0
-    laws = allowed_laws(request.exactness, request.disabled)
+    failures: dict[str, str] = {}
+    laws = allowed_laws(request.exactness, request.disabled, receive(request.rules, failures))
 
     def on_best(environment: Environment) -> None:
         nonlocal last
         if time.monotonic() - last > PROGRESS_SECONDS:
-            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes)))
+            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
             last = time.monotonic()
 
     environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best)
     try:
-        return _outcome(environment, run_strategy(request.strategy, environment)[0])
+        return _outcome(environment, run_strategy(request.strategy, environment)[0], failures)
     finally:
         environment.close()
 
 
-def _outcome(environment: Environment, statistics: SearchStatistics) -> Outcome:
+def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
     return Outcome(
         environment.best,
         environment.base_cost,
@@ -74,6 +76,7 @@ def _outcome(environment: Environment, statistics: SearchStatistics) -> Outcome:
         environment.curve[-1][0],
         tuple(environment.curve),
         environment.best_extractable,
+        tuple(failures.items()),
     )
 
 
@@ -99,15 +102,17 @@ def _reprice(request: RepriceRequest) -> Outcome:
         seconds,
         (*before.curve, (seconds, program.cost)),
         before.extractable,
+        before.dropped,
     )
 
 
-def allowed_laws(exactness: str, disabled: frozenset[str]) -> list[Law]:
-    """The catalogue's laws of tiers up to ``exactness``, without those disabled by name or family."""
+def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
+    """The laws of the catalogue, then ``others``, of tiers up to ``exactness``, without those disabled by name,
+    declaration or family."""
     from torch_eqsat.rewrites import catalogue
 
     tiers = EXACTNESS[: EXACTNESS.index(exactness) + 1]
-    return [law for law in catalogue() if law.exactness in tiers and not disabled & {law.name, law.family}]
+    return [law for law in (*catalogue(), *others) if law.exactness in tiers and not law.is_named_by(disabled)]
 
 
 def main() -> None:
