@@ -32,6 +32,9 @@ PLAYOUT_STEPS = 2
 PATIENCE = 24  # playouts without an improvement
 PULSES = 8  # rebases in a row, each of which has to gain
 LEAST_GAIN = 1e-4  # of the base cost; smaller ones are no reason to go on
+# Expansive laws fill any e-graph. They get this many times what the others took, and so many e-nodes at least: with all
+# of 20,000 an encoder layer took 11 s, most of it for copies of what it had.
+ROOM, LEAST_ROOM = 2, 1_500
 _STOP_WEIGHT, _REBASE_WEIGHT = 0.1, 0.5
 _LUCK = 4.0  # how much more a move counts after it was on the way to a better program each time it was made
 
@@ -61,6 +64,7 @@ class MonteCarloTreeSearch:
         self._pulse(wide=False)
         environment.pop()
         if more:
+            environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
             environment.push()
             more = not self._grow(wide=True)
             environment.evaluate()
