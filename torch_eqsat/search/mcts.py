@@ -63,16 +63,23 @@ class MonteCarloTreeSearch:
         more = not self.saturates or bool(environment.session.count_matches(self._expansive_laws()))
         self._pulse(wide=False)
         environment.pop()
+        if more and self._is_spent():
+            environment.finish()
+            return SearchStatistics("simulations", self.simulations, environment.largest_nodes)
         if more:
             environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
             environment.push()
             more = not self._grow(wide=True)
             environment.evaluate()
+            self.simulations += 1
             self._pulse(wide=True)
             environment.pop()
         stop = self._search() if more else "saturated"
         environment.finish()
         return SearchStatistics(stop, self.simulations, environment.largest_nodes)
+
+    def _is_spent(self) -> bool:
+        return self.simulations >= self.environment.limits.simulations
 
     def _expansive_laws(self) -> list[Law]:
         return [law for law in self.environment.laws if law.expansive]
@@ -103,7 +110,7 @@ class MonteCarloTreeSearch:
         environment = self.environment
         for _ in range(PULSES):
             before = environment.best.cost
-            if environment.out_of_time or not environment.rebase():
+            if self._is_spent() or environment.out_of_time or not environment.rebase():
                 return
             self._grow(wide=wide)
             environment.evaluate()
@@ -134,7 +141,7 @@ class MonteCarloTreeSearch:
     def _reason_to_stop(self, root: TreeNode, fruitless: int) -> str:
         if self.environment.out_of_time:
             return "time"
-        if self.simulations >= self.environment.limits.simulations:
+        if self._is_spent():
             return "simulations"
         if fruitless >= PATIENCE:
             return "no improvement"

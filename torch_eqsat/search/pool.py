@@ -150,6 +150,11 @@ def _itself(request: Request) -> Request:
     return request
 
 
+def playouts(total: int, weight: float, all_weights: float) -> int:
+    """A region's share of the playouts of the whole graph, at least one: what must not grow with the graph."""
+    return max(1, round(total * weight / all_weights)) if all_weights > 0 else total
+
+
 class Budget:
     """Seconds shared by regions in proportion to their weights: what one leaves, those after it have.
 
