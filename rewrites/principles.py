@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
 from torch_eqsat.rewrites.samples import BASES, Sample, sampled_places, samples_of
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
+from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law, pointwise
 from torch_eqsat.rules.pattern import Place

@@ -16,8 +16,38 @@ from torch_eqsat.ir.types import FLOATING, TensorType
 # Sums and products of small integers are exact in float64, and so is what is made of these alone. A mean divides, but
 # by the same count on both sides of a law.
 EXACT = frozenset(
-    "input scalar dirac pointwise add mul matmul conv maximum minimum where equal convert clamp relu abs permute view "
-    "expand slice cat pad reduce max_pool cumsum flip diagonal index embedding embedding_bag".split()
+    [
+        "input",
+        "scalar",
+        "dirac",
+        "pointwise",
+        "add",
+        "mul",
+        "matmul",
+        "conv",
+        "maximum",
+        "minimum",
+        "where",
+        "equal",
+        "convert",
+        "clamp",
+        "relu",
+        "abs",
+        "permute",
+        "view",
+        "expand",
+        "slice",
+        "cat",
+        "pad",
+        "reduce",
+        "max_pool",
+        "cumsum",
+        "flip",
+        "diagonal",
+        "index",
+        "embedding",
+        "embedding_bag",
+    ]
 )
 SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0)
 
