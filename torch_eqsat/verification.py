@@ -10,11 +10,14 @@
 
 What each tier promises, and what is checked:
 
-| tier | promise |
-|---|---|
-| ``bitwise`` | each element comes of the same operations on the same numbers, whatever those are: the same bits, NaN, infinities and signed zeros among them. Where a kernel itself rounds otherwise in its vectorised part than in the rest (exp, tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do |
-| ``reassociates`` | equal in real arithmetic; for finite inputs, rounding errors of the size of the left side's own; where NaN or an infinity goes in or sums overflow, one side may give NaN where the other does not |
-| ``approximates`` | equal in real arithmetic on the domain of both sides; may cancel or overflow where the left side does not |
+- ``bitwise``: each element comes of the same operations on the same numbers, whatever those are: the same bits, NaN,
+  infinities and signed zeros among them. Where a kernel itself rounds otherwise in its vectorised part than in the rest
+  (exp, tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do.
+- ``reassociates``: equal in real arithmetic; for finite inputs, rounding errors of the size of the left side's own, or
+  of the largest number that either side computes with. Where a NaN or an infinity goes in or sums overflow, one side
+  may give NaN where the other does not.
+- ``approximates``: equal in real arithmetic on the domain of both sides; may cancel or overflow where the left side
+  does not.
 """
 
 from __future__ import annotations
