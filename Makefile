@@ -8,15 +8,16 @@ INSTALLED := $(VENV)/.installed
 # The case(s) of the benchmark and further options: make bench CASE=mobileone_s0 BENCH="--rounds 3"
 CASE ?=
 BENCH ?=
+DATA ?=
 # How long to look for wrong laws: make fuzz SECONDS=3600
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench rules docs fuzz format clean
+.PHONY: help demo test lint types bench bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a few minutes)
 	$(BIN)/python -m bench.demo
@@ -40,6 +41,18 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 
 rules: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/rules.json
 	$(BIN)/python -m bench.rules
+
+bench-extraction: $(INSTALLED) ## Extract from the public e-graphs (DATA=folder of them), write bench/results/extraction.json
+	$(BIN)/python -m bench.extraction $(if $(DATA),--data $(DATA)) $(BENCH)
+
+bench-paper: $(INSTALLED) ## Search the paper's graphs by every strategy, write bench/results/paper.json (resumes)
+	$(BIN)/python -m bench.paper $(BENCH)
+
+bench-scale: $(INSTALLED) ## Plan graphs of 500 to 10,000 calls, write bench/results/scale.json
+	$(BIN)/python -m bench.scale $(BENCH)
+
+bench-plots: $(INSTALLED) ## Draw the results of bench-paper
+	$(BIN)/python -m bench.plots $(BENCH)
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new

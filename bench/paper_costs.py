@@ -28,7 +28,14 @@ from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.strategies import run_strategy
 
 ROUNDS = 4
-LEARNING = (("mcts", 2000), ("mcts", 10_000), ("saturate", 2000), ("saturate", 10_000), ("greedy", 2000))
+LEARNING = (
+    ("mcts", 2000),
+    ("mcts", 10_000),
+    ("saturate", 2000),
+    ("saturate", 10_000),
+    ("greedy", 2000),
+    ("rmcts", 2000),
+)
 
 
 def call_of(operation: Operation, calls: Mapping[str, Call]) -> Callable[[], Any]:

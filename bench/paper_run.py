@@ -23,13 +23,14 @@ from torch_eqsat.search.strategies import Strategy
 from torch_eqsat.search.whole import search_whole
 
 MEMORY_BYTES = 6 << 30
+PLAYOUTS = 1000  # TASO's budget; the tree search ends before, for want of improvements
 # Ours cuts graphs that leave an e-graph no room; the other strategies are what their papers describe.
 CUTS = frozenset({"mcts"})
 
 
 def run(task: Task, pricing: Standalone, order: dict[str, Any]) -> dict[str, Any]:
     """The row of an order, and what is drawn of it."""
-    limits = Limits(order["node_limit"], order["limit_seconds"], exact_seconds=order["exact_seconds"])
+    limits = Limits(order["node_limit"], order["limit_seconds"], PLAYOUTS, order["exact_seconds"])
     start = time.monotonic()
     strategy = order["strategy"]
     found = search_whole(
@@ -50,25 +51,20 @@ def thinned(points: list[tuple[float, int]], most: int = 300) -> list[tuple[floa
 
 
 def tree_of(strategies: list[Strategy]) -> list[dict[str, Any]]:
-    """The search tree of the first region that has one: parent, move, visits and value of each node."""
+    """The search trees of the first region that has any: parent, move, visits and value of each node."""
     rows: list[dict[str, Any]] = []
-    searches = [s for s in strategies if isinstance(s, MonteCarloTreeSearch) and s.root is not None]
-    if not searches or searches[0].root is None:
+    searches = [s for s in strategies if isinstance(s, MonteCarloTreeSearch) and s.roots]
+    if not searches:
         return rows
-    pending = [(searches[0].root, -1, "")]
+    pending = [(root, -1, "best program") for root in reversed(searches[0].roots)]
     met = set()
     while pending:
         node, parent, move = pending.pop()
         rows.append({"parent": parent, "move": move, "visits": node.visits, "value": node.value})
-        if id(node) in met:
-            continue
-        met.add(id(node))
-        number = len(rows) - 1
-        pending += [
-            (edge.target, number, searches[0].name_of(edge.move))
-            for edge in node.edges or ()
-            if edge.target is not None
-        ]
+        if id(node) not in met:
+            met.add(id(node))
+            made = [edge for edge in node.edges or () if edge.target is not None]
+            pending += [(e.target, len(rows) - 1, searches[0].name_of(e.move)) for e in made if e.target is not None]
     return rows
 
 

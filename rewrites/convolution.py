@@ -3,7 +3,7 @@
 Batch normalisation is no special case: it is a factor and a shift per channel (elementwise.py gathers them).
 """
 
-from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
+from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law

@@ -244,7 +244,7 @@ def positive_factor_moves_out_of_relu(t: Builder, y: Handle, x: Handle, s: Handl
 
 @law(
     "m := M(y := F(a), z := F(b))", F=MONOTONE, M=EXTREMA, example=lambda F, M: [f"{M.op}({F.op}([4, 3]), {F.op}([3]))"]
-)  # noqa: N803
+)
 def extremum_of_monotone(t: Builder, m: Handle, y: Handle, z: Handle, a: Handle, b: Handle) -> Handle | None:
     """max(f(a), f(b)) = f(max(a, b)) for a function that never decreases"""
     return t.like(y, t.like(m, a, b)) if y.attrs == z.attrs else None

@@ -1,6 +1,6 @@
 """Matrix products: associativity, distribution, scales, transposition."""
 
-from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
+from torch_eqsat.rewrites.shapes import aligned, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import equation, law

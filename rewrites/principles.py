@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
 from torch_eqsat.rewrites.samples import BASES, Sample, sampled_places, samples_of
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
+from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law, pointwise
 from torch_eqsat.rules.pattern import Place
@@ -65,7 +65,7 @@ def _sample_pairs(a: Place, b: Place) -> Iterator[tuple[Sample, Sample]]:
                 yield outer, inner
 
 
-def _composed(A: Place, B: Place) -> list[str]:  # noqa: N803
+def _composed(A: Place, B: Place) -> list[str]:
     texts = []
     for outer, inner in _sample_pairs(A, B):
         *before, y = inner.over(BASES[inner.rank], "b")
@@ -84,7 +84,7 @@ def _composed(A: Place, B: Place) -> list[str]:  # noqa: N803
     ],
     example=_composed,
 )
-def maps_on_disjoint_axes_commute(t: Builder, a: Handle, b: Handle, x: Handle, A: Place, B: Place) -> Handle | None:  # noqa: N803
+def maps_on_disjoint_axes_commute(t: Builder, a: Handle, b: Handle, x: Handle, A: Place, B: Place) -> Handle | None:
     """A(B(x)) = B(A(x)) when A and B act on different axes of x, and both are linear or one only selects"""
     outer, inner = _axes(a, A.position), _axes(b, B.position)
     linear = is_linear(a.op, dict(a.attrs), A.position) and is_linear(b.op, dict(b.attrs), B.position)
@@ -117,7 +117,7 @@ def _image(inside: str, outside: str = "{x}", ratios: tuple[float, float] = (0.0
     return examples
 
 
-def _scaled(L: Place) -> list[str]:  # noqa: N803
+def _scaled(L: Place) -> list[str]:
     """A number; and a factor that varies along the axes that the map leaves alone."""
     texts = _image("mul({x}, 0.5)")(L=L)
     sample = samples_of(L)[0]
@@ -137,13 +137,13 @@ def _two_images(sample: Sample) -> tuple[list[str], tuple[str, str]]:
     return [*before, f"u := {BASES[sample.rank]}"], (image, other)
 
 
-def _sum_of_images(L: Place) -> list[str]:  # noqa: N803
+def _sum_of_images(L: Place) -> list[str]:
     before, (image, other) = _two_images(samples_of(L)[0])
     return [f"({', '.join([*before, f'add({image}, {other})'])})"]
 
 
 @law("m := L(f := mul(x, s))", L=[p for p in LINEAR if p.op != "slice"], example=_scaled)
-def factor_moves_out_of_linear_map(t: Builder, m: Handle, f: Handle, x: Handle, s: Handle, L: Place) -> Handle | None:  # noqa: N803
+def factor_moves_out_of_linear_map(t: Builder, m: Handle, f: Handle, x: Handle, s: Handle, L: Place) -> Handle | None:
     """L(s · x) = s · L(x) for a number, or a factor that does not vary along the axes that L acts on"""
     if not is_linear(m.op, dict(m.attrs), L.position) or f.shape != x.shape or s.numel >= x.numel or s.rank > x.rank:
         return None
@@ -161,19 +161,19 @@ def _merged(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, position: in
 
 
 @law("add(p := L(x), q := L(y))", L=WORKING, example=_sum_of_images)
-def images_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+def images_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:
     """L(x) + L(y) = L(x + y) for a linear map that computes something"""
     return _merged(t, p, q, x, y, L.position)
 
 
 @law("add(p := L(x), q := L(y))", L=MOVING, exactness="bitwise", example=_sum_of_images, expansive=True)
-def moved_terms_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+def moved_terms_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:
     """L(x) + L(y) = L(x + y) for a linear map that only moves elements"""
     return _merged(t, p, q, x, y, L.position)
 
 
 @law("m := L(s := add(x, y))", L=WORKING, example=_image("add({x}, {x})"), expansive=True)
-def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:  # noqa: N803
+def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:
     """L(x + y) = L(x) + L(y)"""
     if not is_linear(m.op, dict(m.attrs), L.position) or not x.shape == y.shape == s.shape or narrow(x):
         return None
@@ -188,7 +188,7 @@ def _free_axis(sample: Sample) -> int:
     return min(frozenset(range(sample.rank)) - (sample.axes or frozenset()))
 
 
-def _two_parts(A: Place) -> list[str]:  # noqa: N803
+def _two_parts(A: Place) -> list[str]:
     """Images of two inputs under the same map, concatenated."""
     texts = []
     for sample in samples_of(A)[:1]:
@@ -197,7 +197,7 @@ def _two_parts(A: Place) -> list[str]:  # noqa: N803
     return texts
 
 
-def _image_of_parts(A: Place) -> list[str]:  # noqa: N803
+def _image_of_parts(A: Place) -> list[str]:
     texts = []
     for sample in samples_of(A)[:1]:
         x = BASES[sample.rank]
@@ -206,7 +206,7 @@ def _image_of_parts(A: Place) -> list[str]:  # noqa: N803
 
 
 @law("c := cat(y := A(a), z := A(b))", A=MAPS, example=_two_parts)
-def images_of_parts_join(t: Builder, c: Handle, y: Handle, z: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:  # noqa: N803
+def images_of_parts_join(t: Builder, c: Handle, y: Handle, z: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:
     """cat(A(a), A(b)) = A(cat(a, b)) along an axis that A does not act on"""
     axes = _axes(y, A.position)
     if axes is None or axes != _axes(z, A.position) or y.attrs != z.attrs or c["dim"] in axes or a.rank != c.rank:
@@ -215,7 +215,7 @@ def images_of_parts_join(t: Builder, c: Handle, y: Handle, z: Handle, a: Handle,
 
 
 @law("y := A(c := cat(a, b))", A=MAPS, example=_image_of_parts, expansive=True)
-def image_of_parts(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:  # noqa: N803
+def image_of_parts(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle, A: Place) -> Handle | None:
     """A(cat(a, b)) = cat(A(a), A(b)) along an axis that A does not act on"""
     axes = _axes(y, A.position)
     if axes is None or c["dim"] in axes:

@@ -64,10 +64,10 @@ def _phase_kernel(t: Builder, w: Handle, axis: int, s: int, padding: int, phase:
 @law(
     "y := conv(v := view(e := expand(u := view(x))), w)",
     example=[
-        "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), shape=[1, 2, 6, 4]), "
-        "[3, 2, 3, 3], padding=[1, 1])",
-        "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 2]), shape=[1, 2, 6, 8]), "
-        "[4, 1, 3, 3], padding=[1, 1], groups=2)",
+        "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), "
+        "shape=[1, 2, 6, 4]), [3, 2, 3, 3], padding=[1, 1])",
+        "conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 2]), "
+        "shape=[1, 2, 6, 8]), [4, 1, 3, 3], padding=[1, 1], groups=2)",
     ],
     refused="conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), "
     "shape=[1, 2, 6, 4]), [3, 2, 3, 3], stride=[2, 2], padding=[1, 1])",

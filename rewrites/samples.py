@@ -52,6 +52,7 @@ SAMPLES = [
     _sample("reduce", 1, 0, 4, "23", 1 / 36, "{v}, kind='mean', dims=[2, 3]"),
     _sample("reduce", 1, 0, 4, "1", 1 / 4, "{v}, kind='sum', dims=[1]"),
     _sample("avg_pool", 1, 0, 4, "23", 1 / 4, "{v}, kernel=[2, 2], stride=[2, 2]"),
+    _sample("avg_pool", 1, 0, 4, "23", 1, "{v}, kernel=[3, 3], stride=[1, 1], padding=[1, 1]"),
     _sample("max_pool", 1, 0, 4, "23", 1 / 4, "{v}, kernel=[2, 2], stride=[2, 2]"),
     _sample("pad", 1, 0, 2, "0", 5 / 4, "{v}, pads=[[1, 0], [0, 0]]"),
     _sample("pad", 1, 0, 4, "1", 5 / 4, "{v}, pads=[[0, 0], [0, 1], [0, 0], [0, 0]]"),

@@ -34,7 +34,7 @@ def slice_through_binary(t: Builder, s: Handle, y: Handle, a: Handle, b: Handle)
     "s := slice(y := F(a, b, c))",
     exactness="bitwise",
     F=pointwise(3),
-    example=lambda F: [  # noqa: N803
+    example=lambda F: [
         f"slice({F.op}({'booleans(4, 3)' if F.op == 'where' else '[4, 3]'}, [3], [4, 1]), dim=1, start=1, stop=3)"
     ],
 )

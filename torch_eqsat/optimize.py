@@ -31,7 +31,7 @@ from torch_eqsat.report import GraphReport, RegionReport
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.pool import Budget, WorkerPool
+from torch_eqsat.search.pool import Budget, WorkerPool, playouts
 from torch_eqsat.search.program import Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 
@@ -257,7 +257,7 @@ class _Searcher:
         budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
         # Small regions first: what they leave of the budget goes to the large ones.
         order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].graph), i))
-        found = self.pool.map([partial(self._request, tasks[i], weights[i], budget) for i in order])
+        found = self.pool.map([partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order])
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
             logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
@@ -300,9 +300,10 @@ class _Searcher:
     def _pricing(self) -> Pricing:
         return Pricing(self.setting.frozen, self.setting.device, self.setting.threads, dict(self.prices))
 
-    def _request(self, task: Task, weight: float, budget: Budget) -> SearchRequest:
+    def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
         options = self.setting.options
-        limits = Limits(options.nodes, budget.share(weight), options.simulations)
+        shared = playouts(options.simulations, weight, all_weights)
+        limits = Limits(options.nodes, budget.share(weight), shared)
         disabled = frozenset(options.disable)
         return SearchRequest(
             task,

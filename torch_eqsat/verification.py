@@ -10,11 +10,14 @@
 
 What each tier promises, and what is checked:
 
-| tier | promise |
-|---|---|
-| ``bitwise`` | each element comes of the same operations on the same numbers, whatever those are: the same bits, NaN, infinities and signed zeros among them. Where a kernel itself rounds otherwise in its vectorised part than in the rest (exp, tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do |
-| ``reassociates`` | equal in real arithmetic; for finite inputs, rounding errors of the size of the left side's own; where NaN or an infinity goes in or sums overflow, one side may give NaN where the other does not |
-| ``approximates`` | equal in real arithmetic on the domain of both sides; may cancel or overflow where the left side does not |
+- ``bitwise``: each element comes of the same operations on the same numbers, whatever those are: the same bits, NaN,
+  infinities and signed zeros among them. Where a kernel itself rounds otherwise in its vectorised part than in the rest
+  (exp, tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do.
+- ``reassociates``: equal in real arithmetic; for finite inputs, rounding errors of the size of the left side's own, or
+  of the largest number that either side computes with. Where a NaN or an infinity goes in or sums overflow, one side
+  may give NaN where the other does not.
+- ``approximates``: equal in real arithmetic on the domain of both sides; may cancel or overflow where the left side
+  does not.
 """
 
 from __future__ import annotations
@@ -36,10 +39,13 @@ from torch_eqsat.rules.match import check_examples, rewrites
 from torch_eqsat.rules.perturb import perturbed
 
 EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "bfloat16": 7.9e-3, "float16": 9.8e-4}
-# Of the rounding error of the left side, or of the epsilon of the largest element, what the right side may have.
+# Of the rounding error of the left side, or of the epsilon of the largest number that either side computes with (sums
+# may cancel), what the right side may have.
 SLACK, FLOOR = 16.0, 64.0
 # Operators whose kernels round in their vectorised part otherwise than in the rest of a row.
-ROUND_BY_PLACE = frozenset("exp log rsqrt reciprocal sigmoid tanh erf div maximum minimum pointwise".split())
+ROUND_BY_PLACE = frozenset(
+    ["exp", "log", "rsqrt", "reciprocal", "sigmoid", "tanh", "erf", "div", "maximum", "minimum", "pointwise"]
+)
 DRAWS = 20
 
 
@@ -122,7 +128,8 @@ def law_named(name: str) -> Law:
     """The law of the catalogue that has this name. Raises KeyError for an unknown one."""
     from torch_eqsat.rewrites import catalogue
 
-    return {law.name: law for law in catalogue()}[name]
+    laws: dict[str, Law] = {law.name: law for law in catalogue()}
+    return laws[name]
 
 
 def _compare(law: Law, graph: TermGraph, old: int, new: int, seed: int) -> str:
@@ -171,23 +178,29 @@ def _in_floats(law: Law, graph: TermGraph, old: int, new: int, seed: int, stride
                 return f"{dtype}: {problem}"
             continue
         doubles = {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()}
-        exact = evaluate(graph, doubles, "float64")[old]
+        in_double = evaluate(graph, doubles, "float64")
+        exact = in_double[old]
         known = exact.isfinite() & values[old].isfinite()
         if law.exactness == "approximates":
             known &= values[new].isfinite()
-        if problem := _worse(exact[known], values[old][known], values[new][known], epsilon):
+        scale = max(_largest(in_double[term]) for term in graph.reachable([old, new]))
+        if problem := _worse(exact[known], values[old][known], values[new][known], epsilon * scale):
             return f"{dtype}: {problem}"
     return ""
 
 
-def _worse(exact: Tensor, a: Tensor, b: Tensor, epsilon: float) -> str:
+def _largest(x: Tensor) -> float:
+    finite = x[x.isfinite()] if x.is_floating_point() else x[:0]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _worse(exact: Tensor, a: Tensor, b: Tensor, unit: float) -> str:
     if not exact.is_floating_point() or exact.numel() == 0:
         return ""
-    scale = float(exact.abs().max())
     error_a, error_b = ((exact - x.double()).abs().max().item() for x in (a, b))
-    if error_b <= max(SLACK * error_a, FLOOR * epsilon * scale):  # a NaN is not
+    if error_b <= max(SLACK * error_a, FLOOR * unit):  # a NaN is not
         return ""
-    return f"error {error_b:.3g}, that of the left side {error_a:.3g}, largest element {scale:.3g}"
+    return f"error {error_b:.3g}, that of the left side {error_a:.3g}, rounding unit {unit:.3g}"
 
 
 def _otherwise(graph: TermGraph, old: int, new: int, values: Mapping[int, Tensor], epsilon: float) -> str:

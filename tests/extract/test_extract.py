@@ -18,6 +18,7 @@ from torch_eqsat.extract import (
     check,
     dag_cost,
     extract,
+    lower_bound,
 )
 from torch_eqsat.extract.greedy import greedy, greedy_choices
 from torch_eqsat.extract.local_search import local_search
@@ -97,6 +98,17 @@ def test_reduction_keeps_the_least_cost(problem: ExtractionProblem) -> None:
         assert dag_cost(reduced.problem, translated) <= cost + 1e-9
         restored = reduced.restore_choices(translated)
         assert dag_cost(problem, restored) == pytest.approx(dag_cost(reduced.problem, translated))
+
+
+@settings(deadline=None, max_examples=300)
+@given(problem=problems())
+def test_nothing_costs_less_than_the_lower_bound(problem: ExtractionProblem) -> None:
+    extractions = all_extractions(problem)
+    if not extractions:
+        return
+    least = min(cost for cost, _ in extractions)
+    for _, choices in extractions[:3]:
+        assert lower_bound(problem, choices) <= least + 1e-9
 
 
 @pytest.mark.parametrize("users", [2, 3, 5])

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch_eqsat.extract.greedy import greedy
+from torch_eqsat.extract.greedy import greedy, greedy_choices
 from torch_eqsat.extract.local_search import local_search
+from torch_eqsat.extract.mandatory import mandatory_bound
 from torch_eqsat.extract.milp import improve_by_milp
 from torch_eqsat.extract.problem import (
     Choices,
@@ -29,6 +30,7 @@ __all__ = [
     "check",
     "dag_cost",
     "extract",
+    "lower_bound",
 ]
 
 _TOLERANCE = 1e-9  # ms; smaller differences are rounding
@@ -82,6 +84,14 @@ def extract(
         best = replace(best, stop="local optimum" if found.finished else "deadline")
         best = _solve(reduced, best, deadline, milp_seconds)
     return replace(best, choices=restrict(problem, best.choices), seconds=time.monotonic() - start)
+
+
+def lower_bound(problem: ExtractionProblem, choices: Choices) -> float:
+    """A bound (ms) that no extraction falls below, cheap and not tight; ``choices`` are an extraction that is known."""
+    reduced = reduce_problem(problem)
+    known = reduced.reduce_choices(choices)
+    settled = greedy_choices(reduced.problem).choices
+    return mandatory_bound(reduced.problem, settled, known, dag_cost(reduced.problem, known))
 
 
 def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, milp_seconds: float) -> Extraction:

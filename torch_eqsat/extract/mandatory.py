@@ -51,6 +51,16 @@ def prune(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incu
     return PrunedProblem(class_nodes, sets.of_roots())
 
 
+def mandatory_bound(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incumbent_cost: float) -> float:
+    """A lower bound (ms) of all extractions: the cheapest e-nodes of the e-classes that every one of them computes.
+
+    The arguments are those of :func:`prune`; takes about 50 µs an e-node, where linear programs take minutes.
+    """
+    pruned = prune(problem, settled, incumbent, incumbent_cost)
+    least = sum(min(problem.node_cost[node] for node in pruned.class_nodes[owner]) for owner in pruned.mandatory)
+    return min(least, incumbent_cost)
+
+
 def _reachable(problem: ExtractionProblem, class_nodes: dict[int, list[int]]) -> dict[int, list[int]]:
     met = set(problem.roots)
     pending = list(met)

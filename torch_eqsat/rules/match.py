@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch_eqsat.errors import RuleError, TypeMismatchError
 from torch_eqsat.ir.term import TermGraph
@@ -69,7 +70,7 @@ def rewrites(law: Law, graph: TermGraph) -> list[tuple[int, int]]:
         unique = list({bound[root].id: bound for bound in found}.values())
         for key in dict.fromkeys(_group(law, bound, root) for bound in unique):
             members = [bound for bound in unique if _group(law, bound, root) == key]
-            results = _attempt(law, builder, [members]) if len(members) > 1 else None
+            results: Any = _attempt(law, builder, [members]) if len(members) > 1 else None
             pairs += zip((bound[root] for bound in members), results or [], strict=False)
     else:
         for bound in found:
@@ -84,7 +85,7 @@ def _group(law: Law, bound: Binding, root: str) -> tuple[object, ...]:
     return bound[law.shared].id if law.shared else None, bound[root].attrs
 
 
-def _attempt(law: Law, builder: Builder, arguments: list[object]) -> object:
+def _attempt(law: Law, builder: Builder, arguments: Sequence[Any]) -> Any:
     try:
         return law.build(builder, *arguments)
     except TypeMismatchError:

@@ -76,7 +76,8 @@ class Environment:
         self._normal = [law for law in self.laws if law.normalises]
         self._loaded: dict[str, Session] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
-        session = Session(self.laws, self.limits.nodes)
+        self.node_limit = self.limits.nodes
+        session = Session(self.laws, self.node_limit)
         session.load(self.task.graph)
         self._places = [Place(self.task, session, self.task.graph.digest())]
         self.largest_nodes = session.size
@@ -113,6 +114,12 @@ class Environment:
 
     def _note(self, cost: float) -> None:
         self.curve.append((time.monotonic() - self.started, cost))
+
+    def narrow(self, nodes: int) -> None:
+        """Lower the limit of nodes of all e-graphs from now on."""
+        self.node_limit = min(self.node_limit, nodes)
+        for session in [*(place.session for place in self._places), *self._loaded.values()]:
+            session.limit = self.node_limit
 
     # Moving
 
@@ -154,12 +161,16 @@ class Environment:
         self.enter(task)
         return True
 
+    def enter_best(self) -> None:
+        """Enter the e-graph of the best program so far, as by :meth:`enter`."""
+        self.enter(restarted(self.best_extractable.task, self.best))
+
     def enter(self, task: Task) -> None:
         """Enter the e-graph of a task that was restarted from a program. The `pop` of an earlier push leads out."""
         digest = task.graph.digest()
         session = self._loaded.pop(digest, None)
         if session is None:
-            session = Session(self.laws, self.limits.nodes)
+            session = Session(self.laws, self.node_limit)
             session.load(task.graph)
             self._normalise(session)
         session.push()

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from torch_eqsat.search.program import captured_program
 # What an answer may take beyond the time that was asked for, before the worker is stopped.
 ANSWER_SECONDS = 10.0
 MOST_WORKERS = 8
+POLL_SECONDS = 0.2
 
 Request = SearchRequest | RepriceRequest
 
@@ -117,18 +118,25 @@ class WorkerPool:
     def _result(self, future: Future[Outcome], make: Callable[[], Request]) -> Outcome:
         """A future's answer; whatever goes wrong on the way gives up its region alone."""
         try:
-            return future.result(timeout=INTERRUPT_SECONDS if self.interrupted else None)
+            self._wait(future)
+            if self.interrupted and not future.done():
+                if self._executor is not None:  # it runs on a machine that we cannot reach
+                    return gave_up(make(), "interrupted")
+                for worker in list(self._busy):
+                    worker.kill()
+            return future.result()
         except KeyboardInterrupt:
             self._interrupt()
             return self._result(future, make)
-        except TimeoutError:
-            if not self.interrupted:  # the executor's own
-                return gave_up(make(), "TimeoutError")
-            for worker in list(self._busy):
-                worker.kill()
-            return future.result() if self._executor is None else gave_up(make(), "interrupted")
-        except Exception as error:  # a lost machine, a message that could not be sent, the end of patience
+        except Exception as error:  # a lost machine, a message that could not be sent
             return gave_up(make(), f"{type(error).__name__}: {error}")
+
+    def _wait(self, future: Future[Outcome]) -> None:
+        """Wait for a future, after an interrupt not for long. In short steps: only between them is an interrupt sure to
+        be seen."""
+        end = time.monotonic() + INTERRUPT_SECONDS if self.interrupted else float("inf")
+        while not future.done() and time.monotonic() < end:
+            wait([future], timeout=POLL_SECONDS)
 
     def _interrupt(self) -> None:
         self.interrupted = True
@@ -140,6 +148,11 @@ class WorkerPool:
 
 def _itself(request: Request) -> Request:
     return request
+
+
+def playouts(total: int, weight: float, all_weights: float) -> int:
+    """A region's share of the playouts of the whole graph, at least one: what must not grow with the graph."""
+    return max(1, round(total * weight / all_weights)) if all_weights > 0 else total
 
 
 class Budget:

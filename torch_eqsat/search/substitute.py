@@ -1,7 +1,8 @@
 """Best-first substitution, as TASO does it (Jia et al., SOSP 2019): programs instead of e-graphs.
 
 The cheapest program found is taken from a queue, every law is tried at every place of it, one place at a time (all
-siblings at once), and what costs less than ``ALPHA`` times the best program joins the queue.
+siblings at once), and what costs less than ``ALPHA`` times the best program joins the queue. A program taken is what
+the limits call a playout.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from torch_eqsat.search.environment import Environment, SearchStatistics
 from torch_eqsat.search.program import Extractable, Program, Task, restarted
 
 ALPHA = 1.05
-BUDGET = 1000  # programs taken from the queue
 
 
 class BestFirstSubstitution:
@@ -33,7 +33,7 @@ class BestFirstSubstitution:
         met = {environment.task.graph.digest()}
         taken, stop = 0, "exhausted"
         while queue:
-            if environment.out_of_time or taken >= BUDGET:
+            if environment.out_of_time or taken >= environment.limits.simulations:
                 stop = "time" if environment.out_of_time else "programs"
                 break
             _, _, task = heapq.heappop(queue)

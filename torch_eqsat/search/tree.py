@@ -24,7 +24,7 @@ class Edge:
     target: TreeNode | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class TreeNode:
     """A state of the e-graph. ``value`` is the best gain (of the base cost, 0 to 1) seen at it or below."""
 

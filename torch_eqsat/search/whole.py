@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.pool import Budget
+from torch_eqsat.search.pool import Budget, playouts
 from torch_eqsat.search.program import Program, Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 from torch_eqsat.search.strategies import Strategy, run_strategy
@@ -57,7 +57,9 @@ def search_whole(
         if share <= 0 or result.stop == "interrupted":
             result.stop = "interrupted" if result.stop == "interrupted" else "time"
             continue
-        environment = Environment(group[0].task, laws, pricing, replace(limits, seconds=share), seed)
+        shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
+        own = replace(limits, seconds=share, simulations=shared)
+        environment = Environment(group[0].task, laws, pricing, own, seed)
         offset = environment.started - start
         statistics, ran = run_strategy(strategy, environment)
         environment.close()

@@ -1,0 +1,164 @@
+"""Many regions at once: workers of our own, executors, and what goes wrong in one of them."""
+
+import signal
+import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.messages import RepriceRequest, SearchRequest
+from torch_eqsat.search.pool import Budget, WorkerPool, gave_up
+
+MEMORY = 2 << 30
+
+
+@pytest.fixture
+def requests(task_of):
+    """Three searches, of a product each that is better associated otherwise."""
+    tasks = [
+        task_of(lambda x, a, b: torch.relu((x @ a) @ b), (512, 256), (256, 512), (512, width)) for width in (2, 4, 6)
+    ]
+    return [SearchRequest(task, Pricing(frozen=False), Limits(seconds=20.0)) for task in tasks]
+
+
+def constantly(values):
+    return [partial(replace, value) for value in values]
+
+
+def check(outcomes):
+    assert [outcome.stop for outcome in outcomes] == ["saturated"] * 3
+    for outcome, width in zip(outcomes, (2, 4, 6), strict=True):
+        assert outcome.program.cost < 0.5 * outcome.base_cost
+        assert outcome.program.graph.types[outcome.program.graph.roots[0]].shape == (512, width)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_come_in_order(requests, workers):
+    with WorkerPool(MEMORY, workers=workers) as pool:
+        check(pool.map(constantly(requests)))
+
+
+def test_as_many_workers_as_cores_give_the_same_plans(requests):
+    digests = []
+    for workers in (1, 3):
+        with WorkerPool(MEMORY, workers=workers) as pool:
+            digests.append([outcome.program.graph.digest() for outcome in pool.map(constantly(requests))])
+    assert digests[0] == digests[1]
+
+
+def test_any_executor_will_do(requests):
+    with ThreadPoolExecutor(2) as executor, WorkerPool(MEMORY, executor) as pool:
+        check(pool.map(constantly(requests)))
+
+
+def test_dask_cluster(requests):
+    """Workers of a Dask cluster (here one on this machine) start the search workers."""
+    distributed = pytest.importorskip("distributed", reason="needs the package distributed (pip install distributed)")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        cluster.get_client() as client,
+        WorkerPool(MEMORY, client.get_executor()) as pool,
+    ):
+        check(pool.map(constantly(requests)))
+
+
+class Broken(Executor):
+    """Loses its second task."""
+
+    def __init__(self):
+        self.count = 0
+
+    def submit(self, function, /, *arguments, **keywords):
+        future = Future()
+        self.count += 1
+        if self.count == 2:
+            future.set_exception(ConnectionError("the machine is gone"))
+        else:
+            future.set_result(function(*arguments, **keywords))
+        return future
+
+
+def test_a_lost_machine_costs_its_region_alone(requests):
+    with WorkerPool(MEMORY, Broken()) as pool:
+        first, second, third = pool.map(constantly(requests))
+    assert first.stop == third.stop == "saturated"
+    assert second.stop == "ConnectionError: the machine is gone"
+    assert second.program.cost == second.base_cost
+
+
+def test_no_time(requests):
+    nothing = [replace(request, limits=Limits(seconds=0.0)) for request in requests]
+    with WorkerPool(MEMORY, workers=1) as pool:
+        outcomes = pool.map(constantly(nothing))
+    assert [outcome.stop for outcome in outcomes] == ["time"] * 3
+    assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
+
+
+def test_out_of_memory(requests):
+    with WorkerPool(16 << 20, workers=1) as pool:
+        outcomes = pool.map(constantly(requests))
+    assert all("MemoryError" in outcome.stop or "died" in outcome.stop for outcome in outcomes)
+    assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
+
+
+@pytest.fixture
+def endless(task_of):
+    """A search for which there are ever more programs to look at, of which the first are found soon."""
+    shapes = [(8, 256), *[(256, 8)] * 12, *[(8, 256)] * 12]
+
+    def products(x, *weights):
+        return torch.stack([torch.relu((x @ a) @ b) for a, b in zip(weights[:12], weights[12:], strict=True)])
+
+    limits = Limits(seconds=60.0, simulations=10_000)
+    return SearchRequest(task_of(products, *shapes), Pricing(frozen=True), limits, strategy="greedy")
+
+
+def test_killed_worker_keeps_what_it_reported(endless):
+    with WorkerPool(MEMORY, workers=1) as pool:
+        killer = threading.Timer(4.0, lambda: [worker.kill() for worker in pool._busy])
+        killer.start()
+        (outcome,) = pool.map([lambda: endless])
+        killer.join()
+    assert outcome.stop == "the search worker died (exit code -9), out of memory perhaps"
+    assert len(outcome.curve) > 1 and outcome.program.cost < outcome.base_cost
+
+
+def test_interrupt_ends_all_searches_with_what_they_have(endless):
+    with WorkerPool(MEMORY, workers=1) as pool:
+        timer = threading.Timer(4.0, signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        start = time.monotonic()
+        first, second = pool.map([lambda: endless, lambda: endless])
+        timer.join()
+    assert time.monotonic() - start < 20.0
+    assert first.stop == "interrupted" and first.program.cost < first.base_cost
+    assert second.stop == "interrupted" and second.program.cost == second.base_cost
+
+
+def test_repricing_that_fails_keeps_what_is_known(requests):
+    with WorkerPool(MEMORY, workers=1) as pool:
+        (outcome,) = pool.map(constantly(requests[:1]))
+    measured = {kernel.key: 1.0 for kernel in outcome.missing}
+    known = replace(outcome, unmeasured=())
+    again = RepriceRequest(requests[0].task, known, Pricing(frozen=False, measured=measured))
+    assert gave_up(again, "because").program is known.program
+    guessed = gave_up(replace(again, outcome=outcome), "because")
+    assert guessed.program.cost == guessed.base_cost
+
+
+def test_budget_is_shared_by_weight():
+    budget = Budget(100.0, [1.0, 3.0])
+    assert budget.share(1.0) == pytest.approx(25.0, abs=0.5)
+    assert budget.share(3.0) == pytest.approx(100.0, abs=0.5)  # the first took no time
+    parallel = Budget(100.0, [1.0, 1.0, 2.0], workers=2)
+    assert parallel.share(1.0) == pytest.approx(50.0, abs=0.5)
+    assert Budget(0.0, [1.0]).share(1.0) == 0.0
+    assert Budget(9.0, [0.0, 0.0]).share(0.0) == pytest.approx(9.0, abs=0.5)
