@@ -11,8 +11,10 @@ from torch_eqsat.rules.example import parse_example
 
 SIZES = (1, 1, 2, 2, 3, 4, 6)
 NUMBERS = (0.5, -1.0, 0.0, 1.0, 2.0, 3.0)
-ODDLY = 0.1
-"""How often a size differs from its equals, a rank or an attribute changes."""
+ODDLY = (0.0, 0.0, 0.1, 0.25)
+"""How often a size differs from its equals, a rank or an attribute changes; one of these is drawn for each variant."""
+KEPT = (0.3, 0.8)
+"""How often a size stays as it is, drawn likewise: attributes such as the stop of a slice fit few others."""
 
 
 def perturbed(example: str, rng: random.Random) -> str:
@@ -23,15 +25,16 @@ def perturbed(example: str, rng: random.Random) -> str:
 class _Perturbation(ast.NodeTransformer):
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
+        self.oddly, self.kept = rng.choice(ODDLY), rng.choice(KEPT)
         self.sizes: dict[int, int] = {}
 
     def _rarely(self) -> bool:
-        return self.rng.random() < ODDLY
+        return self.rng.random() < self.oddly
 
     def _size(self, size: int) -> int:
         if self._rarely():
             return self.rng.choice(SIZES)
-        return self.sizes.setdefault(size, size if self.rng.random() < 0.4 else self.rng.choice(SIZES))
+        return self.sizes.setdefault(size, size if self.rng.random() < self.kept else self.rng.choice(SIZES))
 
     def visit_List(self, node: ast.List) -> ast.List:
         """The shape of an input; the only lists outside of attributes."""

@@ -1,0 +1,41 @@
+"""Facts of constants, and capture that keeps them."""
+
+import torch
+
+from torch_eqsat.graph.capture import capture
+
+
+def facts(trace, function, *inputs):
+    """What is known of the constants of a traced function."""
+    graph = capture(trace(function, *inputs).graph).graph
+    known = [
+        {name: value for name, value in node.attrs if name not in ("name", "shape", "dtype")}
+        for node in graph.nodes
+        if node.op == "input"
+    ]
+    return [fact for fact in known if fact]
+
+
+def test_repeats(trace):
+    assert facts(trace, lambda x: x[torch.arange(8) // 2], torch.randn(4, 3)) == [{"repeats": 2}]
+
+
+def test_identity_and_zero(trace):
+    assert {"eye": 1} in facts(trace, lambda v: torch.diag(v) @ torch.ones(4, 4), torch.randn(4))
+    assert {"value": 0.0} in facts(trace, lambda v: torch.diag(v) @ torch.ones(4, 4), torch.randn(4))
+
+
+def test_strict_upper_triangle(trace):
+    assert {"upper": 1} in facts(trace, lambda x: torch.triu(x, 1), torch.randn(4, 4))
+    assert {"upper": 1} not in facts(trace, lambda x: torch.triu(x), torch.randn(4, 4))
+
+
+def test_uninitialised_memory_is_no_fact(trace):
+    assert facts(trace, lambda x: x + torch.empty(()), torch.randn(4)) == []
+
+
+def test_weights_are_no_facts(trace):
+    module = trace(lambda x, w: x * w, torch.randn(4), torch.zeros(4))
+    weight = module.graph.find_nodes(op="placeholder")[1]
+    graph = capture(module.graph, {weight}).graph
+    assert not any("value" in dict(node.attrs) for node in graph.nodes)

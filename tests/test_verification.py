@@ -1,0 +1,86 @@
+"""Verification finds what is wrong with wrong laws."""
+
+import random
+
+import pytest
+
+from torch_eqsat.errors import RuleError
+from torch_eqsat.rules.law import equation, law
+from torch_eqsat.verification import WrongLawError, check, check_variant, law_named, verify
+
+
+@law("mul(x, s)", example="mul([4, 3], 2.0)")
+def doubled(t, x, s):
+    """x · s = x + x (for s = 2 alone)"""
+    return t.add(x, x) if s.rank == 0 else None
+
+
+@law("p := permute(q := permute(x))", exactness="bitwise", example="permute(permute([2, 3], dims=[1, 0]), dims=[1, 0])")
+def permutations_cancel(t, p, q, x):
+    """permute(permute(x)) = x (for permutations that undo each other alone)"""
+    return x if p.shape == x.shape else None
+
+
+@equation("add(x, y) = add(y, mul(x, 1.0001))", example="add([4, 3], [4, 3])")
+def nearly_equal():
+    """x + y = y + 1.0001 x"""
+
+
+@equation("mul(x, 0) = add(x, mul(x, -1))", exactness="bitwise", example="mul([4, 3], 0)")
+def bits_of_zero():
+    """0 · x = x − x (−0 and 0)"""
+
+
+@equation("relu(x) = abs(x)", example="relu(relu([4, 3]))")
+def wrong_below_zero():
+    """relu(x) = |x|"""
+
+
+@pytest.mark.parametrize("wrong", [doubled, nearly_equal, bits_of_zero, wrong_below_zero], ids=lambda w: w[0].name)
+def test_wrong_values_are_found(wrong):
+    with pytest.raises(WrongLawError) as caught:
+        for seed in range(5):
+            verify(wrong, draws=40, seed=seed)
+    message = str(caught.value)
+    assert f"law {wrong[0].name} (" in message and "test_verification.py" in message
+    assert f"check(law_named({wrong[0].name!r}), " in message
+
+
+def test_variants_find_what_the_example_hides():
+    (wrong,) = permutations_cancel
+    assert check(wrong, wrong.examples[0])  # it holds there
+    with pytest.raises(WrongLawError):
+        for seed in range(3):
+            check(wrong, "permute(permute([3, 3, 3], dims=[1, 2, 0]), dims=[1, 2, 0])", seed)
+
+
+def test_gradients_are_compared():
+    @law("y := relu(x)", example="relu([4, 3])")
+    def same_values_other_gradients(t, y, x):
+        """relu(x) = max(x, 0), with half the gradient where x = 0 and a detour that is 0"""
+        return t.apply("maximum", (x, t.mul(x, t.scalar(0.0))))
+
+    assert check(same_values_other_gradients[0], "relu([4, 3])")  # almost everywhere they agree
+
+
+def test_near_miss_that_fires():
+    @law("mul(x, s)", example="mul([4, 3], 2.0)", refused="mul([4, 3], [4, 3])")
+    def commuted(t, x, s):
+        """x · s = s · x"""
+        return t.add(t.mul(s, x), t.scalar(0.0))
+
+    with pytest.raises(RuleError, match="fires on its near miss"):
+        verify(commuted, draws=0)
+
+
+def test_variants_fire_often_enough():
+    fired = {}
+    for name in ("matmul_is_associative", "slice_through_view", "images_add[conv.1]", "padding_into_convolution"):
+        item = law_named(name)
+        fired[name] = sum(check_variant(item, item.examples[0], random.Random(seed)) for seed in range(60))
+    assert min(fired.values()) >= 6, fired
+
+
+def test_unknown_law():
+    with pytest.raises(KeyError):
+        law_named("no such law")
