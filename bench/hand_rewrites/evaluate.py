@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,6 +30,9 @@ from bench.hand_rewrites.row import Row
 from bench.hand_rewrites.table import ROWS
 from torch_eqsat import backend
 from torch_eqsat import report as reports
+from torch_eqsat.cost.kernel import Measurement
+from torch_eqsat.cost.kernels import context_of
+from torch_eqsat.cost.table import Table
 
 SECONDS, MEASURE_SECONDS = 4.0, 8.0
 # Two measured programs that differ by less are the same one as far as the timer can tell.
@@ -135,14 +143,33 @@ def _compile(
     return report, outputs
 
 
+RECORDED = Path(__file__).with_name("kernel_times.json")
+"""Times (ms) of all kernels that the searches of the rows meet, from one machine: tests decide by these."""
+
+
 def main() -> None:
     """Print a line for each row named, or for all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="NAME", help=", ".join(ROWS))
+    parser.add_argument("--record", action="store_true", help=f"time all kernels anew and write {RECORDED.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in arguments.rows or ROWS:
-        print(evaluate(ROWS[name]), flush=True)
+    with tempfile.TemporaryDirectory() if arguments.record else nullcontext() as folder:
+        if folder:
+            os.environ["TORCH_EQSAT_CACHE_DIR"] = folder
+        for name in arguments.rows or ROWS:
+            print(evaluate(ROWS[name]), flush=True)
+        if folder:
+            with Table(context_of("cpu")) as table:
+                times = {key: round(found.ms, 6) for key, found in table.everything().items()}
+            RECORDED.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+
+
+def use_recorded_times() -> None:
+    """Put the recorded times into this machine's table, as if they had been taken here."""
+    times = json.loads(RECORDED.read_text(encoding="utf-8"))
+    with Table(context_of("cpu")) as table:
+        table.store_many({key: Measurement(ms, 0.0, 1) for key, ms in times.items()})
 
 
 if __name__ == "__main__":

@@ -140,5 +140,15 @@ ROWS = (
     ),
     Row("dlrm_embeddings_b1", True, _tables, embeddings, one_table, indices(ENTRIES, 1, TABLES), "1.12"),
     Row("dlrm_bags_b1", True, _tables, bags, one_bag, indices(ENTRIES, 1, TABLES, BAG), "3.68"),
-    Row("dlrm_bags_b64", True, _tables, bags, one_bag, indices(ENTRIES, 64, TABLES, BAG), "1.50"),
+    Row(
+        "dlrm_bags_b64",
+        True,
+        _tables,
+        bags,
+        one_bag,
+        indices(ENTRIES, 64, TABLES, BAG),
+        "1.50",
+        out_of_reach="one lookup is found, but with its bags table by table: joining the columns of one index tensor "
+        "again, interleaved, is no law yet, and costs two copies of what is small beside the 26 calls saved",
+    ),
 )

@@ -124,6 +124,13 @@ class Table:
         content = (SCHEMA, astuple(self.context), sorted((key, value.ms) for key, value in known.items()))
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
+    def everything(self) -> dict[str, Measurement]:
+        """All measurements of this context, by kernel key, sorted."""
+        with self._lock:
+            query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
+            rows = self._database.execute(query, astuple(self.context)).fetchall()
+        return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+
     def close(self) -> None:
         """Close the file. It is safe to close twice."""
         with self._lock:
