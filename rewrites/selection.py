@@ -80,6 +80,7 @@ def slice_through_expand(t: Builder, s: Handle, e: Handle, x: Handle) -> Handle:
     "s := slice(r := slice(x))",
     exactness="bitwise",
     example="slice(slice([9, 2], dim=0, start=2, stop=8), dim=0, start=1, stop=3)",
+    refused="slice(slice([9, 2], dim=0, start=2, stop=8), dim=1, start=1, stop=2)",
 )
 def slice_of_slice(t: Builder, s: Handle, r: Handle, x: Handle) -> Handle | None:
     """slice(slice(x)) = slice(x) along one axis"""
