@@ -104,3 +104,18 @@ def test_sample_inputs(trace):
     assert torch.equal(made[0], sample_inputs(graph, [])[0])
     other = sample_inputs(graph, [torch.ones(5, 2), known[1]])
     assert tuple(other[0].shape) == (4, 2) and other[1] is known[1]
+
+
+def test_rounding_is_measured_against_what_rounded_inputs_make(trace):
+    """The original's own error may be small by luck: here it is 0, since the sum is exact in any order but one."""
+    big = torch.tensor([3.0e7, 1.0, -3.0e7, 0.125])
+
+    def original(x):
+        return ((x[0] + x[2]) + (x[1] + x[3])).reshape(1)
+
+    def rewritten(x):
+        return (((x[0] + x[1]) + x[2]) + x[3]).reshape(1)
+
+    first, second = trace(original, big), trace(rewritten, big)
+    assert float(original(big)) == 1.125 != float(rewritten(big))
+    assert disagreement(first, second, [big]) == ""

@@ -35,8 +35,10 @@ def disagreement(original: GraphModule, rewritten: GraphModule, inputs: Sequence
         for index, (a, b, c, d) in enumerate(pairs):
             if not isinstance(a, torch.Tensor) or not _compare(a, b, c, d, 0.0):
                 continue
-            jittered = jittered or [_run(original, _jitter(inputs, seed), in_double=False) for seed in range(JITTERS)]
-            noise = max(_rms((run[index] - a)[torch.isfinite(a)]) for run in jittered)
+            noise = 0.0
+            if a.is_floating_point():
+                jittered = jittered or [_run(original, _jitter(inputs, n), in_double=False) for n in range(JITTERS)]
+                noise = max(_rms((run[index] - a)[torch.isfinite(a)]) for run in jittered)
             if problem := _compare(a, b, c, d, noise):
                 return f"output {index}: {problem}"
     return ""
