@@ -18,6 +18,7 @@ def catalogue() -> tuple[Law, ...]:
         blocks,
         convolution,
         elementwise,
+        functions,
         layout,
         lookup,
         matmul,
@@ -31,6 +32,7 @@ def catalogue() -> tuple[Law, ...]:
 
     laws = collect(
         elementwise,
+        functions,
         matmul,
         convolution,
         layout,

@@ -4,14 +4,14 @@ That linear reductions commute with maps on other axes, and let factors and sums
 means and variances do to shifts in normalisation.py.
 """
 
+from torch_eqsat.rewrites.functions import MONOTONE
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law, pointwise
+from torch_eqsat.rules.law import law
 
 EXTREMA = ("amax", "amin")
 NESTING = ("sum", "mean", *EXTREMA)
-MONOTONE = pointwise(1, trait="monotone", but=("log", "sqrt"))  # outside of their domain these give NaN
 
 
 @law(

@@ -6,12 +6,11 @@ arrives as indexing by integer tensors (nearest) or as a weighted sum of such (b
 
 import itertools
 
+from torch_eqsat.rewrites.functions import MONOTONE
 from torch_eqsat.rewrites.shapes import varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law, pointwise
-
-MONOTONE = pointwise(1, trait="monotone", but=("log", "sqrt"))  # outside of their domain these give NaN
+from torch_eqsat.rules.law import law
 
 
 @law(

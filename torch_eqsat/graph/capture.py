@@ -17,7 +17,8 @@ from torch.fx import Node as FxNode
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.calls import is_pinned, operands_of, tensor_type
 from torch_eqsat.graph.facts import known_facts
-from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise, translate_item
+from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise
+from torch_eqsat.graph.translate_items import translate_item
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, Handle

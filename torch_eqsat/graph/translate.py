@@ -21,7 +21,7 @@ prims = torch.ops.prims
 Translation = Callable[[Builder, Sequence[Any], dict[str, Any], TensorType], Handle | None]
 
 
-def _filled(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
+def filled(args: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     """``args`` and, where they end, ``defaults``."""
     return [*args, *defaults[len(args) :]]
 
@@ -70,7 +70,7 @@ def _power(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Tens
 
 
 def _clamp(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
-    x, low, high = _filled(args, (None, None, None))
+    x, low, high = filled(args, (None, None, None))
     if kwargs or not x.type.is_floating or not all(b is None or type(b) in (int, float) for b in (low, high)):
         return None
     return t.apply("clamp", (x,), low=low, high=high)
@@ -97,7 +97,7 @@ def _flip(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Tenso
 
 
 def _diagonal(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
-    x, offset, first, second = _filled(args, (None, 0, 0, 1))
+    x, offset, first, second = filled(args, (None, 0, 0, 1))
     if kwargs or offset != 0 or (first % x.rank, second % x.rank) != (x.rank - 2, x.rank - 1):
         return None
     return t.apply("diagonal", (x,))
@@ -142,7 +142,7 @@ def _bounds(size: int, start: int | None, stop: int | None) -> tuple[int, int]:
 
 
 def _slice(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
-    x, dim, start, stop, step = _filled(args, (None, 0, None, None, 1))
+    x, dim, start, stop, step = filled(args, (None, 0, None, None, 1))
     if step != 1 or not all(type(n) is int or n is None for n in (start, stop)):
         return None
     dim %= x.rank
@@ -186,7 +186,7 @@ def _reduction(kind: str) -> Translation:
 
 
 def _average_pool(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
-    x, kernel, stride, padding, ceil_mode, count, divisor = _filled(args, (None, None, [], [0, 0], False, True, None))
+    x, kernel, stride, padding, ceil_mode, count, divisor = filled(args, (None, None, [], [0, 0], False, True, None))
     kernel, stride, padding = (list(v) * (2 if len(v) == 1 else 1) for v in (kernel, stride or kernel, padding))
     window = {"kernel": kernel, "stride": stride, "padding": padding}
     if ceil_mode or x.rank != 4:
@@ -214,24 +214,6 @@ def _embedding(t: Builder, args: Sequence[Any], _: dict[str, Any], result: Tenso
 
 def _identity(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle:
     return args[0]  # type: ignore[no-any-return]
-
-
-def _attention(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
-    q, k, v, dropout, causal = _filled(args, (None, None, None, 0.0, False))
-    mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
-    if dropout != 0.0 or (causal and mask is not None):
-        return None
-    operands = (q, k, v) if mask is None else (q, k, v, mask)
-    return t.apply("sdpa", operands, causal=bool(causal), scale=q.shape[-1] ** -0.5 if scale is None else scale)
-
-
-def _part_of_split(t: Builder, x: Handle, sizes: Any, dim: int, index: int) -> Handle:
-    dim %= x.rank
-    if isinstance(sizes, int):
-        start = sizes * index
-        return t.slice(x, dim, start, min(start + sizes, x.shape[dim]))
-    start = sum(sizes[:index])
-    return t.slice(x, dim, start, start + sizes[index])
 
 
 TRANSLATIONS: dict[Any, Translation] = {
@@ -289,42 +271,6 @@ TRANSLATIONS: dict[Any, Translation] = {
         _view_as_result,
     ),
 }
-
-
-def translate_item(
-    t: Builder, target: Any, args: Sequence[Any], kwargs: dict[str, Any], index: int, result: TensorType
-) -> Handle | None:
-    """What item ``index`` of the tuple that ``target`` returns means in the language."""
-    if target in (aten.split.Tensor, aten.split_with_sizes.default):
-        x, sizes, dim = (*args, 0)[:3]
-        return _part_of_split(t, x, sizes, dim, index)
-    if target is aten.var_mean.correction:
-        x, dims = args[0], args[1] if len(args) > 1 and args[1] is not None else range(args[0].rank)
-        correction = kwargs.get("correction")
-        kind = "mean" if index == 1 else f"var{float(1 if correction is None else correction)}"
-        reduced = t.reduce(x, kind, [d % x.rank for d in dims])
-        return t.view(reduced, result.shape)
-    if target is aten._scaled_dot_product_flash_attention_for_cpu.default and index == 0:
-        return _attention(t, args, kwargs, result)
-    if target is prims._low_memory_max_pool_with_offsets.default and index == 0:
-        return _max_pool(t, args)
-    if target in (aten._embedding_bag.default, aten._embedding_bag_forward_only.default) and index == 0:
-        return _bags(t, args, kwargs)
-    return None
-
-
-def _max_pool(t: Builder, args: Sequence[Any]) -> Handle | None:
-    x, kernel, stride, padding, dilation, ceil_mode = args
-    if ceil_mode or x.rank != 4 or any(d != 1 for d in dilation):
-        return None
-    return t.apply("max_pool", (x,), kernel=kernel, stride=stride, padding=padding)
-
-
-def _bags(t: Builder, args: Sequence[Any], kwargs: dict[str, Any]) -> Handle | None:
-    """Sums of rows; means, maxima and weights are left alone."""
-    table, index, offsets, _, mode, *rest = _filled(args, (None, None, None, False, 0, False, None, False, -1))
-    weights, last = rest[1], rest[2]
-    return t.apply("embedding_bag", (table, index, offsets)) if mode == 0 and weights is None and not last else None
 
 
 def is_elementwise(target: Any) -> bool:

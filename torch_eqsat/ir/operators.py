@@ -101,6 +101,7 @@ def _conv(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     require(x.dtype == w.dtype, f"convolution of {x.dtype} with {w.dtype}")
     require(x.rank == w.rank == spatial + 2, f"convolution of ranks {x.rank}, {w.rank} over {spatial} axes")
     groups = attrs["groups"]
+    require(groups > 0 and min((*attrs["stride"], *attrs["dilation"])) > 0, f"convolution by {attrs}")
     require(all(len(attrs[name]) == spatial for name in ("padding", "dilation")), f"padding and dilation of {attrs}")
     require(x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0, f"channels of {x.shape} and {w.shape}")
     sizes = [
@@ -175,6 +176,7 @@ def _reduce(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 def _pool(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     x = types[0]
     require(x.rank == 4 and not attrs.get("ceil_mode"), "pooling takes [N, C, H, W], without ceil mode")
+    require(min(attrs["stride"]) > 0 and min(attrs["kernel"]) > 0, f"pooling by {attrs}")
     sizes = [
         (size + 2 * padding - kernel) // stride + 1
         for size, kernel, stride, padding in zip(

@@ -24,8 +24,8 @@ from typing import Any
 
 from torch_eqsat.errors import RuleError
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.pattern import Application, Pattern, Place, Variable, parse_pattern, parse_side, variables
+from torch_eqsat.rules.pattern import Application, Place, parse_pattern, parse_side, variables
+from torch_eqsat.rules.sides import built, equated
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
 Texts = str | Sequence[str] | Callable[..., Sequence[str]]
@@ -188,9 +188,9 @@ def _one_way(
         if right and not pattern.name:
             pattern = replace(pattern, name="root")
         build, parameters = (
-            _equated(function, parse_side(right, substitution), pattern)
+            equated(function, parse_side(right, substitution), pattern)
             if right
-            else _built(function, substitution, pattern, siblings=given.siblings)
+            else built(function, substitution, pattern, siblings=given.siblings)
         )
         if given.shared and given.shared not in (bound := variables(pattern)):
             raise RuleError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
@@ -225,60 +225,6 @@ def _label(place: Place) -> str:
     operator = OPERATORS.get(place.op)
     varies = operator is not None and operator.arity is None and "pointwise" not in operator.traits
     return place.op + (f"/{place.arity}" if varies else "") + (f".{place.position}" if place.position else "")
-
-
-def _built(
-    function: Callable[..., Any], substitution: Mapping[str, Place], pattern: Application, *, siblings: bool
-) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """The function over a builder and what the pattern binds; places that it asks for are filled in."""
-    names = tuple(inspect.signature(function).parameters)[1:]
-    if siblings:
-        return function, names
-    asked = {name: substitution[name] for name in names if name in substitution}
-    parameters = tuple(name for name in names if name not in asked)
-    _check_bound(parameters, variables(pattern))
-    if not asked:
-        return function, parameters
-
-    def build(t: Builder, *handles: Handle) -> Handle | None:
-        result: Handle | None = function(t, **dict(zip(parameters, handles, strict=True)), **asked)
-        return result
-
-    return build, parameters
-
-
-def _equated(
-    guard: Callable[..., Any], right: Pattern, pattern: Application
-) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """A function that builds ``right`` where ``guard`` agrees and both sides broadcast to one shape."""
-    asked = tuple(inspect.signature(guard).parameters)
-    bound = variables(pattern)
-    _check_bound((*variables(right), *asked), bound)
-    parameters = tuple(bound)
-
-    def build(t: Builder, *handles: Handle) -> Handle | None:
-        known = dict(zip(parameters, handles, strict=True))
-        if guard(**{name: known[name] for name in asked}) is False:
-            return None
-        root = handles[0]
-        result = _construct(t, right, known, root.type.dtype)
-        return result if result.type == root.type else None
-
-    return build, parameters
-
-
-def _construct(t: Builder, side: Pattern, known: Mapping[str, Handle], dtype: str) -> Handle:
-    if isinstance(side, Variable):
-        return known[side.name]
-    if side.value is not None:
-        return t.scalar(side.value, dtype)
-    return t.apply(side.op, [_construct(t, child, known, dtype) for child in side.children])
-
-
-def _check_bound(wanted: Iterable[str], bound: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in bound:
-            raise RuleError(f"unbound variable {name!r}; the pattern binds {', '.join(bound)}")
 
 
 def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
