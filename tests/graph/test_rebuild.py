@@ -113,3 +113,33 @@ def test_mutation_stays_last(trace):
     expected = (values[0] @ values[1]) @ values[2]
     torch.testing.assert_close(module(*fresh), expected + 1)
     torch.testing.assert_close(fresh[3], expected)
+
+
+def test_a_captured_view_of_what_became_strided(trace):
+    """The copy that made the operand contiguous is no part of the language; without it the view becomes a reshape."""
+    values = (torch.rand(64, 26, 10),)
+    module = trace(lambda x: torch.sin(x[:, 1].clone(memory_format=torch.contiguous_format).view(640)), *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    view, sine = (
+        next(n for n in captured.graph.nodes if n.op == "fx" and name in n["uid"]) for name in ("view", "sin")
+    )
+    program, t, (x,) = start(captured, 0)
+    row = t.view(t.slice(x, 1, 1, 2), (64, 10))
+    flat = program.add(Node("fx", view.attrs, (row.id,)), TensorType((640,), "float32"), False)
+    root = program.add(Node("fx", sine.attrs, (flat,)), TensorType((640,), "float32"), False)
+    finish(module, captured, program, Handle(root, TensorType((640,), "float32")))
+    assert "aten.clone.default" not in targets(module)
+    torch.testing.assert_close(module(*values), expected)
+
+
+def test_attention_reads_rows_that_lie_side_by_side(trace):
+    values = [torch.rand(1, 2, 5, 4) for _ in range(3)]
+    module = trace(torch.nn.functional.scaled_dot_product_attention, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (q, k, v) = start(captured, 0, 1, 2)
+    turned = [t.permute(t.permute(x, (0, 1, 3, 2)), (0, 1, 3, 2)) for x in (q, k, v)]
+    strided = t.view(t.slice(t.cat([t.view(k, (1, 2, 5, 4, 1))] * 2, 4), 4, 1, 2), (1, 2, 5, 4))
+    finish(module, captured, program, t.apply("sdpa", (turned[0], strided, turned[2]), causal=False, scale=0.5))
+    torch.testing.assert_close(module(*values), expected)
