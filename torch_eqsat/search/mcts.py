@@ -12,8 +12,9 @@ Yoneki, PACT 2024), with these differences:
   best program whenever there is a better one.
 - Equal e-graphs are one node of the tree, however they were reached, and the tree is kept throughout.
 - The search opens with everything, applied until nothing changes. If that stays below the limit, the order of those
-  laws is of no matter, and only expansive laws are moves, each followed by everything again. If those do not reach the
-  limit either, nothing is left to search.
+  laws is of no matter, and only expansive laws are moves, each followed by everything again; they get no more work than
+  the others took since they last gained something. If those do not reach the limit either, nothing is left to search.
+  The second playout is plain saturation, with expansive laws under the same limit: no search does worse than it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections import Counter
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.actions import actions_of
 from torch_eqsat.search.environment import Environment, SearchStatistics
+from torch_eqsat.search.saturate import saturate
 from torch_eqsat.search.tree import Edge, Tree, TreeNode, as_edges
 
 STOP, REBASE = -1, -2
@@ -35,6 +37,11 @@ LEAST_GAIN = 1e-4  # of the base cost; smaller ones are no reason to go on
 # Expansive laws fill any e-graph. They get this many times what the others took, and so many e-nodes at least: with all
 # of 20,000 an encoder layer took 11 s, most of it for copies of what it had.
 ROOM, LEAST_ROOM = 2, 1_500
+# Once the others have saturated, expansive laws may do as much work as those did, and this much at least (about 1.5 s),
+# without a gain that is worth while (of the base cost). Counted as work, and not in seconds, so that plans are the same
+# everywhere. An encoder layer took 20 s before, of which the last 15 brought nothing.
+LEAST_WORK = 350_000
+WORTHWHILE_GAIN = 5e-3
 _STOP_WEIGHT, _REBASE_WEIGHT = 0.1, 0.5
 _LUCK = 4.0  # how much more a move counts after it was on the way to a better program each time it was made
 
@@ -53,30 +60,60 @@ class MonteCarloTreeSearch:
         self.made: Counter[int] = Counter()
         self.lucky: Counter[int] = Counter()
         self.saturates = False
+        self.tame_work = 0  # of everything but expansive laws until it was saturated
+        self.gain_cost, self.gain_work = environment.best.cost, 0  # as of the last gain that was worth while
 
     def run(self) -> SearchStatistics:
         environment = self.environment
         environment.push()
         self.saturates = self._grow()
-        environment.evaluate()
-        self.simulations = 1
+        self._evaluate()
         more = not self.saturates or bool(environment.session.count_matches(self._expansive_laws()))
         self._pulse(wide=False)
         environment.pop()
-        if more and self._is_spent():
-            environment.finish()
-            return SearchStatistics("simulations", self.simulations, environment.largest_nodes)
+        self.tame_work = self.gain_work = environment.work
         if more:
+            if self.saturates:
+                environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
+            self._play_saturation()
             environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
-            environment.push()
-            more = not self._grow(wide=True)
-            environment.evaluate()
-            self.simulations += 1
-            self._pulse(wide=True)
-            environment.pop()
+            more = self._play_wide()
         stop = self._search() if more else "saturated"
         environment.finish()
         return SearchStatistics(stop, self.simulations, environment.largest_nodes)
+
+    def _play_saturation(self) -> None:
+        """What the strategy of that name does, so that no search ends with less."""
+        if not self._is_spent():
+            self.environment.push()
+            saturate(self.environment)
+            self._evaluate()
+            self.environment.pop()
+
+    def _play_wide(self) -> bool:
+        """All laws, the expansive ones one at a time; whether a limit left something to do."""
+        if self._is_spent():
+            return True
+        self.environment.push()
+        more = not self._grow(wide=True)
+        self._evaluate()
+        self._pulse(wide=True)
+        self.environment.pop()
+        return more
+
+    def _evaluate(self) -> float:
+        """The cost (ms) that a playout ends with."""
+        environment = self.environment
+        self.simulations += 1
+        cost = environment.evaluate()
+        if self.gain_cost - environment.best.cost > WORTHWHILE_GAIN * environment.base_cost:
+            self.gain_cost, self.gain_work = environment.best.cost, environment.work
+        return cost
+
+    def _is_idle(self) -> bool:
+        """Whether expansive laws have had their work, and gained nothing by it."""
+        work = self.environment.work - self.gain_work
+        return self.saturates and work > max(self.tame_work, LEAST_WORK)
 
     def _is_spent(self) -> bool:
         return self.simulations >= self.environment.limits.simulations
@@ -99,6 +136,8 @@ class MonteCarloTreeSearch:
         while grown and not environment.out_of_time:
             grown = False
             for batch in batches:
+                if wide and self._is_idle():
+                    return False
                 changed, truncated = environment.step(batch, fair=True)
                 if truncated:
                     return False
@@ -110,11 +149,10 @@ class MonteCarloTreeSearch:
         environment = self.environment
         for _ in range(PULSES):
             before = environment.best.cost
-            if self._is_spent() or environment.out_of_time or not environment.rebase():
+            if self._is_spent() or environment.out_of_time or (wide and self._is_idle()) or not environment.rebase():
                 return
             self._grow(wide=wide)
-            environment.evaluate()
-            self.simulations += 1
+            self._evaluate()
             if before - environment.best.cost < LEAST_GAIN * environment.base_cost:
                 return
 
@@ -133,7 +171,6 @@ class MonteCarloTreeSearch:
                     environment.pop()
                     return stop
                 self._simulate(root)
-                self.simulations += 1
                 fruitless += 1
             fruitless = 0
             environment.pop()
@@ -143,7 +180,7 @@ class MonteCarloTreeSearch:
             return "time"
         if self._is_spent():
             return "simulations"
-        if fruitless >= PATIENCE:
+        if fruitless >= PATIENCE or self._is_idle():
             return "no improvement"
         return "exhausted" if root.edges is not None and all(edge.closed for edge in root.edges) else ""
 
@@ -153,7 +190,7 @@ class MonteCarloTreeSearch:
         before = environment.best.cost
         environment.push()
         path, moves = self._descend(root)
-        gain = self._gain(environment.evaluate())
+        gain = self._gain(self._evaluate())
         environment.pop()
         for node in path:
             node.visits += 1

@@ -8,29 +8,29 @@ from torch_eqsat.search.environment import Environment, SearchStatistics
 MULTI_ROUNDS = 1  # their default, k_multi = 1
 
 
+def saturate(environment: Environment) -> tuple[str, int]:
+    """Apply all laws in every round, those for siblings (multi-pattern rules) in the first ``MULTI_ROUNDS``, until
+    nothing changes or a limit is reached; why that ended, and the rounds."""
+    single = Action("single", tuple(law for law in environment.laws if not law.siblings))
+    everything = Action("everything", tuple(environment.laws))
+    rounds = 0
+    while not environment.out_of_time:
+        changed, truncated = environment.step(everything if rounds < MULTI_ROUNDS else single)
+        rounds += 1
+        if truncated or not changed:
+            return "nodes" if truncated else "saturated", rounds
+    return "time", rounds
+
+
 class Saturation:
-    """All laws in every round, those for siblings (multi-pattern rules) in the first ``MULTI_ROUNDS``, until nothing
-    changes or the node limit is reached; then one exact extraction."""
+    """Saturation, then one exact extraction."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.rounds = 0
 
     def run(self) -> SearchStatistics:
-        environment = self.environment
-        single = Action("single", tuple(law for law in environment.laws if not law.siblings))
-        everything = Action("everything", tuple(environment.laws))
-        stop = "saturated"
-        while True:
-            if environment.out_of_time:
-                stop = "time"
-                break
-            changed, truncated = environment.step(everything if self.rounds < MULTI_ROUNDS else single)
-            self.rounds += 1
-            if truncated or not changed:
-                stop = "nodes" if truncated else "saturated"
-                break
+        stop, rounds = saturate(self.environment)
         if stop != "time":
-            environment.evaluate()
-            environment.finish()
-        return SearchStatistics(stop, self.rounds, environment.largest_nodes)
+            self.environment.evaluate()
+            self.environment.finish()
+        return SearchStatistics(stop, rounds, self.environment.largest_nodes)
