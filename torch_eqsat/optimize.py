@@ -29,9 +29,10 @@ from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RegionReport
 from torch_eqsat.rules.shipping import Shipped
+from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.pool import Budget, WorkerPool, playouts
+from torch_eqsat.search.pool import WorkerPool
 from torch_eqsat.search.program import Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 

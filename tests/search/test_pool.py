@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.search.budget import Budget
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import RepriceRequest, SearchRequest
-from torch_eqsat.search.pool import Budget, WorkerPool, gave_up
+from torch_eqsat.search.pool import WorkerPool, gave_up
 
 MEMORY = 2 << 30
 

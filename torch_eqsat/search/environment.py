@@ -106,6 +106,10 @@ class Environment:
     def out_of_time(self) -> bool:
         return time.monotonic() > self.deadline
 
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
         for session in [*(place.session for place in self._places), *self._loaded.values()]:

@@ -14,7 +14,8 @@ Yoneki, PACT 2024), with these differences:
 - The search opens with everything, applied until nothing changes. If that stays below the limit, the order of those
   laws is of no matter, and only expansive laws are moves, each followed by everything again; they get no more work than
   the others took since they last gained something. If those do not reach the limit either, nothing is left to search.
-  The second playout is plain saturation, with expansive laws under the same limit: no search does worse than it.
+  If the limit is reached at once, parts of the graph are searched by themselves, for which it leaves more room.
+  Another playout is plain saturation, with expansive laws under the same limit: no search does worse than it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from collections import Counter
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.actions import actions_of
 from torch_eqsat.search.environment import Environment, SearchStatistics
+from torch_eqsat.search.parts import search_parts
+from torch_eqsat.search.patience import Patience
+from torch_eqsat.search.program import restarted
 from torch_eqsat.search.saturate import saturate
 from torch_eqsat.search.tree import Edge, Tree, TreeNode, as_edges
 
@@ -37,11 +41,6 @@ LEAST_GAIN = 1e-4  # of the base cost; smaller ones are no reason to go on
 # Expansive laws fill any e-graph. They get this many times what the others took, and so many e-nodes at least: with all
 # of 20,000 an encoder layer took 11 s, most of it for copies of what it had.
 ROOM, LEAST_ROOM = 2, 1_500
-# Once the others have saturated, expansive laws may do as much work as those did, and this much at least (about 1.5 s),
-# without a gain that is worth while (of the base cost). Counted as work, and not in seconds, so that plans are the same
-# everywhere. An encoder layer took 20 s before, of which the last 15 brought nothing.
-LEAST_WORK = 350_000
-WORTHWHILE_GAIN = 5e-3
 _STOP_WEIGHT, _REBASE_WEIGHT = 0.1, 0.5
 _LUCK = 4.0  # how much more a move counts after it was on the way to a better program each time it was made
 
@@ -60,8 +59,7 @@ class MonteCarloTreeSearch:
         self.made: Counter[int] = Counter()
         self.lucky: Counter[int] = Counter()
         self.saturates = False
-        self.tame_work = 0  # of everything but expansive laws until it was saturated
-        self.gain_cost, self.gain_work = environment.best.cost, 0  # as of the last gain that was worth while
+        self.patience = Patience(environment)
 
     def run(self) -> SearchStatistics:
         environment = self.environment
@@ -71,9 +69,11 @@ class MonteCarloTreeSearch:
         more = not self.saturates or bool(environment.session.count_matches(self._expansive_laws()))
         self._pulse(wide=False)
         environment.pop()
-        self.tame_work = self.gain_work = environment.work
         if more:
-            if self.saturates:
+            if not self.saturates:
+                self._play_parts()
+            else:
+                self.patience.grant()
                 environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
             self._play_saturation()
             environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
@@ -90,9 +90,23 @@ class MonteCarloTreeSearch:
             self._evaluate()
             self.environment.pop()
 
+    def _play_parts(self) -> None:
+        """Search parts of the graph one by one, and go on with what they make together."""
+        environment = self.environment
+        left = environment.limits.simulations - self.simulations
+        program, made = search_parts(environment, left, lambda part: MonteCarloTreeSearch(part).run())
+        self.simulations += made
+        if program is not None:
+            environment.push()
+            environment.enter(restarted(environment.task, program))
+            self._grow()
+            self._evaluate()
+            self._pulse(wide=False)
+            environment.pop()
+
     def _play_wide(self) -> bool:
         """All laws, the expansive ones one at a time; whether a limit left something to do."""
-        if self._is_spent():
+        if self._is_spent() or self.patience.is_over:
             return True
         self.environment.push()
         more = not self._grow(wide=True)
@@ -106,14 +120,8 @@ class MonteCarloTreeSearch:
         environment = self.environment
         self.simulations += 1
         cost = environment.evaluate()
-        if self.gain_cost - environment.best.cost > WORTHWHILE_GAIN * environment.base_cost:
-            self.gain_cost, self.gain_work = environment.best.cost, environment.work
+        self.patience.note()
         return cost
-
-    def _is_idle(self) -> bool:
-        """Whether expansive laws have had their work, and gained nothing by it."""
-        work = self.environment.work - self.gain_work
-        return self.saturates and work > max(self.tame_work, LEAST_WORK)
 
     def _is_spent(self) -> bool:
         return self.simulations >= self.environment.limits.simulations
@@ -136,7 +144,7 @@ class MonteCarloTreeSearch:
         while grown and not environment.out_of_time:
             grown = False
             for batch in batches:
-                if wide and self._is_idle():
+                if self.patience.is_over:
                     return False
                 changed, truncated = environment.step(batch, fair=True)
                 if truncated:
@@ -149,7 +157,7 @@ class MonteCarloTreeSearch:
         environment = self.environment
         for _ in range(PULSES):
             before = environment.best.cost
-            if self._is_spent() or environment.out_of_time or (wide and self._is_idle()) or not environment.rebase():
+            if self._is_spent() or environment.out_of_time or self.patience.is_over or not environment.rebase():
                 return
             self._grow(wide=wide)
             self._evaluate()
@@ -180,7 +188,7 @@ class MonteCarloTreeSearch:
             return "time"
         if self._is_spent():
             return "simulations"
-        if fruitless >= PATIENCE or self._is_idle():
+        if fruitless >= PATIENCE or self.patience.is_over:
             return "no improvement"
         return "exhausted" if root.edges is not None and all(edge.closed for edge in root.edges) else ""
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.law import Law
+from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.pool import Budget, playouts
 from torch_eqsat.search.program import Program, Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 from torch_eqsat.search.strategies import Strategy, run_strategy
