@@ -12,7 +12,7 @@ from typing import Literal
 from torch_eqsat.errors import TypeMismatchError
 
 Shape = tuple[int, ...]
-Kind = Literal["matmul", "conv", "sdpa"]
+Kind = Literal["matmul", "conv", "conv_transpose", "sdpa"]
 
 BYTES_OF = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one element, for each dtype that a kernel may have."""
@@ -37,7 +37,8 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One heavy kernel; make it with :meth:`matmul`, :meth:`conv` or :meth:`sdpa`, which check and normalise.
+    """One heavy kernel; make it with :meth:`matmul`, :meth:`conv`, :meth:`conv_transpose` or :meth:`sdpa`, which check
+    and normalise.
 
     ``shapes`` holds the operands' shapes. ``weight`` says that the second operand is a frozen constant *and* that
     Inductor packs it; where it would not (batched products, 1-d convolutions, float64, a GPU) the constructors put
@@ -119,6 +120,27 @@ class Kernel:
         return kernel
 
     @classmethod
+    def conv_transpose(
+        cls,
+        x: Sequence[int],
+        w: Sequence[int],
+        *,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        groups: int = 1,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> "Kernel":
+        """The transposed convolution of [N, C, *spatial] with [C, O/groups, *window], without dilation."""
+        shapes = _shapes(x, w)
+        image, window = shapes
+        axes = len(image) - 2
+        if axes not in (1, 2, 3) or len(window) != len(image) or image[1] != window[0] or window[0] % groups:
+            raise TypeMismatchError(f"transposed convolution of {image} with {window} in {groups} groups")
+        steps = _per_axis(stride, axes), _per_axis(padding, axes), (1,) * axes
+        return cls("conv_transpose", shapes, _dtype(dtype), device, False, False, *steps, groups=groups)
+
+    @classmethod
     def sdpa(
         cls,
         q: Sequence[int],
@@ -147,6 +169,8 @@ class Kernel:
         if self.kind == "sdpa":
             return (*first[:-1], self.shapes[2][-1])
         sizes = zip(first[2:], second[2:], self.stride, self.padding, self.dilation, strict=True)
+        if self.kind == "conv_transpose":
+            return (first[0], second[1] * self.groups, *((x - 1) * s - 2 * p + w for x, w, s, p, _ in sizes))
         return (first[0], second[0], *((x + 2 * p - d * (w - 1) - 1) // s + 1 for x, w, s, p, d in sizes))
 
     @property
@@ -158,6 +182,8 @@ class Kernel:
             return 2 * out * self.shapes[0][-1] + extra
         if self.kind == "conv":
             return 2 * out * math.prod(self.shapes[1][1:]) + extra
+        if self.kind == "conv_transpose":
+            return 2 * math.prod(self.shapes[0]) * math.prod(self.shapes[1][1:]) + extra
         (batch, heads, rows, depth), (_, _, columns, width) = self.shapes[0], self.shapes[2]
         pairs = batch * heads * _seen_pairs(rows, columns, self.causal)
         return 2 * pairs * (depth + width)
@@ -174,7 +200,7 @@ class Kernel:
     def key(self) -> str:
         """A readable name, equal exactly when the kernels are equal; the primary key of the table on disk."""
         words = [self.kind, self.dtype, self.device, *map(_times, self.shapes)]
-        if self.kind == "conv":
+        if self.kind in ("conv", "conv_transpose"):
             words += [f"{mark}{_times(value)}" for mark, value in zip("spd", self._steps, strict=True)]
             words.append(f"g{self.groups}")
         flags = {"weight": self.weight, "bias": self.bias, "causal": self.causal, "turned": self.turned}

@@ -8,6 +8,7 @@
 | conv 2d | ``mkldnn._convolution_pointwise``, channels last | ``convolution``; image *and weight* channels last |
 | conv 3d | ``mkldnn._convolution_pointwise``, channels last | ``convolution``, contiguous |
 | conv 1d | ``convolution``, contiguous | the same |
+| conv_transpose | ``convolution``, contiguous (not looked at) | the same |
 | sdpa | ``_scaled_dot_product_flash_attention_for_cpu`` | the same |
 
 The data that a kernel shares with its neighbours (activations) is warm in the cache when it starts, the weights
@@ -20,6 +21,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,6 +124,7 @@ def calls_of(kernel: Kernel) -> list[Call]:
     builders: dict[str, Callable[[Kernel, _Source], list[Call]]] = {
         "matmul": _matmul_calls,
         "conv": _conv_calls,
+        "conv_transpose": _transposed_conv_calls,
         "sdpa": _sdpa_calls,
     }
     return builders[kernel.kind](kernel, _Source(kernel))
@@ -201,6 +204,14 @@ def _conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
     bias = source.tensor(window[0]) if kernel.bias else None
     build = _packed_conv_call if kernel.weight and torch._C._has_mkldnn else _plain_conv_call
     return [build(kernel, x, weight, bias) for weight in source.weights(*window)]
+
+
+def _transposed_conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
+    """As the plain call that Inductor makes where it does not pack; packed ones were not looked at."""
+    image, window = kernel.shapes
+    x, axes = source.tensor(*image), len(image) - 2
+    rest = (None, kernel.stride, kernel.padding, kernel.dilation, True, (0,) * axes, kernel.groups)
+    return [partial(aten.convolution, x, weight, *rest) for weight in source.weights(*window)]
 
 
 def _packed_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:

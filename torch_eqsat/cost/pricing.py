@@ -102,6 +102,9 @@ class Pricing:
         if node.op == "conv":
             geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}
             return Kernel.conv(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+        if node.op == "conv_transpose":
+            geometry = {name: node[name] for name in ("stride", "padding", "groups")}
+            return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, **geometry)
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
     def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType) -> float:

@@ -85,6 +85,12 @@ def _convolution(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Val
     return emit.call(aten.convolution.default, x, w, bias, *geometry, False, zeros, a["groups"])
 
 
+def _transposed_convolution(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    ones, zeros = [1] * len(a["stride"]), [0] * len(a["stride"])
+    geometry = [list(a["stride"]), list(a["padding"]), ones, True, zeros, a["groups"]]
+    return emit.call(aten.convolution.default, args[0], args[1], None, *geometry)
+
+
 def _with_rows(emit: Emitter, x: Value) -> Value:
     """``x`` with its last axis contiguous: the attention kernel reads rows and is silently wrong on anything else."""
     value = x.meta["val"] if isinstance(x, torch.fx.Node) else x
@@ -185,6 +191,7 @@ LOWERINGS: dict[str, Lowering] = {
     "matmul": lambda emit, _, args: emit.call(aten.mm.default, *args),
     "bmm": lambda emit, _, args: emit.call(aten.bmm.default, *args),
     "conv": _convolution,
+    "conv_transpose": _transposed_convolution,
     "sdpa": _attention,
     "permute": lambda emit, a, args: emit.call(aten.permute.default, args[0], list(a["dims"])),
     "view": lambda emit, a, args: emit.call(aten.reshape.default, args[0], list(a["shape"])),

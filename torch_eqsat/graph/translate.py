@@ -118,9 +118,16 @@ def _addmm(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Tens
 def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, w, bias, stride, padding, dilation, transposed, output_padding, groups = args
     n = x.rank - 2
-    if transposed or any(output_padding) or not len(stride) == len(padding) == len(dilation) == n:
+    if any(output_padding) or not len(stride) == len(padding) == len(dilation) == n:
         return None
-    y = t.apply("conv", (x, w), stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if transposed and any(d != 1 for d in dilation):
+        return None
+    shared = {"stride": stride, "padding": padding, "groups": groups}
+    y = (
+        t.apply("conv_transpose", (x, w), **shared)
+        if transposed
+        else t.apply("conv", (x, w), **shared, dilation=dilation)
+    )
     return y if bias is None else t.add(y, t.view(bias, (bias.numel, *(1,) * n)))
 
 

@@ -114,6 +114,20 @@ def _conv(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType((x.shape[0], w.shape[0], *sizes), x.dtype)
 
 
+def _conv_transpose(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """[N, C, *spatial] with [C, O/groups, *window], without dilation or output padding."""
+    x, w = types
+    spatial, groups = len(attrs["stride"]), attrs["groups"]
+    require(x.dtype == w.dtype, f"transposed convolution of {x.dtype} with {w.dtype}")
+    require(x.rank == w.rank == spatial + 2 == len(attrs["padding"]) + 2, f"ranks {x.rank}, {w.rank} and {attrs}")
+    require(groups > 0 and min(attrs["stride"]) > 0, f"transposed convolution by {attrs}")
+    require(x.shape[1] == w.shape[0] and w.shape[0] % groups == 0, f"channels of {x.shape} and {w.shape}")
+    windows = zip(x.shape[2:], w.shape[2:], attrs["stride"], attrs["padding"], strict=True)
+    sizes = [(size - 1) * stride - 2 * padding + kernel for size, kernel, stride, padding in windows]
+    require(min(sizes) > 0, f"nothing is left of {x.shape} with {w.shape} by {attrs}")
+    return TensorType((x.shape[0], w.shape[1] * groups, *sizes), x.dtype)
+
+
 def _sdpa(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     q, k, v = types[:3]
     require(q.rank == k.rank == v.rank == 4, "attention takes [batch, heads, length, width]")
@@ -235,6 +249,7 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("abs", 1, _function, "pointwise zero"),
     ("matmul", 2, _matmul, "heavy"),
     ("conv", 2, _conv, "heavy"),
+    ("conv_transpose", 2, _conv_transpose, "heavy"),
     ("sdpa", None, _sdpa, "heavy"),
     ("permute", 1, _permute, "view selection"),
     ("view", 1, _view, "view selection"),

@@ -52,13 +52,14 @@ _ACTED: dict[tuple[str, int], ActedAxes] = {
     ("matmul", 0): _matmul,
     ("matmul", 1): _matmul,
     ("conv", 0): _convolution,
+    ("conv_transpose", 0): _convolution,
 }
 
 # Operators that are linear in the operand at a position, the others given. Of reductions, sums and means are.
 _LINEAR: dict[str, tuple[int, ...]] = {
-    "matmul": (0, 1), "conv": (0, 1), "sdpa": (2,), "reduce": (0,), "avg_pool": (0,), "cumsum": (0,),
-    "view": (0,), "permute": (0,), "expand": (0,), "slice": (0,), "flip": (0,), "diagonal": (0,), "pad": (0,),
-    "index": (0,), "embedding": (0,), "embedding_bag": (0,),
+    "matmul": (0, 1), "conv": (0, 1), "conv_transpose": (0, 1), "sdpa": (2,), "reduce": (0,), "avg_pool": (0,),
+    "cumsum": (0,), "view": (0,), "permute": (0,), "expand": (0,), "slice": (0,), "flip": (0,), "diagonal": (0,),
+    "pad": (0,), "index": (0,), "embedding": (0,), "embedding_bag": (0,),
 }  # fmt: skip
 LINEAR_REDUCTIONS = ("sum", "mean")
 

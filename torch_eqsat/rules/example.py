@@ -35,6 +35,9 @@ _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def default_attributes(op: str, operands: Sequence[TensorType]) -> dict[str, Any]:
     """The attributes of an operator that an example need not give."""
+    if op == "conv_transpose":
+        n = operands[0].rank - 2
+        return {"stride": (1,) * n, "padding": (0,) * n, "groups": 1}
     if op == "conv":
         n = operands[0].rank - 2
         return {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
