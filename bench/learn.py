@@ -6,7 +6,10 @@ the search (see torch_eqsat/search/actions.py).
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from unittest import mock
@@ -43,12 +46,18 @@ def tasks() -> Iterator[tuple[str, Task]]:
 
 def main() -> None:
     """Search all regions, count, write."""
+    parser = argparse.ArgumentParser(description="Learn which laws are useful from the models of the benchmark.")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no further region is searched")
+    end = time.monotonic() + parser.parse_args().seconds
     torch.manual_seed(0)
     laws = catalogue()
     matched: Counter[str] = Counter()
     useful: Counter[str] = Counter()
     together: Counter[frozenset[str]] = Counter()
     for name, task in tasks():
+        if time.monotonic() > end:
+            print(f"{name}: left out, out of time", flush=True)
+            break
         environment = Environment(task, laws, Pricing(frozen=True), LIMITS)
         matched.update(environment.session.count_matches(laws))
         statistics, _ = run_strategy("mcts", environment)

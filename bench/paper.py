@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def search(task: bytes, order: Row) -> dict[str, Any] | str:
 
 def reduction(row: Row) -> float:
     """The share of the base cost that was saved, in per cent."""
-    return 100.0 * (1.0 - row["best_ms"] / row["base_ms"])
+    return float(100.0 * (1.0 - row["best_ms"] / row["base_ms"]))
 
 
 def print_table(rows: Sequence[Row], nodes: int) -> None:
@@ -92,6 +93,27 @@ def print_table(rows: Sequence[Row], nodes: int) -> None:
         for m in means.values()
     )
     print(f"{'mean':14}{'':10}{line}")
+    for strategy in strategies:
+        found = [r for r in rows if r["strategy"] == strategy and r["node_limit"] == nodes]
+        caps = sorted({r["limit_seconds"] for r in found})
+        seeds = len({r["seed"] for r in found})
+        ended = sum(r["stop"] == "time" for r in found)
+        print(
+            f"{strategy}: {seeds} {'seed' if seeds == 1 else 'seeds'}, at most "
+            f"{' or '.join(f'{cap:.0f}' for cap in caps)} s a search, which ended {ended} of {len(found)}"
+        )
+
+
+def print_row(answer: dict[str, Any]) -> None:
+    """One search: costs, saving, time, end, and the laws that made most of the program."""
+    row = answer["row"]
+    laws = ", ".join(f"{name} x{count}" for name, count in list(answer["laws"].items())[:4])
+    print(
+        f"{row['graph']:14}{row['strategy']:10}{row['seed']:3}{row['node_limit']:7}{row['base_ms']:10.4f}"
+        f"{row['best_ms']:10.4f}{reduction(row):7.2f} %{row['seconds']:7.1f} s  {row['stop']:15}"
+        f"{answer['nodes']:6} e-nodes, {answer['lacking']} prices estimated  {laws}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -103,37 +125,35 @@ def main() -> None:
     parser.add_argument("--node-limits", nargs="+", type=int, default=[2000])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search (default: %(default)s)")
     parser.add_argument("--exact-seconds", type=float, default=10.0, help="of the exact extraction at its end")
+    parser.add_argument("--jobs", type=int, default=1, help="searches at a time; with more, times are not to be quoted")
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
     arguments = parser.parse_args()
     rows = {key_of(row): row for row in read(RESULTS)}
     curves = {key_of(row): row for row in read(CURVES)}
-    for graph in [] if arguments.table else arguments.graphs:
-        task = pickle.dumps(task_of(captured(GRAPHS[graph])))
-        for nodes in arguments.node_limits:
-            for strategy in arguments.strategies:
-                for seed in arguments.seeds[:1] if strategy == "none" else arguments.seeds:
-                    order = {"graph": graph, "strategy": strategy, "seed": seed, "node_limit": nodes}
-                    if key_of(order) in rows and not arguments.again:
-                        continue
-                    limits = {"limit_seconds": arguments.seconds, "exact_seconds": arguments.exact_seconds}
-                    answer = search(task, order | limits)
-                    if isinstance(answer, str):
-                        print(f"{graph} {strategy} {seed}: failed, {answer}", flush=True)
-                        continue
-                    row = answer["row"]
-                    rows[key_of(row)] = row
-                    laws = ", ".join(f"{name} x{count}" for name, count in list(answer["laws"].items())[:4])
-                    print(
-                        f"{graph:14}{strategy:10}{seed:3}{nodes:7}{row['base_ms']:10.4f}{row['best_ms']:10.4f}"
-                        f"{reduction(row):7.2f} %{row['seconds']:7.1f} s  {row['stop']:15}{answer['nodes']:6} e-nodes, "
-                        f"{answer['lacking']} prices estimated  {laws}",
-                        flush=True,
-                    )
-                    write(RESULTS, [rows[key] for key in sorted(rows)])
-                    if seed == arguments.seeds[0]:
-                        curves[key_of(row)] = order | answer["drawn"]
-                        write(CURVES, [curves[key] for key in sorted(curves)])
+    limits = {"limit_seconds": arguments.seconds, "exact_seconds": arguments.exact_seconds}
+    orders = [
+        {"graph": graph, "strategy": strategy, "seed": seed, "node_limit": nodes}
+        for graph in ([] if arguments.table else arguments.graphs)
+        for nodes in arguments.node_limits
+        for strategy in arguments.strategies
+        for seed in (arguments.seeds[:1] if strategy == "none" else arguments.seeds)
+    ]
+    wanted = [order for order in orders if arguments.again or key_of(order) not in rows]
+    tasks = {graph: pickle.dumps(task_of(captured(GRAPHS[graph]))) for graph in {o["graph"]: 0 for o in wanted}}
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for order, answer in zip(
+            wanted, pool.map(lambda o: search(tasks[o["graph"]], o | limits), wanted), strict=True
+        ):
+            if isinstance(answer, str):
+                print(f"{' '.join(map(str, key_of(order)))}: failed, {answer}", flush=True)
+                continue
+            rows[key_of(order)] = answer["row"]
+            print_row(answer)
+            write(RESULTS, [rows[key] for key in sorted(rows)])
+            if order["seed"] == 0:
+                curves[key_of(order)] = order | answer["drawn"]
+                write(CURVES, [curves[key] for key in sorted(curves)])
     for nodes in sorted({row["node_limit"] for row in rows.values()}):
         print_table(list(rows.values()), nodes)
 

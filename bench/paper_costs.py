@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -65,11 +65,15 @@ def _tensor(type_: TensorType) -> torch.Tensor:
     return block.repeat(math.ceil(type_.numel / block.numel()))[: type_.numel].reshape(type_.shape)
 
 
-def lacking_of(times: Mapping[str, float], tasks: Mapping[str, Any], seconds: float) -> Standalone:
+def lacking_of(
+    times: Mapping[str, float], tasks: Mapping[str, Any], seconds: float, strategies: Collection[str]
+) -> Standalone:
     """What searches of all tasks meet that the table lacks."""
     lacking = standalone(times)
     for task in tasks.values():
         for strategy, nodes in LEARNING:
+            if strategy not in strategies:
+                continue
             pricing = standalone(times)
             environment = Environment(task, catalogue(), pricing, Limits(nodes, seconds))
             run_strategy(strategy, environment)
@@ -115,6 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the operators of the paper's graphs one at a time.")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each search (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    names = list(dict.fromkeys(strategy for strategy, _ in LEARNING))
+    parser.add_argument("--strategies", nargs="+", choices=names, default=names, help="whose searches to follow")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     captures = {name: captured(make) for name, make in GRAPHS.items()}
@@ -123,7 +129,7 @@ def main() -> None:
     times = load_table()
     for number in range(arguments.rounds):
         start = time.monotonic()
-        lacking = lacking_of(times, tasks, arguments.seconds)
+        lacking = lacking_of(times, tasks, arguments.seconds, arguments.strategies)
         count = len(lacking.lacking) + len(lacking.missing)
         print(f"round {number + 1}: {count} operators to measure ({time.monotonic() - start:.0f} s)", flush=True)
         if not count:

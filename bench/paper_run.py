@@ -38,7 +38,7 @@ def run(task: Task, pricing: Standalone, order: dict[str, Any]) -> dict[str, Any
     )
     row = {name: order[name] for name in ("graph", "strategy", "seed", "node_limit")}
     row |= {"base_ms": found.base_cost, "best_ms": min(found.base_cost, found.program.cost)}
-    row |= {"seconds": round(time.monotonic() - start, 3), "stop": found.stop}
+    row |= {"seconds": round(time.monotonic() - start, 3), "stop": found.stop, "limit_seconds": order["limit_seconds"]}
     drawn = {"curve": found.curve, "growth": thinned(found.growth), "tree": tree_of(found.strategies)}
     laws = dict(found.program.laws.most_common())
     lacking = len(pricing.lacking) + len(pricing.missing)

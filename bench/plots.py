@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.paper import CURVES, GRAPHS, RESULTS, STRATEGIES, Row, read, reduction
+from bench.paper import CURVES, RESULTS, STRATEGIES, Row, read, reduction
+from bench.paper_graphs import GRAPHS
 
 OUT = RESULTS.parent / "plots"
 

@@ -93,7 +93,7 @@ def exponent(rows: list[dict[str, float]]) -> float:
     points = [(math.log(row["nodes"]), math.log(row["seconds"])) for row in rows]
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     above = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    return above / sum((x - mean_x) ** 2 for x, _ in points)
+    return float(above / sum((x - mean_x) ** 2 for x, _ in points))
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
             return report
     plan = _search(task, setting, report)
     refused = _apply(plan, graph, captured, setting, inputs, report)
-    if setting.options.cache:
+    if setting.options.cache and all(region["stop"] != "interrupted" for region in plan["regions"]):
         # A refused program must not come back from the cache, where nothing is checked again.
         store_plan(key, {**plan, "best_ms": plan["base_ms"]} if refused else plan)
     return report
@@ -262,6 +262,10 @@ class _Searcher:
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
             logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
+        if self.pool.interrupted:
+            logger.warning("interrupted: the search ends with the best it has found, at prices as they are")
+            self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+            return outcomes
         for _ in range(REPRICE_ROUNDS):
             # What the programs need comes first, then what might make better ones.
             wanted = [

@@ -47,7 +47,7 @@ def test_prices_come_from_the_table():
 def row(strategy, best, nodes=2000):
     return {
         "graph": "bert", "strategy": strategy, "seed": 0, "node_limit": nodes,
-        "base_ms": 2.0, "best_ms": best, "seconds": 1.0, "stop": "saturated",
+        "base_ms": 2.0, "best_ms": best, "seconds": 1.0, "stop": "saturated", "limit_seconds": 60.0,
     }  # fmt: skip
 
 
@@ -55,7 +55,8 @@ def test_table(capsys):
     paper.print_table([row("saturate", 1.5), row("mcts", 1.0)], 2000)
     lines = capsys.readouterr().out.splitlines()
     assert "25.00 (0.00)" in lines[3] and "50.00 (0.00)" in lines[3]
-    assert lines[-1].startswith("mean")
+    assert lines[4].startswith("mean")
+    assert lines[5] == "saturate: 1 seed, at most 60 s a search, which ended 0 of 1"
 
 
 def test_rows_survive_a_file(tmp_path):

@@ -18,10 +18,11 @@ from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.whole import search_whole
 
 task = pickle.load(open(sys.argv[1], "rb"))
+laws = [law for law in catalogue() if law.family in ("matmul", "merging", "elementwise")]
 for strategy in sys.argv[2].split(","):
     for seed in (0, 1):
-        limits = Limits(nodes=250, seconds=1e6, simulations=12)
-        found = search_whole(task, catalogue(), Pricing(frozen=True), limits, strategy=strategy, seed=seed)
+        limits = Limits(nodes=150, seconds=1e6, simulations=8)
+        found = search_whole(task, laws, Pricing(frozen=True), limits, strategy=strategy, seed=seed)
         print(strategy, seed, found.program.graph.digest(), found.program.cost, found.stop, found.simulations)
 """
 
