@@ -25,7 +25,7 @@ slow = pytest.mark.slow
 OPTIONS = {
     "eqsat.strict": True,
     "eqsat.seconds": 5.0,
-    "eqsat.measure_seconds": 1.0,
+    "eqsat.measure_seconds": 10.0,
     "force_disable_caches": True,
 }
 
