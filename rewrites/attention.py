@@ -7,6 +7,8 @@ row, which moves behind the product with the values; without a softmax the produ
 written-out attention into the fused form are left to Inductor, which has patterns for it.
 """
 
+import math
+
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
 from torch_eqsat.rules.pattern import Place
@@ -14,31 +16,43 @@ from torch_eqsat.rules.pattern import Place
 ATTENTION = [Place("sdpa", 3), Place("sdpa", 4)]
 
 
-def _attention(S: Place, q: str, k: str) -> list[str]:
-    mask = ", [1, 1, 5, 5]" if S.arity == 4 else ""
-    return [f"sdpa({q}, {k}, [1, 2, 5, 4]{mask})"]
+def _attention(S: Place, q: str, k: str) -> str:
+    mask = ", [1, 1, 5, 5]" if S.arity == 4 else ", causal=True"
+    return f"sdpa({q}, {k}, [1, 2, 5, 4]{mask})"
+
+
+def _near_misses(S: Place, q: str, k: str) -> list[str]:
+    """A factor that is no number, one that is 0 and, where what comes later is masked, one below 0."""
+    texts = [_attention(S, q.format(s), k.format(s)) for s in ("[4]", "0.0")]
+    return texts if S.arity == 4 else [*texts, _attention(S, q.format("-1.0"), k.format("-1.0"))]
+
+
+def _may_scale(y: Handle, s: Handle) -> bool:
+    """Whether the kernel takes the number into its scale: it writes −∞ where a query must not look, and multiplies."""
+    scale = y["scale"] * s["value"]
+    return math.isfinite(scale) and (scale > 0 if y["causal"] else scale != 0)
 
 
 @law(
     "y := S(mul(q, s := scalar()))",
     S=ATTENTION,
-    example=lambda S: _attention(S, "mul([1, 2, 5, 4], 0.5)", "[1, 2, 5, 4]"),
-    refused=lambda S: _attention(S, "mul([1, 2, 5, 4], [4])", "[1, 2, 5, 4]"),
+    example=lambda S: [_attention(S, "mul([1, 2, 5, 4], 0.5)", "[1, 2, 5, 4]")],
+    refused=lambda S: _near_misses(S, "mul([1, 2, 5, 4], {})", "[1, 2, 5, 4]"),
 )
 def query_scale_into_attention(t: Builder, y: Handle, q: Handle, s: Handle) -> Handle | None:
     """attention(s · q, k, v; c) = attention(q, k, v; c · s) for a number s"""
-    return t.on(y, 0, q, scale=y["scale"] * s["value"]) if q.rank == 4 else None
+    return t.on(y, 0, q, scale=y["scale"] * s["value"]) if q.rank == 4 and _may_scale(y, s) else None
 
 
 @law(
     "y := S(mul(k, s := scalar()))",
     S=[place._replace(position=1) for place in ATTENTION],
-    example=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], 0.5)"),
-    refused=lambda S: _attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], [4])"),
+    example=lambda S: [_attention(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], 0.5)")],
+    refused=lambda S: _near_misses(S, "[1, 2, 5, 4]", "mul([1, 2, 5, 4], {})"),
 )
 def key_scale_into_attention(t: Builder, y: Handle, k: Handle, s: Handle) -> Handle | None:
     """attention(q, s · k, v; c) = attention(q, k, v; c · s) for a number s"""
-    return t.on(y, 1, k, scale=y["scale"] * s["value"]) if k.rank == 4 else None
+    return t.on(y, 1, k, scale=y["scale"] * s["value"]) if k.rank == 4 and _may_scale(y, s) else None
 
 
 @law(

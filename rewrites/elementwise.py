@@ -68,7 +68,7 @@ def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handl
 @law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))")
 def common_factor(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """x · c + x · d = x · (c + d)"""
-    return t.mul(x, t.add(c, d)) if small(x, c, d) else None
+    return t.mul(x, t.add(c, d)) if small(x, c, d) and not narrow(x) else None
 
 
 @law("add(mul(x, c), x)", example="add(mul(x := [4, 3], [3]), x)")

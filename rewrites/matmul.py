@@ -1,6 +1,6 @@
 """Matrix products: associativity, distribution, scales, transposition."""
 
-from torch_eqsat.rewrites.shapes import aligned, varies_only_along
+from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
 
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import equation, law
@@ -91,11 +91,15 @@ def row_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s
 @law(
     "m := matmul(x, e := expand(w))",
     example="matmul([2, 5, 3], expand([1, 3, 4], shape=[2, 3, 4]))",
-    refused="matmul([2, 5, 3], expand([2, 3, 1], shape=[2, 3, 4]))",
+    refused=[
+        "matmul([2, 5, 3], expand([2, 3, 1], shape=[2, 3, 4]))",
+        "matmul([4, 5, 2], expand([4, 1, 1], shape=[4, 2, 2]))",
+        "matmul([2, 5, 2], expand([2, 1, 1], shape=[2, 2, 1]))",
+    ],
 )
 def batch_with_one_matrix(t: Builder, m: Handle, x: Handle, e: Handle, w: Handle) -> Handle | None:
     """A batch of products with copies of one matrix = one product with it"""
-    if m.rank != 3 or w.numel != e.shape[1] * e.shape[2]:
+    if m.rank != 3 or aligned(w.shape, 3) != (1, *e.shape[1:]):
         return None
     rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
     return t.view(t.matmul(rows, t.view(w, e.shape[1:])), m.shape)
@@ -127,7 +131,7 @@ def product_of_transposed(t: Builder, p: Handle, q: Handle, a: Handle, b: Handle
 @law("m := matmul(a, b)", example="matmul([4, 3], [3, 1])", refused="matmul([4, 3], [3, 2])")
 def product_with_a_column(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """A b = Σ over columns of A · bᵀ"""
-    if b.shape[-1] != 1 or b.shape[-2] == 1:
+    if b.shape[-1] != 1 or b.shape[-2] == 1 or narrow(a):
         return None
     row = t.view(b, (*b.shape[:-2], 1, b.shape[-2]))
     return t.reduce(t.mul(a, row), "sum", [m.rank - 1])

@@ -150,12 +150,15 @@ def factor_moves_out_of_linear_map(t: Builder, m: Handle, f: Handle, x: Handle, 
     if narrow(x) and not is_selection(m.op):
         return None
     axes = _axes(m, L.position)
-    free = frozenset() if axes is None else frozenset(range(x.rank)) - axes
-    return t.mul(t.on(m, L.position, x), s) if s.rank == 0 or varies_only_along(s, free, x.rank) else None
+    if axes is None:
+        return t.mul(t.on(m, L.position, x), t.view(s, ())) if s.numel == 1 else None
+    return t.mul(t.on(m, L.position, x), s) if varies_only_along(s, set(range(x.rank)) - axes, x.rank) else None
 
 
 def _merged(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, position: int) -> Handle | None:
     if p.attrs != q.attrs or x.shape != y.shape or x.id == y.id or not is_linear(p.op, dict(p.attrs), position):
+        return None
+    if narrow(x) and not is_selection(p.op):  # x + y may overflow where their images cancel
         return None
     return t.on(p, position, t.add(x, y))
 

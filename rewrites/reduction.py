@@ -4,6 +4,8 @@ That linear reductions commute with maps on other axes, and let factors and sums
 means and variances do to shifts in normalisation.py.
 """
 
+import math
+
 from torch_eqsat.rewrites.functions import MONOTONE
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
@@ -68,7 +70,7 @@ def _axes_before_view(
     found: list[int] = []
     i = j = 0
     while i < len(source) or j < len(target):
-        first, second, left, right = [i], [j], 1, 1
+        first, second = [i], [j]
         left = source[i] if i < len(source) else 1
         right = target[j] if j < len(target) else 1
         while left != right:
@@ -164,7 +166,7 @@ def shift_moves_out_of_extremum(t: Builder, r: Handle, p: Handle, x: Handle, c: 
 )
 def number_moves_out_of_extremum(t: Builder, r: Handle, p: Handle, x: Handle, s: Handle) -> Handle | None:
     """max(s · x) = s · max(x) for a number s > 0, s · min(x) for s < 0"""
-    if r["kind"] not in EXTREMA or s["value"] == 0 or x.rank == 0:
+    if r["kind"] not in EXTREMA or not 0 < abs(s["value"]) < math.inf or x.rank == 0:
         return None
     turned = {"amax": "amin", "amin": "amax"}[r["kind"]]
     return t.mul(t.like(r, x, kind=r["kind"] if s["value"] > 0 else turned), s)
@@ -181,7 +183,7 @@ def number_moves_out_of_extremum(t: Builder, r: Handle, p: Handle, x: Handle, s:
 def sum_of_product(t: Builder, r: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """Σ over rows and columns of A B = (Σ over rows of A) (Σ over columns of B)"""
     rows, columns = m.rank - 2, m.rank - 1
-    if r["kind"] != "sum" or r["dims"] != (rows, columns):
+    if r["kind"] != "sum" or r["dims"] != (rows, columns) or narrow(a):
         return None
     return t.matmul(t.reduce(a, "sum", [rows]), t.reduce(b, "sum", [columns]))
 
@@ -199,7 +201,7 @@ def reduction_of_split_rows(t: Builder, r: Handle, v: Handle, m: Handle, a: Hand
     """Σ over axes that a view splits the rows of A B into = (Σ of the rows of A so split) B"""
     if r["kind"] not in ("sum", "mean") or m.rank != 2 or v.rank < 3 or v.shape[-1] != m.shape[-1]:
         return None
-    if v.rank - 1 in r["dims"]:
+    if v.rank - 1 in r["dims"] or narrow(a):
         return None
     reduced = t.like(r, t.view(a, (*v.shape[:-1], a.shape[-1])))
     return t.view(t.matmul(t.view(reduced, (reduced.numel // a.shape[-1], a.shape[-1])), b), r.shape)

@@ -34,8 +34,9 @@ def small(x: Handle, *factors: Handle) -> bool:
 
 
 def narrow(x: Handle) -> bool:
-    """Whether sums in ``x``'s dtype may overflow when a factor below one is applied after them instead of before:
-    float16 ends at 65,504."""
+    """Whether sums in ``x``'s dtype may overflow when a factor below one is applied after them instead of before, or
+    when they are taken outside of a matrix product, which sums in float32: float16 ends at 65,504. Products of small
+    factors (of constants, that is) are gathered all the same: a scale of 65,504 is none."""
     return x.type.dtype == "float16"
 
 

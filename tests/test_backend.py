@@ -25,7 +25,7 @@ slow = pytest.mark.slow
 OPTIONS = {
     "eqsat.strict": True,
     "eqsat.seconds": 5.0,
-    "eqsat.measure_seconds": 1.0,
+    "eqsat.measure_seconds": 10.0,
     "force_disable_caches": True,
 }
 
@@ -151,9 +151,9 @@ def test_two_linear_layers_are_folded():
         actual = frozen(model)(x)
     report = only_report()
     assert report.changed and report.frozen and not report.from_plan
-    assert "matmul_associates_right" in report.laws
+    assert "matmul_is_associative" in report.laws
     assert report.best_ms < report.base_ms
-    assert "matmul_associates_right" in str(report)
+    assert "matmul_is_associative" in str(report)
     assert counters[COUNTERS]["rewritten"] == 1
     assert_close(actual, expected)
 

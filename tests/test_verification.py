@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from torch_eqsat import verification
 from torch_eqsat.errors import RuleError
+from torch_eqsat.graph import lowering
 from torch_eqsat.rules.law import equation, law
 from torch_eqsat.verification import WrongLawError, check, check_variant, law_named, verify
 
@@ -54,13 +56,50 @@ def test_variants_find_what_the_example_hides():
             check(wrong, "permute(permute([3, 3, 3], dims=[1, 2, 0]), dims=[1, 2, 0])", seed)
 
 
-def test_gradients_are_compared():
-    @law("y := relu(x)", example="relu([4, 3])")
-    def same_values_other_gradients(t, y, x):
-        """relu(x) = max(x, 0), with half the gradient where x = 0 and a detour that is 0"""
-        return t.apply("maximum", (x, t.mul(x, t.scalar(0.0))))
+@law("y := clamp(x)", example="clamp([4, 3], low=0.0)")
+def other_gradient(t, y, x):
+    """clamp(x, 0) = relu(x), of which the test cuts the gradient off"""
+    return t.apply("relu", (x,))
 
-    assert check(same_values_other_gradients[0], "relu([4, 3])")  # almost everywhere they agree
+
+@law("mul(x, s := scalar())", example="mul([4, 3], 1.0)", refused="mul([4, 3], 2.0)")
+def underflows(t, x, s):
+    """x · 1 = (x · 1e-20) · 1e20, which is nothing in half precision"""
+    tiny, huge = t.scalar(1e-20), t.scalar(1e20)
+    return t.mul(t.mul(x, tiny), huge) if s["value"] == 1 else None
+
+
+@law("y := clamp(x)", exactness="bitwise", example="clamp([4, 3], low=0.0)")
+def drops_nan(t, y, x):
+    """clamp(x, 0) = x where x = relu(x), else 0: NaN becomes 0"""
+    if (y["low"], y["high"]) != (0, None) or x.rank == 0:
+        return None
+    same = t.apply("equal", (x, t.apply("relu", (x,))))
+    return t.apply("where", (same, x, t.scalar(0.0)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stage", "message"),
+    [
+        (other_gradient, "_gradients", "gradients off by"),
+        (underflows, "_in_floats", "float16: error"),
+        (drops_nan, "_with_special_values", "NaN, infinities or signed zeros"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_stage_finds_what_no_other_does(monkeypatch, wrong, stage, message):
+    def without_gradient(emit, attrs, args):
+        return args[0].detach().relu() + 0 * args[0]
+
+    if wrong is other_gradient:
+        monkeypatch.setitem(lowering.LOWERINGS, "relu", without_gradient)
+    (item,) = wrong
+    with pytest.raises(WrongLawError, match=message):
+        for seed in range(8):
+            check(item, item.examples[0], seed)
+    monkeypatch.setattr(verification, stage, lambda *_: "")
+    for seed in range(8):
+        assert check(item, item.examples[0], seed)
 
 
 def test_near_miss_that_fires():

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from torch_eqsat.errors import EqsatError, RuleError, TypeMismatchError
-from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate, is_exact, only_moves
+from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate, is_exact, only_moves, takes_integers
 from torch_eqsat.graph.verify import difference
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
@@ -104,7 +104,7 @@ def check(law: Law, example: str, seed: int = 0) -> bool:
             problem = _compare(law, graph, old, new, seed)
             if problem:
                 raise WrongLawError(problem)
-    except (RuleError, WrongLawError) as error:
+    except (RuleError, TypeMismatchError, WrongLawError) as error:
         raise type(error)(_report(law, example, seed, str(error))) from None
     return bool(pairs)
 
@@ -152,7 +152,8 @@ def _in_integers(law: Law, graph: TermGraph, old: int, new: int, seed: int, stri
     """Small integers in float64: exact where the terms are polynomial; and as integers, complex numbers and truth
     values where the terms only move elements."""
     tolerance = 0.0 if is_exact(graph, [old, new]) else 1e-11
-    dtypes = ["float64", *(["int64", "complex64", "bool"] if only_moves(graph, [old, new]) else [])]
+    dtypes = ["float64", *(["int64"] if takes_integers(graph, [old, new]) else [])]
+    dtypes += ["complex64", "bool"] if only_moves(graph, [old, new]) else []
     for dtype in dtypes:
         a, b = _values(graph, old, new, Drawing("integers", dtype, strided, seed))
         if law.exactness == "approximates":
@@ -170,9 +171,10 @@ def _in_floats(law: Law, graph: TermGraph, old: int, new: int, seed: int, stride
         drawing = Drawing("normal", dtype, strided, seed)
         inputs = draw_inputs(graph, drawing)
         try:
-            values = evaluate(graph, inputs, dtype)
-        except (RuntimeError, NotImplementedError):  # an operator without a kernel for half precision on this device
+            evaluate(graph, inputs, dtype, [old])
+        except (RuntimeError, NotImplementedError):  # the left side has no kernel for half precision on this device
             continue
+        values = evaluate(graph, inputs, dtype)
         if law.exactness == "bitwise":
             if problem := _otherwise(graph, old, new, values, epsilon):
                 return f"{dtype}: {problem}"
@@ -190,7 +192,7 @@ def _in_floats(law: Law, graph: TermGraph, old: int, new: int, seed: int, stride
 
 
 def _largest(x: Tensor) -> float:
-    finite = x[x.isfinite()] if x.is_floating_point() else x[:0]
+    finite = x[x.isfinite()] if x.is_floating_point() else x.flatten()[:0]
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 

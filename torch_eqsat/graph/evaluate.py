@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.lowering import Evaluator, lower, torch_dtype
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
@@ -96,14 +97,22 @@ def _strided(value: Tensor) -> Tensor:
     return laid.copy_(value)
 
 
-def evaluate(graph: TermGraph, inputs: Mapping[int, Tensor], dtype: str = "float64") -> dict[int, Tensor]:
-    """The value of every term, with ``dtype`` for what the terms call float32."""
+def evaluate(
+    graph: TermGraph, inputs: Mapping[int, Tensor], dtype: str = "float64", roots: Sequence[int] | None = None
+) -> dict[int, Tensor]:
+    """The value of every term (or of those below ``roots``), with ``dtype`` for what the terms call float32."""
     values = dict(inputs)
-    for number, node in enumerate(graph.nodes):
+    for number in range(len(graph)) if roots is None else graph.reachable(roots):
+        node = graph.nodes[number]
         if number in values:
             continue
         types = [t for child in node.children if (t := graph.types[child]) is not None]
-        values[number] = apply(node, [values[child] for child in node.children], types, dtype)
+        value = values[number] = apply(node, [values[child] for child in node.children], types, dtype)
+        type_ = graph.types[number]
+        assert type_ is not None
+        expected = torch_dtype(dtype if type_.dtype == "float32" else type_.dtype)
+        if value.dtype != expected:
+            raise TypeMismatchError(f"{node.op} of {types} is {value.dtype}, its type says {expected}")
     return values
 
 
@@ -130,6 +139,12 @@ def is_exact(graph: TermGraph, roots: Sequence[int]) -> bool:
     return all(
         node.op not in INEXACT and (node.op != "reduce" or node["kind"] in ("sum", "amax", "amin")) for node in nodes
     ) and all(dict(node.attrs).get("value", 0.0) * 1024 % 1 == 0 for node in nodes)
+
+
+def takes_integers(graph: TermGraph, roots: Sequence[int]) -> bool:
+    """Whether the terms below ``roots`` may be of integers as they are captured."""
+    ops = {graph.nodes[number].op for number in graph.reachable(roots)}
+    return all("selection" in OPERATORS[op].traits or op in ("input", "cat", "where", "pad", "cumsum") for op in ops)
 
 
 def only_moves(graph: TermGraph, roots: Sequence[int]) -> bool:

@@ -50,7 +50,12 @@ def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Ten
     x, d = args
     if kwargs or not isinstance(x, Handle) or not x.type.is_floating or (isinstance(d, int | float) and d == 0):
         return None
-    return t.apply("div", args) if isinstance(d, Handle) else t.mul(x, t.scalar(1.0 / d, x.type.dtype))
+    if isinstance(d, Handle):
+        return t.apply("div", args)
+    normal = torch.finfo(getattr(torch, x.type.dtype))
+    if not normal.tiny <= abs(1.0 / d) <= normal.max:  # 0 / 1e-40 is 0, 0 · 1e40 is NaN where that is infinite
+        return None
+    return t.mul(x, t.scalar(1.0 / d, x.type.dtype))
 
 
 def _function(name: str) -> Translation:
@@ -72,6 +77,8 @@ def _power(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Tens
 def _clamp(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, low, high = filled(args, (None, None, None))
     if kwargs or not x.type.is_floating or not all(b is None or type(b) in (int, float) for b in (low, high)):
+        return None
+    if any(b != b for b in (low, high)):  # NaN bounds make everything NaN
         return None
     return t.apply("clamp", (x,), low=low, high=high)
 

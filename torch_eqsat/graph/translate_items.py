@@ -52,8 +52,11 @@ def _attention(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: 
     mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
     if dropout != 0.0 or (causal and mask is not None):
         return None
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale <= 0:  # the kernel masks by −∞ and multiplies
+        return None
     operands = (q, k, v) if mask is None else (q, k, v, mask)
-    return t.apply("sdpa", operands, causal=bool(causal), scale=q.shape[-1] ** -0.5 if scale is None else scale)
+    return t.apply("sdpa", operands, causal=bool(causal), scale=scale)
 
 
 def _part_of_split(t: Builder, x: Handle, sizes: Any, dim: int, index: int) -> Handle:

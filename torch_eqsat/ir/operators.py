@@ -89,7 +89,7 @@ def _diagonal(_: Attrs, types: Sequence[TensorType]) -> TensorType:
 
 def _matmul(_: Attrs, types: Sequence[TensorType]) -> TensorType:
     a, b = types
-    require(a.dtype == b.dtype, f"matmul of {a.dtype} and {b.dtype}")
+    require(a.dtype == b.dtype and a.is_floating, f"matmul of {a.dtype} and {b.dtype}")
     require(a.rank == b.rank and a.rank in (2, 3), f"matmul of ranks {a.rank} and {b.rank}")
     require(a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2], f"matmul of {a.shape} and {b.shape}")
     return TensorType((*a.shape[:-1], b.shape[-1]), a.dtype)
@@ -182,6 +182,7 @@ def _pad(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 
 def _reduce(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     dims, x = attrs["dims"], types[0]
+    require(x.is_floating, f"a reduction of {x.dtype}: aten widens integers")
     require(all(0 <= d < x.rank for d in dims), f"reduction over {dims} of rank {x.rank}")
     require(len(set(dims)) == len(dims), f"reduction over {dims}, an axis twice")
     return TensorType(tuple(1 if i in dims else n for i, n in enumerate(x.shape)), x.dtype)
@@ -190,6 +191,7 @@ def _reduce(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
 def _pool(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     x = types[0]
     require(x.rank == 4 and not attrs.get("ceil_mode"), "pooling takes [N, C, H, W], without ceil mode")
+    require(x.is_floating, f"pooling of {x.dtype}")
     require(min(attrs["stride"]) > 0 and min(attrs["kernel"]) > 0, f"pooling by {attrs}")
     sizes = [
         (size + 2 * padding - kernel) // stride + 1

@@ -13,6 +13,13 @@ SIZES = (1, 1, 2, 2, 3, 4, 6)
 NUMBERS = (0.5, -1.0, 0.0, 1.0, 2.0, 3.0)
 ODDLY = (0.0, 0.0, 0.1, 0.25)
 """How often a size differs from its equals, a rank or an attribute changes; one of these is drawn for each variant."""
+OPTIONAL = {
+    "avg_pool": (("count_include_pad", "False"), ("divisor", "3"), ("padding", "[1, 1]")),
+    "max_pool": (("padding", "[1, 1]"),),
+    "conv": (("groups", "2"),),
+    "sdpa": (("causal", "True"), ("scale", "1.0")),
+}
+"""Attributes that examples leave out, and other values than those they have then."""
 KEPT = (0.3, 0.8)
 """How often a size stays as it is, drawn likewise: attributes such as the stop of a slice fit few others."""
 
@@ -54,6 +61,10 @@ class _Perturbation(ast.NodeTransformer):
         else:
             args = [self.visit(arg) for arg in node.args]
         keywords = [ast.keyword(k.arg, k.value if k.arg in FACTS else self._attribute(k.value)) for k in node.keywords]
+        given = {k.arg for k in keywords}
+        for name, text in OPTIONAL.get(node.func.id if isinstance(node.func, ast.Name) else "", ()):
+            if name not in given and self._rarely():
+                keywords.append(ast.keyword(name, ast.parse(text, mode="eval").body))
         return ast.Call(node.func, args, keywords)
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
@@ -65,6 +76,9 @@ class _Perturbation(ast.NodeTransformer):
         return self._number(node)
 
     def _number(self, node: ast.expr) -> ast.expr:
+        """Another number, or a tensor of one element."""
+        if self._rarely():
+            return ast.List([ast.Constant(1)] * self.rng.randint(1, 3), ast.Load())
         return ast.Constant(self.rng.choice(NUMBERS)) if self._rarely() else node
 
     def _attribute(self, node: ast.expr) -> ast.expr:
@@ -73,6 +87,8 @@ class _Perturbation(ast.NodeTransformer):
         if isinstance(node, ast.Constant) and self._rarely():
             if type(node.value) is int:
                 return ast.Constant(max(0, node.value + self.rng.choice((-1, 1, 2))))
+            if type(node.value) is bool:
+                return ast.Constant(not node.value)
             if node.value in ("sum", "mean", "amax", "amin", "var0.0"):
                 return ast.Constant(self.rng.choice(("sum", "mean", "amax", "amin")))
         return node

@@ -22,13 +22,16 @@ LEISURE_SECONDS = 5.0
 class Task:
     """A term graph to optimize. ``parts`` are, for ``fx`` terms, the terms of the language they stand for.
 
-    A task made from a program (see :func:`restarted`) has that program as its first ``chosen`` terms, and ``origin``
-    of each of its terms; in a captured task both are empty, and its program is its ``fx`` terms."""
+    A task made from a program (see :func:`restarted`) has that program as its first ``chosen`` terms, of each of them
+    the ``origin`` and the law that ``made`` it, and for its ``fx`` terms the ``captured`` ones that they are; in a
+    captured task all of these are empty, and its program is its ``fx`` terms."""
 
     graph: TermGraph
     parts: Mapping[int, tuple[int, ...]]
     chosen: int = 0
     origin: tuple[int, ...] = ()
+    made: tuple[str, ...] = ()
+    captured: Mapping[int, int] = field(default_factory=dict)
 
     def origin_of(self, term: int) -> int:
         """The captured term that has the value of ``term``; -1 if there is none."""
@@ -44,14 +47,20 @@ class Task:
 @dataclass
 class Program:
     """A chosen program: ``graph`` with the task's roots in order, ``origin[i]`` the captured term that has the value
-    of its node i or -1, ``cost`` in ms, and how many of its e-nodes each law made. ``meaning`` gives, for its ``fx``
-    nodes, the term of ``task`` that they were."""
+    of its node i or -1, ``cost`` in ms, and the law that ``made`` each node ("" for none). For its ``fx`` nodes
+    ``meaning`` gives the term of the task that they were, and ``captured`` that of the captured task."""
 
     graph: TermGraph
     origin: list[int]
     cost: float
-    laws: Counter[str] = field(default_factory=Counter)
+    made: list[str] = field(default_factory=list)
     meaning: dict[int, int] = field(default_factory=dict)
+    captured: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def laws(self) -> Counter[str]:
+        """How many nodes each law made."""
+        return Counter(law for law in self.made if law)
 
 
 class Extractable:
@@ -112,8 +121,9 @@ class Extractable:
 
     def program(self, choices: Choices, cost: float) -> Program:
         """The chosen e-nodes as a term graph."""
-        graph, laws = TermGraph(), Counter[str]()
+        graph = TermGraph()
         origin: list[int] = []
+        made: list[str] = []
         meaning: dict[int, int] = {}
         index_of: dict[int, int] = {}
         for owner in _operands_first(self.snapshot.nodes, self.dense, choices, self.roots):
@@ -126,12 +136,13 @@ class Extractable:
             index_of[owner] = index
             if index == len(origin):
                 origin.append(self.task.origin_of(class_id))
+                term = self.snapshot.terms[chosen]
+                made.append(self.task.made[term] if term < len(self.task.made) else self.snapshot.laws[chosen])
                 if node.op == "fx":
-                    meaning[index] = self.snapshot.terms[chosen]
-                if law := self.snapshot.laws[chosen]:
-                    laws[law] += 1
+                    meaning[index] = term
         graph.roots = [index_of[root] for root in self.roots]
-        return Program(graph, origin, cost, laws, meaning)
+        captured = {index: self.task.captured.get(term, term) for index, term in meaning.items()}
+        return Program(graph, origin, cost, made, meaning, captured)
 
     def _type(self, class_id: int) -> TensorType | None:
         return self.snapshot.types[class_id]
@@ -159,7 +170,8 @@ def captured_program(task: Task, pricing: Pricing) -> Program:
         parts = task.parts.get(term, (term,))
         cost += NODE_MS + sum(price_of(task.graph, part, pricing) for part in parts)
     graph.roots = [number[root] for root in task.graph.roots]
-    return Program(graph, origin, cost)
+    meaning = {number[term]: term for term in number if task.graph.nodes[term].op == "fx"}
+    return Program(graph, origin, cost, [""] * len(graph), meaning, dict(meaning))
 
 
 def restarted(task: Task, program: Program) -> Task:
@@ -178,7 +190,7 @@ def restarted(task: Task, program: Program) -> Task:
         parts[index] = tuple(_place(task.graph, part, graph, number) for part in task.parts[term])
         if term in equal:
             graph.equal.append((index, _place(task.graph, equal[term], graph, number)))
-    return Task(graph, parts, chosen, tuple(program.origin))
+    return Task(graph, parts, chosen, tuple(program.origin), tuple(program.made), dict(program.captured))
 
 
 def _place(source: TermGraph, term: int, target: TermGraph, number: dict[int, int]) -> int:

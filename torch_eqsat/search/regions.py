@@ -169,10 +169,11 @@ def join_programs(task: Task, regions: Sequence[Region], programs: Sequence[Prog
             number.append(joined.graph.add(new, program.graph.types[index], program.graph.constant[index]))
             if number[-1] == len(joined.origin):
                 joined.origin.append(region.terms.get(program.origin[index], -1))
-                if index in program.meaning:
-                    joined.meaning[number[-1]] = region.terms[program.meaning[index]]
+                joined.made.append(program.made[index])
+                if index in program.captured:
+                    term = region.terms[program.captured[index]]
+                    joined.meaning[number[-1]] = joined.captured[number[-1]] = term
         for root, chosen in zip(region.task.graph.roots, program.graph.roots, strict=True):
             value_of[region.terms[root]] = number[chosen]
-        joined.laws.update(program.laws)
     joined.graph.roots = [value_of[root] for root in task.graph.roots]
     return joined
