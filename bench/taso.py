@@ -16,7 +16,8 @@ from torch_eqsat.rewrites import catalogue
 
 from bench.taso_rules import Rule, Shapes, build, read_rules
 from bench.taso_shapes import assignments
-from torch_eqsat.egraph.session import Session, Snapshot
+from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.lowering import Evaluator, lower
 from torch_eqsat.ir.operators import OPERATORS

@@ -6,6 +6,7 @@ from torch_eqsat.rewrites import catalogue
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.mcts import MonteCarloTreeSearch
+from torch_eqsat.search.strategies import run_strategy
 
 LAWS = catalogue()
 
@@ -87,3 +88,23 @@ def test_graph_without_operators(task_of):
     environment, statistics = search(task_of(lambda x: (x, x), (2, 3)))
     assert statistics.stop == "saturated"
     assert environment.best.graph.roots == [0]
+
+
+def test_parts_are_searched_where_the_graph_fills_the_e_graph(task_of):
+    """Twelve products to be associated leave no room under the limit; parts of the graph do."""
+
+    def chained(x, *weights):
+        for a, b in zip(weights[::2], weights[1::2], strict=True):
+            x = torch.relu((x @ a) @ b)
+        return x
+
+    shapes = [(256, 64), *[(64, 512), (512, 64)] * 20]
+    task = task_of(chained, *shapes)
+    laws = [law for law in LAWS if law.family == "matmul"]
+    costs = {}
+    for strategy in ("saturate", "mcts"):
+        environment = Environment(task, laws, Pricing(frozen=False), Limits(nodes=len(task.graph) + 10, seconds=600.0))
+        run_strategy(strategy, environment)
+        environment.close()
+        costs[strategy] = environment.best.cost
+    assert costs["mcts"] < 0.9 * costs["saturate"] < environment.base_cost

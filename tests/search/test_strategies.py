@@ -6,6 +6,7 @@ from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import OptionError
+from torch_eqsat.rules.law import law
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.strategies import STRATEGIES, run_strategy
 
@@ -100,3 +101,19 @@ def test_unknown_strategy(task_of):
 def test_best_program_never_costs_more(strategy, task_of):
     environment, _ = search(strategy, task_of(chain, (4, 256), (256, 512), (512, 512)), seconds=20.0)
     assert environment.best.cost == environment.base_cost
+
+
+@law("matmul(a, b)", example="matmul([2, 3], [3, 4])")
+def ever_larger(t, a, b):
+    """A B = (2 A) (B / 2), and so on without end"""
+    return t.matmul(t.mul(a, t.scalar(2.0)), t.mul(b, t.scalar(0.5)))
+
+
+@pytest.mark.parametrize("strategy", SEARCHING)
+def test_law_without_end_ends_at_the_limits(strategy, task_of):
+    laws = [*ever_larger, *(law for law in LAWS if law.name.startswith("matmul_is_associative"))]
+    task = task_of(chain, (512, 256), (256, 512), (512, 4))
+    environment, statistics = search(strategy, task, laws, nodes=200, seconds=600.0, simulations=12)
+    assert environment.best.cost < 0.2 * environment.base_cost
+    assert environment.largest_nodes < 260
+    assert statistics.stop in ("nodes", "simulations", "no improvement", "exhausted")  # by cost, for substitution

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch_eqsat.egraph.constants import ConstantForms
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.program import Query, compile_law, constructor, declare
+from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
@@ -18,9 +20,6 @@ from torch_eqsat.ir.types import TensorType, broadcast_shapes
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import Law
 from torch_eqsat.rules.pattern import applications
-
-# Any difference shows in the e-classes near it, and all e-classes count: few rounds are enough.
-_ROUNDS_OF_REFINEMENT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +30,6 @@ class Step:
     fired: dict[str, int]
     nodes: int
     truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``; children are e-class ids, which are
-    term ids (the smallest of their class). ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law
-    that made it ("" if it was loaded)."""
-
-    nodes: list[Node]
-    classes: list[int]
-    terms: list[int]
-    laws: list[str]
-    types: dict[int, TensorType | None]
-    constant: dict[int, bool]
-    find: Callable[[int], int]
 
 
 @dataclass
@@ -87,7 +71,7 @@ class Session:
         self._class: list[int] = []  # term id -> smallest term id of its e-class, as of the last refresh
         self._class_of_value: dict[Any, int] = {}
         self._members: dict[int, list[int]] = {}  # e-class -> its terms, as of the last refresh
-        self._leaves: dict[tuple[str, int], tuple[int, ...]] = {}  # sums and products of constants -> their parts
+        self._constants = ConstantForms()
         self._pending: list[str] = []
         self._loaded = 0
         self._current_law = ""
@@ -115,16 +99,8 @@ class Session:
         return self._insert_new(key, type_) if found is None else found
 
     def _insert_constant(self, node: Node, type_: TensorType) -> int:
-        """A sum or product of constants in its normal form: flat, sorted, folded from the left.
-
-        Constants meet in every order in which biases and scales are gathered; without a normal form each order is an
-        e-class of its own (a block of seven branches: 20,000 e-nodes and still growing, against 500).
-        """
-        leaves: list[int] = []
-        for child in node.children:
-            root = self._class[child]
-            leaves += self._leaves.get((node.op, root), (root,))
-        leaves.sort()
+        """The id of a sum or product of constants in its normal form."""
+        leaves = self._constants.leaves(node.op, [self._class[child] for child in node.children])
         total = leaves[0]
         for count in range(1, len(leaves)):
             operands = (total, leaves[count])
@@ -132,7 +108,7 @@ class Session:
             key = Node(node.op, node.attrs, operands)
             found = self._interned.get(key)
             total = self._insert_new(key, TensorType(shapes, type_.dtype)) if found is None else found
-            self._leaves[node.op, total] = tuple(leaves[: count + 1])
+            self._constants.note(node.op, total, leaves[: count + 1])
         return total
 
     def type_of(self, term: int, /) -> TensorType:
@@ -201,7 +177,7 @@ class Session:
         for node in undo.interned:
             self._interned.pop(node, None)
         self._declared, self._active, self._constant = undo.declared, undo.active, undo.constant
-        self._leaves = {key: parts for key, parts in self._leaves.items() if key[1] < undo.terms}
+        self._constants.forget(undo.terms)
         for column in (
             self._terms, self._types, self._depth, self._law, self._merges, self._kind, self._class
         ):  # fmt: skip
@@ -411,10 +387,6 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """All e-nodes, by constructor and row, in a fixed order."""
-        first = {}
-        for number in reversed(range(len(self._terms))):
-            node = self._terms[number]
-            first[Node(node.op, node.attrs, tuple(self._class[c] for c in node.children))] = number
         found: list[tuple[int, Node]] = []
         names = {constructor(op, arity): op for op, arity in self._declared}
         for name, inputs, outputs in self._engine.rows(sorted(names)):
@@ -422,38 +394,12 @@ class Session:
                 attrs = self._attribute_list[self._engine.integer(row[0])]
                 children = tuple(self._class_of_value[value] for value in row[1:])
                 found.append((self._class_of_value[output], Node(names[name], attrs, children)))
-        rows = sorted((first[node], c, node) for c, node in found if node in first)
-        roots = {c for _, c, _ in rows}
-        class_copy = list(self._class)
-        return Snapshot(
-            nodes=[node for _, _, node in rows],
-            classes=[c for _, c, _ in rows],
-            terms=[term for term, _, _ in rows],
-            laws=[self._law[term] for term, _, _ in rows],
-            types={c: self._types[c] for c in roots},
-            constant={c: self._constant[c] for c in roots},
-            find=class_copy.__getitem__,
-        )
+        return snapshot_of(found, self._terms, self._class, self._law, self._types, self._constant)
 
     @property
     def content(self) -> int:
-        """64 bits that equal e-graphs of one loaded graph have in common, however they came about, in every process.
-
-        Rounds of colour refinement (Weisfeiler and Leman 1968): an e-class begins as what was loaded into it, and is
-        then told apart by its e-nodes and the e-classes that they use.
-        """
-        colour = {root: root if root < self._loaded else -1 for root in self._members}
-        for _ in range(_ROUNDS_OF_REFINEMENT):
-            colour = {
-                root: hash((colour[root], *sorted({self._colour(member, colour) for member in members})))
-                for root, members in self._members.items()
-            }
-        return sum(colour.values()) & (2**64 - 1)
-
-    def _colour(self, term: int, colour: dict[int, int]) -> int:
-        kind = self._kind[term]
-        children = self._terms[term].children
-        return hash((kind, *(colour[self._class[child]] for child in children))) if children else kind
+        """64 bits that equal e-graphs of one loaded graph have in common, however they came about, in every process."""
+        return content_of(self._terms, self._kind, self._class, self._members, self._loaded)
 
     @property
     def size(self) -> int:

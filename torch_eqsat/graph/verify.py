@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from torch_eqsat.egraph.session import Snapshot
+from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.graph.evaluate import Drawing, apply, draw_input
 
 

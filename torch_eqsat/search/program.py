@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
-from torch_eqsat.egraph.session import Snapshot
+from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.extract import Choices, Extraction, ExtractionProblem, extract
 from torch_eqsat.extract.problem import build_problem
 from torch_eqsat.ir.operators import OPERATORS
