@@ -323,7 +323,7 @@ class _Searcher:
 
     def _reprice(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float]) -> list[Outcome]:
         """Extract again at today's prices, with as many seconds for exact extraction as ``milp`` says."""
-        possible = [i for i, outcome in enumerate(outcomes) if outcome.extractable is not None and milp[i] >= 0]
+        possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed = self.setting.options.seed
         requests = [partial(RepriceRequest, tasks[i], outcomes[i], self._pricing(), seed, milp[i]) for i in possible]
         again = dict(zip(possible, self.pool.map(requests), strict=True))

@@ -85,7 +85,8 @@ class Environment:
         self._places = [Place(self.task, session, self.task.graph.digest())]
         self.largest_nodes = session.size
         self.work = 0
-        self.best_extractable = self._loaded_extractable = Extractable(self.task, session.snapshot())
+        self.best_extractable = Extractable(self.task, session.snapshot())
+        self.first_extractable: Extractable | None = None
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
         self.lower_bound = 0.0
@@ -215,7 +216,7 @@ class Environment:
             self.work += EXTRACTION_WORK * self.session.size
             problem = extractable.problem(self.pricing)
             incumbent = greedy(problem) if simple else extractable.original()
-            deadline = 0.0 if simple else max(self.deadline, time.monotonic() + EVALUATION_SECONDS)
+            deadline = 0.0 if simple else time.monotonic() + EVALUATION_SECONDS
             found = extract(problem, incumbent=incumbent, deadline=deadline, seed=self.seed)
             program = self._extracted[key] = extractable.program(found.choices, found.cost)
             self.keep(program, extractable)
@@ -227,14 +228,19 @@ class Environment:
 
     def keep(self, program: Program, extractable: Extractable) -> None:
         """Remember a program, and the e-graph that it is from, if it is the best so far."""
+        if self.first_extractable is None:
+            self.first_extractable = extractable
         if program.cost < self.best.cost:
             self.best, self.best_extractable = program, extractable
             self._note(program.cost)
             if self.on_best is not None:
                 self.on_best(self)
-        elif self.best_extractable is self._loaded_extractable:
-            # Prices may still be estimates: of what the laws made something is kept, to be priced again.
-            self.best_extractable = extractable
+
+    def extractables(self) -> tuple[Extractable, ...]:
+        """The e-graph of the best program, and the first that was grown: prices may still be estimates, by which other
+        programs of that one look worse than they are (the gates of a cell, merged: 0.18 ms, were left at 0.23 ms)."""
+        first = self.first_extractable
+        return (self.best_extractable,) if first in (None, self.best_extractable) else (self.best_extractable, first)
 
     def finish(self) -> None:
         """The exact extraction from the present e-graph and from that of the best program, as far as the limits grant

@@ -67,6 +67,8 @@ class MonteCarloTreeSearch:
         self.saturates = self._grow()
         self._evaluate()
         more = not self.saturates or bool(environment.session.count_matches(self._expansive_laws()))
+        if self.saturates:  # what a rebased program makes room for need not be larger than what was
+            environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
         self._pulse(wide=False)
         environment.pop()
         if more:

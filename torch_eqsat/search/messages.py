@@ -41,9 +41,10 @@ class RepriceRequest:
 @dataclass(frozen=True)
 class Outcome:
     """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
-    in ``extractable``, the e-graph that the best one comes from (None when the search could not begin); kernels whose
-    prices were estimates (``unmeasured`` those that the program runs, ``missing`` all that were met); why the search
-    stopped, and statistics; names of laws of the user's that failed and were ``dropped``, each with what happened."""
+    in the first of the ``extractables``, the e-graph that the best one comes from (others are worth a look when prices
+    have changed; there are none when the search could not begin); kernels whose prices were estimates (``unmeasured``
+    those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of laws of
+    the user's that failed and were ``dropped``, each with what happened."""
 
     program: Program
     base_cost: float
@@ -55,7 +56,7 @@ class Outcome:
     nodes: int
     seconds: float
     curve: tuple[tuple[float, float], ...]
-    extractable: Extractable | None = None
+    extractables: tuple[Extractable, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
 
 

@@ -75,7 +75,7 @@ def _outcome(environment: Environment, statistics: SearchStatistics, failures: d
         statistics.nodes,
         environment.curve[-1][0],
         tuple(environment.curve),
-        environment.best_extractable,
+        environment.extractables(),
         tuple(failures.items()),
     )
 
@@ -83,10 +83,12 @@ def _outcome(environment: Environment, statistics: SearchStatistics, failures: d
 def _reprice(request: RepriceRequest) -> Outcome:
     start = time.monotonic()
     before, pricing = request.outcome, request.pricing
-    assert before.extractable is not None, "nothing to price again: the search did not begin"
+    assert before.extractables, "nothing to price again: the search did not begin"
     captured = captured_program(request.task, pricing)
-    found = before.extractable.extract(pricing, request.seed, request.milp_seconds)
-    program = before.extractable.program(found.choices, found.cost)
+    seconds = request.milp_seconds / len(before.extractables)
+    all_found = [(e.extract(pricing, request.seed, seconds), e) for e in before.extractables]
+    found, extractable = min(all_found, key=lambda pair: pair[0].cost)
+    program = extractable.program(found.choices, found.cost)
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
         program = captured
     seconds = before.seconds + time.monotonic() - start
@@ -101,7 +103,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
         before.nodes,
         seconds,
         (*before.curve, (seconds, program.cost)),
-        before.extractable,
+        (extractable, *(other for other in before.extractables if other is not extractable)),
         before.dropped,
     )
 
