@@ -43,8 +43,8 @@ class Outcome:
     """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
     in the first of the ``extractables``, the e-graph that the best one comes from (others are worth a look when prices
     have changed; there are none when the search could not begin); kernels whose prices were estimates (``unmeasured``
-    those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of laws of
-    the user's that failed and were ``dropped``, each with what happened."""
+    those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of
+    laws of the user's that failed and were ``dropped``, each with what happened."""
 
     program: Program
     base_cost: float
