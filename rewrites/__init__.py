@@ -28,6 +28,7 @@ def catalogue() -> tuple[Law, ...]:
         reduction,
         resampling,
         selection,
+        transposed,
     )
 
     laws = collect(
@@ -35,6 +36,7 @@ def catalogue() -> tuple[Law, ...]:
         functions,
         matmul,
         convolution,
+        transposed,
         layout,
         selection,
         principles,
