@@ -31,9 +31,10 @@ from torch_eqsat.report import GraphReport, RegionReport
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.kernels import with_kernels
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import WorkerPool
-from torch_eqsat.search.program import Task, captured_program
+from torch_eqsat.search.program import Task, captured_program, price_of
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 
 logger = logging.getLogger(__name__)
@@ -211,11 +212,12 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
     rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]
     program = join_programs(task, regions, programs)
+    chosen = with_kernels(program.graph, searcher.pricing())
     return {
         "base_ms": sum(r.count * r.base_ms for r in rows),
         "best_ms": sum(r.count * r.best_ms for r in rows),
         "regions": [vars(r) for r in rows],
-        "program": json.loads(json.dumps(encode_program(program.graph, program.origin))),
+        "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
     }
 
 
@@ -296,14 +298,23 @@ class _Searcher:
 
     def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
         """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
-        pricing = self._pricing()
+        pricing = self.pricing()
         for task in tasks:
             captured_program(task, pricing)
         self._measure(pricing.missing.values())
-        return [captured_program(task, self._pricing()).cost for task in tasks]
+        pricing = self.pricing()
+        for task in tasks:  # and what else could compute the same
+            for term in range(len(task.graph)):
+                price_of(task.graph, term, pricing)
+        self._measure(pricing.missing.values())
+        return [captured_program(task, self.pricing()).cost for task in tasks]
 
-    def _pricing(self) -> Pricing:
-        return Pricing(self.setting.frozen, self.setting.device, self.setting.threads, dict(self.prices))
+    def pricing(self) -> Pricing:
+        """Prices as they are known now."""
+        setting = self.setting
+        # Another kernel rounds in another way.
+        free = setting.device == "cpu" and setting.options.exactness != "bitwise"
+        return Pricing(setting.frozen, setting.device, setting.threads, dict(self.prices), alternatives=free)
 
     def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
         options = self.setting.options
@@ -312,7 +323,7 @@ class _Searcher:
         disabled = frozenset(options.disable)
         return SearchRequest(
             task,
-            self._pricing(),
+            self.pricing(),
             limits,
             options.exactness,
             disabled,
@@ -325,7 +336,7 @@ class _Searcher:
         """Extract again at today's prices, with as many seconds for exact extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed = self.setting.options.seed
-        requests = [partial(RepriceRequest, tasks[i], outcomes[i], self._pricing(), seed, milp[i]) for i in possible]
+        requests = [partial(RepriceRequest, tasks[i], outcomes[i], self.pricing(), seed, milp[i]) for i in possible]
         again = dict(zip(possible, self.pool.map(requests), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
@@ -342,5 +353,5 @@ class _Searcher:
     def _without_guesses(self, task: Task, outcome: Outcome) -> Outcome:
         if not outcome.unmeasured:
             return outcome
-        captured = captured_program(task, self._pricing())
+        captured = captured_program(task, self.pricing())
         return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
+from torch_eqsat.cost.forms import KERNEL
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.rebuild import rebuild
@@ -45,6 +46,28 @@ def test_association(trace):
     torch.testing.assert_close(module(*values), expected)
     (output,) = module.graph.find_nodes(op="output")
     assert tuple(output.args[0].meta["val"].shape) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "calls"),
+    [
+        ("convolution", 4, ["convolution", "permute", "permute", "permute", "sin", "view", "view", "view"]),
+        ("column", 1, ["add", "mm", "permute", "permute", "permute", "sin"]),
+    ],
+)
+def test_a_product_in_another_form(trace, form, rows, calls):
+    values = torch.rand(rows, 8), torch.rand(8, 6), torch.rand(6)
+    module = trace(lambda x, a, b: torch.sin(x) @ a + b, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, a, b) = start(captured, 0, 1, 2)
+    uid = next(str(n["uid"]) for n in captured.graph.nodes if n.op == "fx" and "sin" in n["uid"])
+    sine = t.apply("pointwise", [x], uid=uid, dtype="float32")
+    product = t.matmul(sine, a)
+    program.nodes[product.id] = Node("matmul", ((KERNEL, form),), program.nodes[product.id].children)
+    finish(module, captured, program, t.add(product, b))
+    assert sorted(name.split(".")[1].replace("reshape", "view") for name in targets(module)) == calls
+    torch.testing.assert_close(module(*values), expected)
 
 
 def test_bias_becomes_an_operand(trace):

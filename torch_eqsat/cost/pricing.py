@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from torch_eqsat.cost.forms import forms_of
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
 from torch_eqsat.errors import TypeMismatchError
@@ -35,6 +36,8 @@ class Pricing:
 
     Kernels that are not in it are priced at an optimistic roofline and collected in ``missing``, so that the caller
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
+
+    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`).
     """
 
     frozen: bool
@@ -43,6 +46,11 @@ class Pricing:
     measured: dict[str, float] = field(default_factory=dict)
     missing: dict[str, Kernel] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
+    alternatives: bool = False
+
+    def as_captured(self) -> Pricing:
+        """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
+        return replace(self, alternatives=False) if self.alternatives else self
 
     def price(
         self,
@@ -77,6 +85,15 @@ class Pricing:
             kernel = self.kernel_of(node, types, constants)
         except TypeMismatchError:  # a dtype or rank that no kernel is measured for
             return self.opaque(types, types[0])
+        own = self._ms(kernel)
+        if not self.alternatives:
+            return own
+        others = forms_of(kernel)
+        self.missing.update({k.key: k for k in others.values() if k.key not in self.measured})
+        # Forms not measured yet do not count: the optimistic price of the node's own kernel leads to measuring both.
+        return min([own, *(self.measured[k.key] for k in others.values() if k.key in self.measured)])
+
+    def _ms(self, kernel: Kernel) -> float:
         found = self.measured.get(kernel.key)
         if found is not None:
             return found

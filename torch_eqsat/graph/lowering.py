@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from torch_eqsat.cost.forms import COLUMN, CONVOLUTION, KERNEL
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 
@@ -76,6 +77,32 @@ def _arithmetic(target: Any, on_numbers: Callable[[Any, Any], Any]) -> Lowering:
         return emit.call(target, a, b)
 
     return lower
+
+
+def _matmul(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    """A product of matrices, with a bias or without, in the form that its kernel needs (see `cost/forms.py`)."""
+    x, w, bias = (*args, None)[:3]
+    form = a.get(KERNEL)
+    if form is None:
+        return emit.call(aten.mm.default, x, w) if bias is None else emit.call(aten.addmm.default, bias, x, w)
+    rows, inner = _shape(x)
+    columns = _shape(w)[1]
+    turned = emit.call(aten.permute.default, w, [1, 0])
+    if form == COLUMN:
+        column = emit.call(aten.mm.default, turned, emit.call(aten.permute.default, x, [1, 0]))
+        y = emit.call(aten.permute.default, column, [1, 0])
+        return y if bias is None else emit.call(aten.add.Tensor, y, bias)
+    assert form == CONVOLUTION, form
+    pixels = emit.call(aten.permute.default, emit.call(aten.reshape.default, x, [1, 1, rows, inner]), [0, 3, 1, 2])
+    kernel = emit.call(aten.reshape.default, turned, [columns, inner, 1, 1])
+    y = _convolution(
+        emit, {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}, [pixels, kernel, bias]
+    )
+    return emit.call(aten.reshape.default, emit.call(aten.permute.default, y, [0, 2, 3, 1]), [rows, columns])
+
+
+def _shape(x: Value) -> list[int]:
+    return list((x.meta["val"] if isinstance(x, torch.fx.Node) else x).shape)
 
 
 def _convolution(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
@@ -188,7 +215,7 @@ def _function(target: Any) -> Lowering:
 LOWERINGS: dict[str, Lowering] = {
     "add": _arithmetic(aten.add.Tensor, lambda a, b: a + b),
     "mul": _arithmetic(aten.mul.Tensor, lambda a, b: a * b),
-    "matmul": lambda emit, _, args: emit.call(aten.mm.default, *args),
+    "matmul": _matmul,
     "bmm": lambda emit, _, args: emit.call(aten.bmm.default, *args),
     "conv": _convolution,
     "conv_transpose": _transposed_convolution,

@@ -121,8 +121,6 @@ def _with_bias(emitter: _FxEmitter, program: TermGraph, index: int, heavy: int, 
     assert type_ is not None
     channels = type_.shape[1]
     bias = emitter.call(aten.reshape.default, values[other], [channels])
-    if node.op == "matmul":
-        return emitter.call(aten.addmm.default, bias, x, w)
     types = [t for c in (*node.children, other) if (t := program.types[c]) is not None]
     return lower(emitter, node, [x, w, bias], types)
 

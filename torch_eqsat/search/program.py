@@ -100,7 +100,7 @@ class Extractable:
 
     def _part_prices(self, pricing: Pricing) -> dict[int, float]:
         """Prices of captured operators, the sum of what they mean; by term."""
-        graph = self.task.graph
+        graph, pricing = self.task.graph, pricing.as_captured()
         return {
             term: NODE_MS + sum(price_of(graph, part, pricing) for part in parts)
             for term, parts in self.task.parts.items()
@@ -159,6 +159,7 @@ def price_of(graph: TermGraph, term: int, pricing: Pricing) -> float:
 def captured_program(task: Task, pricing: Pricing) -> Program:
     """The program as captured, made without an e-graph: the answer of a search that could not even begin."""
     graph = TermGraph()
+    pricing = pricing.as_captured()
     origin: list[int] = []
     number: dict[int, int] = {}
     cost = 0.0
