@@ -7,7 +7,7 @@ from torch.fx import GraphModule
 from torch_eqsat.cost.forms import KERNEL
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
-from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.graph.rebuild import _FxEmitter, rebuild
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
@@ -68,6 +68,32 @@ def test_a_product_in_another_form(trace, form, rows, calls):
     finish(module, captured, program, t.add(product, b))
     assert sorted(name.split(".")[1].replace("reshape", "view") for name in targets(module)) == calls
     torch.testing.assert_close(module(*values), expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "calls"),
+    [
+        ("clamp", {"low": 0.0, "high": 6.0}, ["aten.clamp_min.default", "aten.clamp_max.default"]),
+        ("clamp", {"low": None, "high": 0.5}, ["aten.clamp_max.default"]),
+        ("flip", {"dim": 1}, ["prims.rev.default"]),
+    ],
+)
+def test_only_what_inductor_has_kernels_for(trace, op, attributes, calls):
+    """A clamp compiled to an error: it is taken apart before the pass, and nothing takes apart what comes after."""
+    values = (torch.randn(4, 8),)
+    module = trace(lambda x: torch.sin(x), *values)
+    captured = capture(module.graph)
+    program, t, (x,) = start(captured, 0)
+    finish(module, captured, program, t.apply(op, [x], **attributes))
+    assert targets(module) == calls
+
+
+def test_calls_that_inductor_cannot_compile_are_refused(trace):
+    module = trace(lambda x: torch.sin(x), torch.randn(4, 8))
+    emitter = _FxEmitter(capture(module.graph))
+    (x,) = module.graph.find_nodes(op="placeholder")
+    with pytest.raises(RebuildError, match=r"no kernel for aten\.clamp\.default"):
+        emitter.call(torch.ops.aten.clamp.default, x, 0.0, 1.0)
 
 
 def test_bias_becomes_an_operand(trace):

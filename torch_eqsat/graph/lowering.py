@@ -34,8 +34,10 @@ class Evaluator:
     """An Emitter that runs operators on real tensors."""
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value:
-        if target is torch.ops.prims.convert_element_type.default:  # it has no gradient
+        if target is torch.ops.prims.convert_element_type.default:  # prims have no gradient
             return args[0].to(args[1])
+        if target is torch.ops.prims.rev.default:
+            return args[0].flip(args[1])
         return target(*args, **kwargs)
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Value:
@@ -158,12 +160,16 @@ def _max_pool(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
 
 
 def _clamp(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
-    """Of integers the bounds are integers: 0 and 0.0 are equal as attributes, but 0.0 makes floats of them."""
-    value = args[0].meta["val"] if isinstance(args[0], torch.fx.Node) else args[0]
-    bounds = [a["low"], a["high"]]
-    if not value.is_floating_point():
-        bounds = [bound if bound is None else int(bound) for bound in bounds]
-    return emit.call(aten.clamp.default, args[0], *bounds)
+    """Of integers the bounds are integers: 0 and 0.0 are equal as attributes, but 0.0 makes floats of them.
+
+    A call for each bound: Inductor has no kernel for both at once, and takes clamp apart before this pass.
+    """
+    y = args[0]
+    value = y.meta["val"] if isinstance(y, torch.fx.Node) else y
+    for target, bound in ((aten.clamp_min.default, a["low"]), (aten.clamp_max.default, a["high"])):
+        if bound is not None:
+            y = emit.call(target, y, bound if value.is_floating_point() else int(bound))
+    return y
 
 
 def _bags(emit: Emitter, _: dict[str, Any], args: Sequence[Value]) -> Value:
@@ -238,7 +244,7 @@ LOWERINGS: dict[str, Lowering] = {
         torch.ops.prims.convert_element_type.default, args[0], torch_dtype(a["dtype"])
     ),
     "cumsum": lambda emit, a, args: emit.call(aten.cumsum.default, args[0], a["dim"]),
-    "flip": lambda emit, a, args: emit.call(aten.flip.default, args[0], [a["dim"]]),
+    "flip": lambda emit, a, args: emit.call(torch.ops.prims.rev.default, args[0], [a["dim"]]),
     "diagonal": lambda emit, _, args: emit.call(aten.diagonal.default, args[0], 0, -2, -1),
     **{name: _function(target) for name, target in FUNCTIONS.items()},
 }

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.lowering import lowerings
 from torch._inductor.pattern_matcher import stable_topological_sort
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
@@ -153,6 +155,8 @@ class _FxEmitter:
 
     def fresh(self, target: Any, *args: Any, **kwargs: Any) -> FxNode:
         """A new call, even where an equal one was made."""
+        if target in select_decomp_table() and target not in lowerings:
+            raise RebuildError(f"Inductor has no kernel for {target}, which it takes apart before this pass")
         fake = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
         with self._fake_mode:
             try:
