@@ -162,12 +162,17 @@ def test_interrupt_ends_all_searches_with_what_they_have(endless, when_found):
 def test_repricing_that_fails_keeps_what_is_known(requests):
     with WorkerPool(MEMORY, workers=1) as pool:
         (outcome,) = pool.map(constantly(requests[:1]))
-    measured = {kernel.key: 1.0 for kernel in outcome.missing}
-    known = replace(outcome, unmeasured=())
-    again = RepriceRequest(requests[0].task, known, Pricing(frozen=False, measured=measured))
-    assert gave_up(again, "because").program is known.program
-    guessed = gave_up(replace(again, outcome=outcome), "because")
-    assert guessed.program.cost == guessed.base_cost
+    by_work = {kernel.key: kernel.flops * 1e-6 for kernel in outcome.missing}
+    again = RepriceRequest(requests[0].task, outcome, Pricing(frozen=False, measured=by_work))
+    kept = gave_up(again, "because")
+    assert kept.program.graph is outcome.program.graph and kept.stop == "because" and not kept.unmeasured
+    assert kept.program.cost < kept.base_cost
+    with WorkerPool(MEMORY, workers=1) as pool:
+        (answered,) = pool.map(constantly([again]))
+    assert kept.program.cost == pytest.approx(answered.program.cost) and kept.base_cost == answered.base_cost
+    all_alike = Pricing(frozen=False, measured=dict.fromkeys(by_work, 1.0))
+    dropped = gave_up(replace(again, pricing=all_alike), "because")
+    assert dropped.program.cost == dropped.base_cost
 
 
 def test_budget_is_shared_by_weight():

@@ -18,8 +18,9 @@ from types import TracebackType
 
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.client import INTERRUPT_SECONDS, WorkerClient
+from torch_eqsat.search.environment import unmeasured
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.program import captured_program
+from torch_eqsat.search.program import LEISURE_SECONDS, captured_program, cost_of
 
 # What an answer may take beyond the time that was asked for, before the worker is stopped.
 ANSWER_SECONDS = 10.0
@@ -30,10 +31,23 @@ Request = SearchRequest | RepriceRequest
 
 
 def gave_up(request: Request, reason: str) -> Outcome:
-    """The answer without a worker: the captured program for a search; what was known before for a repricing."""
+    """The answer without a worker: the captured program for a search; for a repricing the program known before, at
+    today's prices, if it is still the better one."""
     captured = captured_program(request.task, request.pricing)
-    if isinstance(request, RepriceRequest) and not request.outcome.unmeasured:
-        return replace(request.outcome, stop=reason)
+    if isinstance(request, RepriceRequest):
+        known = request.outcome.program
+        program = replace(known, cost=cost_of(request.task, known, request.pricing))
+        program = program if program.cost < captured.cost else captured
+        unknown = unmeasured(program, request.pricing)
+        return replace(
+            request.outcome,
+            program=program,
+            base_cost=captured.cost,
+            lower_bound=0.0,
+            unmeasured=unknown,
+            missing=tuple(request.pricing.missing.values()),
+            stop=reason,
+        )
     missing = tuple(request.pricing.missing.values())
     return Outcome(captured, captured.cost, 0.0, (), missing, reason, 0, 0, 0.0, ((0.0, captured.cost),))
 
@@ -56,7 +70,9 @@ def answer_alone(request: Request, seconds: float, memory_bytes: int) -> Outcome
 
 def seconds_of(request: Request) -> float:
     """The time that a request grants."""
-    return request.limits.seconds if isinstance(request, SearchRequest) else request.milp_seconds
+    if isinstance(request, SearchRequest):
+        return request.limits.seconds
+    return request.milp_seconds + LEISURE_SECONDS * len(request.outcome.extractables)
 
 
 def cores() -> int:

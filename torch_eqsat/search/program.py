@@ -15,7 +15,7 @@ from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 
-LEISURE_SECONDS = 5.0
+LEISURE_SECONDS = 5.0  # for extracting at leisure from one e-graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,17 @@ def price_of(graph: TermGraph, term: int, pricing: Pricing) -> float:
     operands = [t for c in node.children if (t := graph.types[c]) is not None]
     constants = [graph.constant[c] for c in node.children]
     return pricing.price(node, operands, graph.types[term], constants, graph.constant[term])
+
+
+def cost_of(task: Task, program: Program, pricing: Pricing) -> float:
+    """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
+    cost = 0.0
+    for index in range(len(program.graph)):
+        parts = task.parts.get(program.captured.get(index, -1), ())
+        cost += NODE_MS + sum(price_of(task.graph, part, pricing.as_captured()) for part in parts)
+        if not parts:
+            cost += price_of(program.graph, index, pricing) + REWRITTEN_MS
+    return cost
 
 
 def captured_program(task: Task, pricing: Pricing) -> Program:
