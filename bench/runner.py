@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,13 +92,20 @@ def measure(case: Case, variants: Sequence[str], rounds: int, where: Caches, say
             running.callback(processes[variant].close)
             outcomes[variant] = Outcome(_ready(variant, processes[variant], say))
         left_s = max(_CASE_S - (time.monotonic() - start), _LEAST_TIMING_S)
-        rounds, calls = plan([outcomes[variant].ready["call_ms"] for variant in variants], left_s, rounds)
-        for turn in range(rounds):
-            for variant, count in zip(variants, calls, strict=True):
-                outcomes[variant].samples_ms.extend(processes[variant].time(count))
-            best = ", ".join(f"{variant} {outcomes[variant].least_ms:.2f}" for variant in variants)
-            say(f"  round {turn + 1} of {rounds}: fastest so far, ms: {best}")
+        ask_in_turn(processes, outcomes, left_s, rounds, say)
     return outcomes
+
+
+def ask_in_turn(
+    processes: Mapping[str, VariantProcess], outcomes: Mapping[str, Outcome], left_s: float, rounds: int, say: Say
+) -> None:
+    """Time the variants in turn for about ``left_s`` seconds; adds the samples to ``outcomes``."""
+    rounds, calls = plan([outcomes[variant].ready["call_ms"] for variant in processes], left_s, rounds)
+    for turn in range(rounds):
+        for (variant, process), count in zip(processes.items(), calls, strict=True):
+            outcomes[variant].samples_ms.extend(process.time(count))
+        best = ", ".join(f"{variant} {outcomes[variant].least_ms:.2f}" for variant in processes)
+        say(f"  round {turn + 1} of {rounds}: fastest so far, ms: {best}")
 
 
 def plan(call_ms: Sequence[float], left_s: float, rounds: int) -> tuple[int, list[int]]:
