@@ -73,8 +73,9 @@ class Recommender(nn.Module):
 
     def __init__(self, bags: bool) -> None:
         super().__init__()
-        kind = (lambda: nn.EmbeddingBag(1000, 64, mode="sum")) if bags else (lambda: nn.Embedding(1000, 64))
-        self.tables = nn.ModuleList(kind() for _ in range(26))
+        self.tables = nn.ModuleList(
+            nn.EmbeddingBag(1000, 64, mode="sum") if bags else nn.Embedding(1000, 64) for _ in range(26)
+        )
 
     def forward(self, indices: Tensor) -> Tensor:
         """The products [batch, 26, 26] for indices [26, batch] or [26, batch, 10]."""
