@@ -41,6 +41,7 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 
 bench-suite: $(INSTALLED) ## Compile and time all models in all variants (hours; resumes), write bench/results/suite.json
 	$(BIN)/python -m bench.suite $(BENCH)
+	$(BIN)/python -m bench.suite_plot
 
 rules: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/rules.json
 	$(BIN)/python -m bench.rules

@@ -19,6 +19,7 @@ from pathlib import Path
 from bench import report
 from bench.cases import CASES, Case, named
 from bench.process import VariantError, VariantProcess
+from bench.variants import VARIANTS
 
 README = Path(__file__).parents[1] / "README.md"
 Say = Callable[[str], None]
@@ -158,7 +159,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.runner", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all when none is given: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each variant; fewer for a slow case")
-    parser.add_argument("--variants", default=",".join(report.COMPARED), help=f"of {', '.join(report.VARIANTS)}")
+    parser.add_argument("--variants", default=",".join(report.COMPARED), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="the JSON file that rows are merged into")
     parser.add_argument("--resume", action="store_true", help="skip the cases that the file has")
     parser.add_argument("--warm", action="store_true", help="use your own compilation caches instead of fresh ones")
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments()
     options = parser.parse_args(argv)
     variants = options.variants.split(",")
-    if unknown := set(variants) - set(report.VARIANTS):
+    if unknown := set(variants) - set(VARIANTS):
         parser.error(f"unknown variant {', '.join(sorted(unknown))}")
     try:
         cases = named(options.cases)

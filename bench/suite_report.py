@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.cases import Case
 from bench.report import is_wrong, machine, markdown
 from bench.suite_models import SETS
 from bench.variants import VARIANTS
@@ -93,6 +94,12 @@ def geometric_mean(
     }
 
 
+def ratio_to_quote(rows: Rows, case: Case) -> float | None:
+    """The best of Inductor by ``eqsat``, or by ``eqsat_nofreeze`` for a model that trains; None when one is missing."""
+    sides = [_fastest(rows, case.name, side) for side in (_INDUCTOR, _TRAINS if case.training else ("eqsat",))]
+    return None if sides[0] is None or sides[1] is None else sides[0] / sides[1]
+
+
 def _fastest(rows: Rows, model: str, variants: Sequence[str]) -> float | None:
     found = (rows.get((model, variant), {}) for variant in variants)
     times = [row["min_ms"] for row in found if "min_ms" in row and not is_wrong(row["error"])]
@@ -106,10 +113,9 @@ def table(rows: Rows) -> str:
     for case in (case for cases in SETS.values() for case in cases):
         own = {variant: row for (model, variant), row in rows.items() if model == case.name}
         if own:
-            ours = _TRAINS if case.training else ("eqsat",)
-            sides = [_fastest(rows, case.name, side) for side in (_INDUCTOR, ours)]
-            ratio = f"{sides[0] / sides[1]:.2f}x" if sides[0] and sides[1] else ""
-            lines.append([case.name, *(_cell(own.get(variant)) for variant in shown), ratio])
+            ratio = ratio_to_quote(rows, case)
+            quoted = "" if ratio is None else f"{ratio:.2f}x"
+            lines.append([case.name, *(_cell(own.get(variant)) for variant in shown), quoted])
     parts = [markdown(("model, ms", *shown, "ratio"), lines)]
     if found := means(rows):
         cells = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import process, suite, suite_report, variant
+from bench import process, suite, suite_plot, suite_report, variant
 from bench.cases import Case
 from bench.process import VariantError, VariantProcess
 from bench.suite_models import MODELS, SETS
@@ -165,3 +165,9 @@ def test_a_process_that_is_late_is_ended_with_its_children_and_says_so(monkeypat
 
 def test_memory_counts_the_process_itself():
     assert process.resident_bytes(os.getpid()) > 10 * 2**20
+
+
+def test_the_plot_has_a_bar_for_each_model_with_both_sides():
+    rows = dict([row("trace", "default", 4.0), row("trace", "eqsat", 2.0), row("vgg19", "eqsat", 2.0),
+                 row("train_lora", "default", 3.0), row("train_lora", "eqsat_nofreeze", 2.0)])  # fmt: skip
+    assert suite_plot.bars(rows) == [("b", "trace", 2.0), ("c", "train_lora", 1.5)]
