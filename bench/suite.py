@@ -3,6 +3,10 @@
 The first phase compiles each pair of model and variant in a process of its own, with caches of its own that were empty
 before; the second starts it again with what these hold, and asks the variants of a model in turn. Rows are written
 pair by pair, and those already there are kept, so that a run which was stopped goes on.
+
+``peak_rss_mb`` is sampled over the process and its descendants, and holds the references in single and double precision
+too; eager's row says how much these are. ``compile_jobs`` says how many pairs compiled at once: seconds of several at
+once are longer, and the kernels that eqsat measures then are noisier.
 """
 
 from __future__ import annotations
