@@ -96,6 +96,7 @@ class Suite:
                 try:
                     outcomes[variant] = Outcome(process.ready())
                     processes[variant] = process
+                    progress(f"  {variant}: ready after {outcomes[variant].ready['compile_s']:.1f} s")
                 except VariantError as error:
                     self._keep({**self.rows[case.name, variant], "failure": f"with warm caches {error}"})
             if not processes:
