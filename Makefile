@@ -14,7 +14,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
+.PHONY: help demo test lint types bench bench-suite bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -38,6 +38,10 @@ bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, wr
 		-o addopts="--strict-markers --import-mode=importlib" --benchmark-only \
 		--benchmark-columns=min,median,stddev,rounds --benchmark-group-by=group \
 		$(foreach case,$(CASE),--case $(case)) $(BENCH)
+
+bench-suite: $(INSTALLED) ## Compile and time all models in all variants (hours; resumes), write bench/results/suite.json
+	$(BIN)/python -m bench.suite $(BENCH)
+	$(BIN)/python -m bench.suite_plot
 
 rules: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/rules.json
 	$(BIN)/python -m bench.rules

@@ -19,18 +19,20 @@ Built = tuple[nn.Module, tuple[Tensor, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model and its inputs. ``threshold`` is the least speedup over the better of Inductor default and frozen."""
+    """A model and its inputs. ``threshold`` is the least speedup over the better of Inductor default and frozen.
+    A model for ``training`` returns its loss."""
 
     name: str
     threshold: float
     description: str
     make: Callable[[], Built]
+    training: bool = False
 
     def build(self) -> Built:
-        """The module in eval mode and its inputs, the same ones in every process."""
+        """The module in eval mode, or in training mode, and its inputs, the same ones in every process."""
         torch.manual_seed(SEED)
         module, inputs = self.make()
-        return module.eval(), inputs
+        return module.train(self.training), inputs
 
 
 def named(names: Iterable[str] = ()) -> list[Case]:

@@ -13,9 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict
 
-VARIANTS = ("eager", "default", "freezing", "eqsat", "eqsat_nofreeze")
-"""Eager, Inductor, Inductor with freezing, eqsat_mcts with and without freezing."""
-
 COMPARED = ("default", "freezing", "eqsat")
 """The variants that a row is made of."""
 

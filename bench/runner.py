@@ -12,13 +12,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import report
 from bench.cases import CASES, Case, named
 from bench.process import VariantError, VariantProcess
+from bench.variants import VARIANTS
 
 README = Path(__file__).parents[1] / "README.md"
 Say = Callable[[str], None]
@@ -92,13 +93,20 @@ def measure(case: Case, variants: Sequence[str], rounds: int, where: Caches, say
             running.callback(processes[variant].close)
             outcomes[variant] = Outcome(_ready(variant, processes[variant], say))
         left_s = max(_CASE_S - (time.monotonic() - start), _LEAST_TIMING_S)
-        rounds, calls = plan([outcomes[variant].ready["call_ms"] for variant in variants], left_s, rounds)
-        for turn in range(rounds):
-            for variant, count in zip(variants, calls, strict=True):
-                outcomes[variant].samples_ms.extend(processes[variant].time(count))
-            best = ", ".join(f"{variant} {outcomes[variant].least_ms:.2f}" for variant in variants)
-            say(f"  round {turn + 1} of {rounds}: fastest so far, ms: {best}")
+        ask_in_turn(processes, outcomes, left_s, rounds, say)
     return outcomes
+
+
+def ask_in_turn(
+    processes: Mapping[str, VariantProcess], outcomes: Mapping[str, Outcome], left_s: float, rounds: int, say: Say
+) -> None:
+    """Time the variants in turn for about ``left_s`` seconds; adds the samples to ``outcomes``."""
+    rounds, calls = plan([outcomes[variant].ready["call_ms"] for variant in processes], left_s, rounds)
+    for turn in range(rounds):
+        for (variant, process), count in zip(processes.items(), calls, strict=True):
+            outcomes[variant].samples_ms.extend(process.time(count))
+        best = ", ".join(f"{variant} {outcomes[variant].least_ms:.2f}" for variant in processes)
+        say(f"  round {turn + 1} of {rounds}: fastest so far, ms: {best}")
 
 
 def plan(call_ms: Sequence[float], left_s: float, rounds: int) -> tuple[int, list[int]]:
@@ -151,7 +159,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.runner", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all when none is given: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each variant; fewer for a slow case")
-    parser.add_argument("--variants", default=",".join(report.COMPARED), help=f"of {', '.join(report.VARIANTS)}")
+    parser.add_argument("--variants", default=",".join(report.COMPARED), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="the JSON file that rows are merged into")
     parser.add_argument("--resume", action="store_true", help="skip the cases that the file has")
     parser.add_argument("--warm", action="store_true", help="use your own compilation caches instead of fresh ones")
@@ -164,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments()
     options = parser.parse_args(argv)
     variants = options.variants.split(",")
-    if unknown := set(variants) - set(report.VARIANTS):
+    if unknown := set(variants) - set(VARIANTS):
         parser.error(f"unknown variant {', '.join(sorted(unknown))}")
     try:
         cases = named(options.cases)

@@ -23,10 +23,13 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from bench.cases import CASES
-from bench.report import VARIANTS
+from bench.cases import CASES, Case
+from bench.suite_models import MODELS
+from bench.variants import VARIANTS
 
 _WARM_UP_S = 0.5
+# So small that thousands of steps leave the numbers of a model where they are.
+_LEARNING_RATE = 1e-6
 Call = Callable[[], Any]
 
 
@@ -48,51 +51,69 @@ class Ready:
 
 def main() -> None:
     """Serve one variant until told to quit."""
+    known = {**MODELS, **CASES}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("case", choices=known)
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
     replies = _own_stdout()
     torch.set_num_threads(1)
-    with torch.no_grad():
-        call, ready = prepare(arguments.case, arguments.variant)
+    case = known[arguments.case]
+    with torch.set_grad_enabled(case.training):
+        call, ready = prepare(case, arguments.variant)
         _reply(replies, asdict(ready))
         serve(call, sys.stdin, replies)
 
 
-def prepare(case: str, variant: str) -> tuple[Call, Ready]:
+def prepare(case: Case, variant: str) -> tuple[Call, Ready]:
     """Compile the case, compare it with eager, warm it up."""
-    module, inputs = CASES[case].build()
-    eager = module(*inputs)
-    exact = _in_double(module, inputs)
-    compiled = compiled_as(variant, module)
+    module, inputs = case.build()
+    run = _gradients if case.training else _outputs
+    eager = run(copy.deepcopy(module), inputs)
+    exact = run(copy.deepcopy(module).double(), _in_double(inputs))
     start = time.perf_counter()
-    output = compiled(*inputs)
+    compiled = VARIANTS[variant].compiled(module, inputs)
+    output = run(compiled, inputs, module)
     compile_s = time.perf_counter() - start
-    errors = relative_error(output, eager), relative_error(output, exact), relative_error(eager, exact)
-    search_s = _search_seconds() if variant.startswith("eqsat") else 0.0
-
-    def call() -> Any:
-        return compiled(*inputs)
-
+    errors = largest_error(output, eager), largest_error(output, exact), largest_error(eager, exact)
+    search_s = _search_seconds() if VARIANTS[variant].family == "eqsat" else 0.0
+    call = _training_step(compiled, module, inputs) if case.training else lambda: compiled(*inputs)
     return call, Ready(compile_s, search_s, *errors, call_ms=_warm_up(call))
 
 
-def compiled_as(variant: str, module: nn.Module) -> Callable[..., Any]:
-    """``module`` as this variant runs it."""
-    if variant in ("default", "freezing"):
-        # The global setting: Dynamo reads it while it traces, so that Inductor ignores it among the options of a call.
-        inductor: Any = importlib.import_module("torch._inductor.config")
-        inductor.freezing = variant == "freezing"
-    compiled: dict[str, Callable[[], Any]] = {
-        "eager": lambda: module,
-        "default": lambda: torch.compile(module),
-        "freezing": lambda: torch.compile(module),
-        "eqsat": lambda: torch.compile(module, backend="eqsat_mcts", options={"freezing": True}),
-        "eqsat_nofreeze": lambda: torch.compile(module, backend="eqsat_mcts"),
-    }
-    result: Callable[..., Any] = compiled[variant]()
-    return result
+def _outputs(compiled: Callable[..., Any], inputs: tuple[Tensor, ...], module: nn.Module | None = None) -> list[Tensor]:
+    output = compiled(*inputs)
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _gradients(compiled: Any, inputs: tuple[Tensor, ...], module: nn.Module | None = None) -> list[Tensor]:
+    """The loss, and the gradients of all parameters as one vector: some are nothing but rounding of a true zero, such
+    as that of an attention's key biases, and would differ without bound alone."""
+    loss = compiled(*inputs)
+    loss.backward()
+    parameters = list((compiled if module is None else module).parameters())
+    gradients = [p.grad.detach().flatten() for p in parameters if p.grad is not None]
+    for parameter in parameters:
+        parameter.grad = None
+    return [loss.detach(), torch.cat(gradients)]
+
+
+def _training_step(compiled: Callable[..., Any], module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:
+    optimizer = torch.optim.SGD(module.parameters(), lr=_LEARNING_RATE)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        compiled(*inputs).backward()
+        optimizer.step()
+
+    return step
+
+
+def largest_error(outputs: list[Tensor], references: list[Tensor]) -> float:
+    """The largest ``relative_error``; infinite for another number of outputs."""
+    if len(outputs) != len(references):
+        return float("inf")
+    return max(relative_error(output, reference) for output, reference in zip(outputs, references, strict=True))
 
 
 def relative_error(output: Tensor, reference: Tensor) -> float:
@@ -137,11 +158,8 @@ def _warm_up(call: Call) -> float:
     return min(samples)
 
 
-def _in_double(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    """What eager computes in double precision."""
-    precise = [x.double() if x.is_floating_point() else x for x in inputs]
-    output: Tensor = copy.deepcopy(module).double()(*precise)
-    return output
+def _in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
 def _search_seconds() -> float:

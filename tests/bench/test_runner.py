@@ -109,7 +109,7 @@ def test_relative_error():
 
 def test_eager_variant():
     with torch.no_grad():
-        call, ready = variant.prepare("linear_768_64_768", "eager")
+        call, ready = variant.prepare(CASES["linear_768_64_768"], "eager")
     assert (ready.error, ready.search_s) == (0.0, 0.0)
     assert ready.error_fp64 == ready.eager_error_fp64 < 1e-5
     assert call().shape == (256, 768)
