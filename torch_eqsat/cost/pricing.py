@@ -43,6 +43,8 @@ class Pricing:
     measured: dict[str, float] = field(default_factory=dict)
     missing: dict[str, Kernel] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
+    # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
+    gpu: str = "H200"
 
     def price(
         self,
@@ -86,9 +88,9 @@ class Pricing:
     def _roofline(self, dtype: str) -> Roofline:
         if self.device == "cpu":
             return cpu_roofline(self.threads, dtype)
-        fastest = gpu_roofline("H200", dtype)  # an estimate has to be optimistic: it is measured if it matters
-        assert fastest is not None
-        return fastest
+        roofline = gpu_roofline(self.gpu, dtype)
+        assert roofline is not None
+        return roofline
 
     def kernel_of(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel:
         """The kernel that computes a heavy e-node."""
