@@ -16,6 +16,7 @@ import torch_eqsat
 from torch_eqsat import backend, plan
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
+from torch_eqsat.cost.timings import timings
 from torch_eqsat.errors import OptionError, WorkerError
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
@@ -566,6 +567,42 @@ def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
         assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
+
+
+@pytest.fixture
+def one_thread():
+    """Where others work too, what runs on several threads is timed to a multiple of what it takes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@slow
+@pytest.mark.parametrize("freezing", [True, False])
+def test_graphs_are_measured_once(freezing, one_thread):
+    """Both graphs run beside the user's compilation, and change nothing of it: not even the buffer that is written."""
+    a, b, c = (torch.randn(shape) for shape in ((256, 256), (256, 256), (256, 2)))
+    model = nn.Sequential(nn.Linear(64, 512), nn.Linear(512, 64)).eval()
+    buffer = torch.zeros(256, 2)
+
+    def products(a, b, c, buffer):
+        buffer.add_(1)
+        return (a @ b) @ c
+
+    def run():
+        measured = compiled(model if freezing else products, freezing=freezing, **{"eqsat.measure": True})
+        with torch.no_grad():
+            return measured(torch.ones(32, 64)) if freezing else measured(a, b, c, buffer)
+
+    expected = model(torch.ones(32, 64)) if freezing else (a @ b) @ c
+    torch.testing.assert_close(run(), expected.detach(), rtol=1e-3, atol=1e-3)
+    first = only_report()
+    assert first.changed and first.race.winner == "rewritten" and counters[COUNTERS]["timed_graphs"] == 2
+    torch.compiler.reset()
+    torch.testing.assert_close(run(), expected.detach(), rtol=1e-3, atol=1e-3)
+    assert only_report().race == first.race and timings() == 0
+    assert freezing or buffer.unique().tolist() == [2.0]
 
 
 # Faults.

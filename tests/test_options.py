@@ -75,3 +75,13 @@ def test_errors_are_value_errors_of_ours():
 
 def test_every_option_says_what_it_does():
     assert all(field.metadata["help"] for field in fields(Options))
+
+
+def test_unknown_targets_are_refused_with_those_known():
+    with pytest.raises(OptionError, match="'H99'; it is one of here, cpu, H100, H200, A100, L4"):
+        Options.parse({"eqsat.target": "H99"})
+
+
+def test_measuring_excludes_determinism():
+    with pytest.raises(OptionError, match="exclude each other"):
+        Options.parse({"eqsat.measure": True, "eqsat.deterministic": True})

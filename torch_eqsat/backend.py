@@ -22,13 +22,14 @@ from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
+from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import is_weight, lift_weights
-from torch_eqsat.optimize import GraphInputs, Setting, optimize
+from torch_eqsat.optimize import GraphInputs, optimize
 from torch_eqsat.options import Options
+from torch_eqsat.searcher import Setting
 from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
 
 logger = logging.getLogger("torch_eqsat")
-COUNTERS = "eqsat_mcts"
 
 
 def eqsat_mcts(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_eqsat import report as reports
+from torch_eqsat.cost.targets import HERE
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,22 @@ class Explanation:
         return "\n".join(str(graph) for graph in self.graphs)
 
 
-def explain(model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | None = None) -> Explanation:
+def explain(
+    model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | None = None, target: str = HERE
+) -> Explanation:
     """Compile ``model`` afresh for ``inputs`` (plans on disk are not used) and run it once.
 
-    Raises OptionError for bad options.
+    With a ``target`` such as "H100" the plan is made for that device, at prices estimated from its data: the report
+    says what would be saved there. What runs here is the model as it was, since a plan for one machine may lose on
+    another. Raises OptionError for bad options and unknown targets.
     """
-    from torch_eqsat.options import Options
+    from torch_eqsat.options import PREFIX, Options
 
+    options = dict(options or {})
+    if target != HERE:
+        options[f"{PREFIX}target"] = target
     Options.parse(options)
-    chosen = {"force_disable_caches": True, **(options or {}), "eqsat.cache": False}
+    chosen = {"force_disable_caches": True, **options, "eqsat.cache": False}
     torch._dynamo.reset()
     reports.reset()
     compiled = torch.compile(model, backend="eqsat_mcts", options=chosen)

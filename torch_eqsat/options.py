@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch_eqsat.cost.targets import HERE, TARGETS
 from torch_eqsat.errors import OptionError
 from torch_eqsat.rules.law import Law
 
@@ -64,6 +65,21 @@ class Options:
         metadata={"help": "a concurrent.futures executor that runs the searches of regions elsewhere", "has": "submit"},
     )
     seed: int = field(default=0, metadata={"help": "seed of the search"})
+    measure: bool = field(
+        default=False,
+        metadata={"help": "compile the original and the rewritten graph, time both, and keep the faster one"},
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata={"help": "time nothing and count work instead of seconds: equal plans in every process"},
+    )
+    target: str = field(
+        default=HERE,
+        metadata={
+            "help": f"{HERE}, or the device to plan for at estimated prices; such a plan is reported and not applied",
+            "choices": (HERE, *TARGETS),
+        },
+    )
     verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
     strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph as it is"})
@@ -82,7 +98,10 @@ class Options:
             if name not in known:
                 raise OptionError(_unknown(key, list(known)))
             own[name] = _checked(key, value, known[name])
-        return cls(**own), others
+        parsed = cls(**own)
+        if parsed.measure and parsed.deterministic:
+            raise OptionError(f"options '{PREFIX}measure' and '{PREFIX}deterministic' exclude each other: choose one")
+        return parsed, others
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -25,9 +25,27 @@ class RegionReport:
 
 
 @dataclass
+class RaceReport:
+    """A graph and its rewriting, compiled and timed in turn (ms, 0 where that failed). ``winner`` is "original",
+    "rewritten", or "" when the race did not decide; ``note`` says what it did not decide for."""
+
+    original_ms: float
+    rewritten_ms: float
+    winner: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        if not self.original_ms:
+            return f"not measured ({self.note})"
+        outcome = f"the {self.winner} graph is faster" if self.winner else f"undecided ({self.note})"
+        return f"measured {self.original_ms:.3f} ms before, {self.rewritten_ms:.3f} ms after: {outcome}"
+
+
+@dataclass
 class GraphReport:
     """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why;
-    ``folded`` counts terms of factory operators that became buffers."""
+    ``folded`` counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices
+    were used, "" for the prices of this machine; ``race`` is there if the graphs were measured."""
 
     nodes: int
     frozen: bool
@@ -42,6 +60,8 @@ class GraphReport:
     measure_seconds: float = 0.0
     verify_seconds: float = 0.0
     kernels_measured: int = 0
+    target: str = ""
+    race: RaceReport | None = None
 
     @property
     def laws(self) -> Counter[str]:
@@ -55,14 +75,17 @@ class GraphReport:
     def __str__(self) -> str:
         lines = [
             f"graph of {self.nodes} calls{', weights frozen' if self.frozen else ''}: {self.decision}",
-            f"  predicted {self.base_ms:.3f} ms before, {self.best_ms:.3f} ms after",
+            f"  {f'estimated for {self.target}:' if self.target else 'predicted'} "
+            f"{self.base_ms:.3f} ms before, {self.best_ms:.3f} ms after",
             f"  search {self.search_seconds:.1f} s, measuring {self.measure_seconds:.1f} s "
             f"({self.kernels_measured} kernels), checking {self.verify_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
+        if self.race is not None:
+            lines.append(f"  {self.race}")
         if self.folded:
             lines.append(f"  {self.folded} terms of factory operators were evaluated once")
-        if self.laws and self.changed:
+        if self.laws and (self.changed or self.target):
             lines.append("  laws: " + ", ".join(f"{name} x{n}" for name, n in self.laws.most_common(12)))
         shown = sorted(self.regions, key=lambda r: r.count * (r.base_ms - r.best_ms), reverse=True)[:8]
         for region in shown:

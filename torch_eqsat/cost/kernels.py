@@ -31,6 +31,7 @@ from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Context, Table, cpu_model
 from torch_eqsat.cost.timer import Call, Timer
+from torch_eqsat.cost.timings import count_timing
 
 logger = logging.getLogger("torch_eqsat.cost")
 
@@ -51,6 +52,7 @@ def measure(kernel: Kernel, timer: Timer) -> Measurement:
     """The time of one kernel on random data; raises whatever the kernel raises when it cannot run."""
     if kernel.device != timer.device:
         raise ValueError(f"a timer of {timer.device} cannot time a kernel of {kernel.device}")
+    count_timing("kernel")
     if kernel.bytes > _LARGE:
         _check_memory(kernel)
     with _plain_torch(kernel.device):

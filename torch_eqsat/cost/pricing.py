@@ -47,6 +47,8 @@ class Pricing:
     missing: dict[str, Kernel] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
+    # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
+    gpu: str = "H200"
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
@@ -103,9 +105,9 @@ class Pricing:
     def _roofline(self, dtype: str) -> Roofline:
         if self.device == "cpu":
             return cpu_roofline(self.threads, dtype)
-        fastest = gpu_roofline("H200", dtype)  # an estimate has to be optimistic: it is measured if it matters
-        assert fastest is not None
-        return fastest
+        roofline = gpu_roofline(self.gpu, dtype)
+        assert roofline is not None
+        return roofline
 
     def kernel_of(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel:
         """The kernel that computes a heavy e-node."""

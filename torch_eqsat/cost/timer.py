@@ -69,18 +69,18 @@ class CpuTimer:
         wall = self._clock or time.perf_counter
         for call in calls:
             call()
-        once = _sample_ms(calls[-1:], 1, clock)
+        once = sample_ms(calls[-1:], 1, clock)
         if once > self.long_ms:
-            return summary([once, *(_sample_ms(calls, 1, clock) for _ in range(2))], 0.0)
+            return summary([once, *(sample_ms(calls, 1, clock) for _ in range(2))], 0.0)
         rounds = max(1, math.ceil(self.sample_ms / max(once * len(calls), 1e-4)))
         samples: list[float] = []
         end = wall() + self.budget_ms / 1e3
         while len(samples) < self.few or (wall() < end and len(samples) < self.most):
-            samples.append(_sample_ms(calls, rounds, clock))
+            samples.append(sample_ms(calls, rounds, clock))
         return summary(samples, self.quantile)
 
 
-def _sample_ms(calls: Sequence[Call], rounds: int, clock: Clock) -> float:
+def sample_ms(calls: Sequence[Call], rounds: int, clock: Clock) -> float:
     """The mean time in ms of one call over ``rounds`` turns through the callables."""
     start = clock()
     for _ in range(rounds):

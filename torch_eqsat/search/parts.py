@@ -33,7 +33,8 @@ def search_parts(
     made = 0
     for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
         share = playouts(simulations, weights[digest], sum(weights.values()))
-        own = replace(limits, seconds=budget.share(weights[digest]), simulations=share, exact_seconds=0.0)
+        seconds = budget.share(weights[digest])
+        own = replace(limits, seconds=seconds, simulations=share, exact_seconds=0.0, work=limits.work / len(groups))
         part = Environment(group[0].task, environment.laws, environment.pricing, own, environment.seed)
         made += run(part).simulations
         part.close()

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
-from torch_eqsat.optimize import Setting, _Searcher
 from torch_eqsat.options import Options
 from torch_eqsat.report import GraphReport
 from torch_eqsat.search.pool import gave_up
 from torch_eqsat.search.regions import split_into_regions
+from torch_eqsat.searcher import Searcher, Setting
 
 
 class InterruptedPool:
@@ -35,7 +35,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
         measured.append(pool.interrupted)
         return {kernel.key: 1.0 for kernel in kernels}
 
-    searcher = _Searcher(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
+    searcher = Searcher(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
         (outcome,) = searcher.search([regions])
     assert measured == [False]

@@ -1,0 +1,113 @@
+"""Graphs compiled by Inductor as they would run, and timed against each other on real values.
+
+This happens in the middle of the compilation of one of them, inside a pass: each candidate is a copy, compiled in a
+tracing context of its own under the user's settings, without the passes that ran before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from torch._dispatch.python import no_python_dispatcher
+from torch._functorch import config as functorch_config
+from torch._guards import tracing
+from torch._inductor import config as inductor_config
+from torch._inductor.compile_fx import compile_fx
+from torch.fx import Graph, GraphModule
+from torch.utils._python_dispatch import _disable_current_modes
+
+from torch_eqsat.cost.contest import Contest, contest
+from torch_eqsat.cost.timer import Call
+from torch_eqsat.cost.timings import count_timing
+
+# The user's passes of these hooks have run on the graphs, or are written for another kind of graph.
+_WITHOUT_PASSES = {"joint_custom_pre_pass": None, "pre_grad_custom_pass": None}
+
+
+class NoRaceError(Exception):
+    """The graphs cannot be timed here; the message says why in a line."""
+
+
+def race(graphs: Sequence[Graph], weights: AbstractSet[int], values: Sequence[Any], seconds: float) -> Contest:
+    """Compile ``graphs``, which have the same placeholders, and time them in turn for about ``seconds``.
+
+    ``values`` are real values for all placeholders; they are not changed. Under freezing the placeholders in
+    ``weights`` are constants. Raises NoRaceError for graphs that cannot run by themselves, and what Inductor raises.
+    """
+    _check(graphs[0])
+    with _outside():
+        for _ in graphs:
+            count_timing("graph")
+        calls = [_compiled(graph, weights, values) for graph in graphs]
+        # All work of one thread is done by the calling one; its own time does not count that of other programs.
+        gpu = torch.cuda.is_initialized()
+        clock = time.thread_time if torch.get_num_threads() == 1 and not gpu else time.perf_counter
+        return contest([_waiting(call) for call in calls] if gpu else calls, seconds, clock, time.perf_counter)
+
+
+def _check(graph: Graph) -> None:
+    placeholders = graph.find_nodes(op="placeholder")
+    if any("tangents" in str(node.target) for node in placeholders):
+        raise NoRaceError("a graph of forward and backward is cut in two later, and does not run as it is")
+    for node in placeholders:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or any(type(n) is not int for n in value.shape):
+            raise NoRaceError("the graph has symbolic sizes")
+
+
+@contextlib.contextmanager
+def _outside() -> Iterator[None]:
+    """As if no compilation were going on: no fake tensors, no context of the traced function, no gradients."""
+    with (
+        tracing(None),
+        _disable_current_modes(),
+        no_python_dispatcher(),
+        torch.no_grad(),
+        torch._C._DisableAutocast(),
+        inductor_config.patch(_WITHOUT_PASSES),
+        functorch_config.patch(enable_autograd_cache=False),
+    ):
+        yield
+
+
+def _compiled(graph: Graph, weights: AbstractSet[int], values: Sequence[Any]) -> Call:
+    """A call of the compiled graph on copies of ``values``; frozen weights are attributes."""
+    frozen = weights if inductor_config.freezing else frozenset()
+    module = GraphModule(graph.owning_module, _copy(graph))
+    for index, node in enumerate(module.graph.find_nodes(op="placeholder")):
+        if index not in frozen:
+            continue
+        name = f"_eqsat_constant_{index}"
+        module.register_buffer(name, values[index].detach())
+        with module.graph.inserting_before(node):
+            attribute = module.graph.get_attr(name)
+        node.replace_all_uses_with(attribute)
+        module.graph.erase_node(node)
+    module.recompile()
+    inputs = [_own(value) for index, value in enumerate(values) if index not in frozen]
+    run = compile_fx(module, list(inputs))
+    return lambda: run(*inputs)
+
+
+def _copy(graph: Graph) -> Graph:
+    copy = Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
+
+
+def _own(value: Any) -> Any:
+    """A copy that a graph may write into."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _waiting(call: Call) -> Call:
+    def run() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return run

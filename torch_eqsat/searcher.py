@@ -1,0 +1,186 @@
+"""The searches of a graph's regions, and the measurements between them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.targets import HERE, target_pricing
+from torch_eqsat.options import PREFIX, Options
+from torch_eqsat.report import GraphReport
+from torch_eqsat.rules.shipping import Shipped
+from torch_eqsat.search.budget import Budget, playouts
+from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
+from torch_eqsat.search.pool import WorkerPool
+from torch_eqsat.search.program import Task, captured_program, price_of
+from torch_eqsat.search.regions import Region
+
+logger = logging.getLogger(__name__)
+
+REPRICE_ROUNDS = 3
+# The share of the time that goes to the searches; the rest is for extracting again at measured prices, and exactly.
+SEARCH_SHARE = 0.7
+# The exact extraction at the end may take this long for a region (s), if that much more is left of the time. Growing
+# e-graphs is worth more than the last per cent: mobileone_s0, of 14 distinct regions, took 13.8 ms with exact
+# extractions for all and 7.6 ms without.
+EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
+# What a second of search is where time must not count: applying laws takes 4.3 µs an e-node.
+WORK_PER_SECOND = 1 / 4.3e-6
+UNLIMITED = 1e6  # s
+
+Times = Callable[[Any, float], dict[str, float]]
+"""Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes; ``rules`` are the
+    user's laws as the search gets them."""
+
+    options: Options
+    frozen: bool
+    device: str
+    threads: int
+    key: str
+    rules: Shipped = ()
+
+
+class Searcher:
+    """Searches regions with a pool of workers, measuring kernels between searches and never while one runs."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        report: GraphReport,
+        pool: WorkerPool,
+        times: Times,
+    ) -> None:
+        self.setting, self.report, self.pool = setting, report, pool
+        self._times = times
+        self._waits = setting.options.deterministic or setting.options.target != HERE
+        self.prices: dict[str, float] = {}
+
+    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+        """The best program of each group of equal regions, all of whose kernels are measured if time allows."""
+        options = self.setting.options
+        tasks = [group[0].task for group in groups]
+        bases = self._measure_originals(tasks)
+        start = time.monotonic()
+        weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
+        budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
+        # Small regions first: what they leave of the budget goes to the large ones.
+        order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].graph), i))
+        found = self.pool.map([partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order])
+        outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+            logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
+        if self.pool.interrupted:
+            logger.warning("interrupted: the search ends with the best it has found, at prices as they are")
+            self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+            return outcomes
+        for _ in range(REPRICE_ROUNDS):
+            # What the programs need comes first, then what might make better ones.
+            wanted = [
+                *chain.from_iterable(o.unmeasured for o in outcomes),
+                *chain.from_iterable(o.missing for o in outcomes),
+            ]
+            if self._measure(wanted) == 0:
+                break
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
+        outcomes = self._reprice(tasks, outcomes, self._exact_seconds(outcomes, start + options.seconds))
+        if options.target == HERE and (options.deterministic or self.report.measure_seconds >= options.measure_seconds):
+            # An optimistic guess is no reason to leave what is known.
+            outcomes = [self._without_guesses(t, o) for t, o in zip(tasks, outcomes, strict=True)]
+        self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+        return outcomes
+
+    def _measure(self, kernels: Any) -> int:
+        """Measure what is not priced yet, as long as there is time; how many prices are new."""
+        start = time.monotonic()
+        left = math.inf if self._waits else self.setting.options.measure_seconds - self.report.measure_seconds
+        wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
+        found = self._times(wanted, start + left) if wanted and left > 0 else {}
+        new = set(found) - set(self.prices)
+        self.prices.update(found)
+        self.report.kernels_measured += 0 if self._waits else len(new)
+        self.report.measure_seconds += time.monotonic() - start
+        return len(new)
+
+    def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
+        """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
+        pricing = self.pricing()
+        for task in tasks:
+            captured_program(task, pricing)
+        self._measure(pricing.missing.values())
+        pricing = self.pricing()
+        for task in tasks:  # and what else could compute the same
+            for term in range(len(task.graph)):
+                price_of(task.graph, term, pricing)
+        self._measure(pricing.missing.values())
+        return [captured_program(task, self.pricing()).cost for task in tasks]
+
+    def pricing(self) -> Pricing:
+        """Prices as they are known now."""
+        setting = self.setting
+        if setting.options.target != HERE:
+            return target_pricing(setting.options.target, setting.frozen, setting.threads)
+        # Another kernel rounds in another way.
+        free = setting.device == "cpu" and setting.options.exactness != "bitwise"
+        return Pricing(setting.frozen, setting.device, setting.threads, dict(self.prices), alternatives=free)
+
+    def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
+        options = self.setting.options
+        shared = playouts(options.simulations, weight, all_weights)
+        limits = Limits(options.nodes, budget.share(weight), shared)
+        if options.deterministic:
+            part = weight / all_weights if all_weights > 0 else 1.0
+            limits = replace(limits, seconds=UNLIMITED, work=part * SEARCH_SHARE * options.seconds * WORK_PER_SECOND)
+        disabled = frozenset(options.disable)
+        return SearchRequest(
+            task,
+            self.pricing(),
+            limits,
+            options.exactness,
+            disabled,
+            options.seed,
+            options.strategy,
+            self.setting.rules,
+        )
+
+    def _reprice(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float]) -> list[Outcome]:
+        """Extract again at today's prices, with as many seconds for exact extraction as ``milp`` says."""
+        possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
+        seed = self.setting.options.seed
+        requests = [partial(RepriceRequest, tasks[i], outcomes[i], self.pricing(), seed, milp[i]) for i in possible]
+        again = dict(zip(possible, self.pool.map(requests), strict=True))
+        return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
+
+    def _exact_seconds(self, outcomes: Sequence[Outcome], end: float) -> list[float]:
+        """For each outcome the seconds of its exact extraction; -1 for none. Those that save most come first."""
+        seconds = [-1.0] * len(outcomes)
+        if self.setting.options.deterministic:  # it ends by the clock
+            return seconds
+        left = max(0.0, end - time.monotonic())
+        for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
+            if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:
+                seconds[i] = EXACT_SECONDS
+                left -= EXACT_SECONDS
+        return seconds
+
+    def _without_guesses(self, task: Task, outcome: Outcome) -> Outcome:
+        """``outcome``, or the original where its program relies on estimates; where all that both have are estimates,
+        as with an empty table that may not be filled, they are compared as they are."""
+        pricing = self.pricing()
+        captured = captured_program(task, pricing)
+        if not outcome.unmeasured or (self._waits and pricing.missing):
+            return outcome
+        return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())
