@@ -36,6 +36,8 @@ class Ready:
 
     Errors are relative to the largest element of the reference: ``error`` against eager, ``error_fp64`` against eager
     in double precision, which eager itself misses by ``eager_error_fp64``. ``call_ms`` is a first estimate.
+    ``predicted_base_ms`` and ``predicted_best_ms`` are what eqsat expected of the graphs as captured and as they run
+    (0 for the others).
     """
 
     compile_s: float
@@ -44,6 +46,8 @@ class Ready:
     error_fp64: float
     eager_error_fp64: float
     call_ms: float
+    predicted_base_ms: float = 0.0
+    predicted_best_ms: float = 0.0
 
 
 def main() -> None:
@@ -70,12 +74,12 @@ def prepare(case: str, variant: str) -> tuple[Call, Ready]:
     output = compiled(*inputs)
     compile_s = time.perf_counter() - start
     errors = relative_error(output, eager), relative_error(output, exact), relative_error(eager, exact)
-    search_s = _search_seconds() if variant.startswith("eqsat") else 0.0
+    search_s, *predicted = _reported() if variant.startswith("eqsat") else (0.0, 0.0, 0.0)
 
     def call() -> Any:
         return compiled(*inputs)
 
-    return call, Ready(compile_s, search_s, *errors, call_ms=_warm_up(call))
+    return call, Ready(compile_s, search_s, *errors, _warm_up(call), *predicted)
 
 
 def compiled_as(variant: str, module: nn.Module) -> Callable[..., Any]:
@@ -144,9 +148,14 @@ def _in_double(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return output
 
 
-def _search_seconds() -> float:
+def _reported() -> tuple[float, float, float]:
+    """Of all graphs together: the seconds of the search, and the predicted ms as captured and as they run."""
     reports = importlib.import_module("torch_eqsat.report").last_reports()
-    return float(sum(getattr(report, "search_seconds", 0.0) or 0.0 for report in reports))
+    return (
+        sum(report.search_seconds for report in reports),
+        sum(report.base_ms for report in reports),
+        sum(report.best_ms if report.changed else report.base_ms for report in reports),
+    )
 
 
 def _own_stdout() -> TextIO:
