@@ -14,7 +14,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -54,6 +54,9 @@ bench-paper: $(INSTALLED) ## Search the paper's graphs by every strategy, write 
 
 bench-scale: $(INSTALLED) ## Plan graphs of 500 to 10,000 calls, write bench/results/scale.json
 	$(BIN)/python -m bench.scale $(BENCH)
+
+bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after make bench; write bench/results/costs.json
+	$(BIN)/python -m bench.costs $(BENCH)
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper
 	$(BIN)/python -m bench.plots $(BENCH)

@@ -29,7 +29,8 @@ _HEADER = (
 
 
 class Row(TypedDict):
-    """The result of a case. Times are minima; ratios are those of the better of default and freezing to eqsat."""
+    """The result of a case. Times are minima; ratios are those of the better of default and freezing to eqsat, the
+    predicted ones those of the graph as captured and as eqsat runs it, both with frozen weights."""
 
     case: str
     default_ms: float
@@ -40,12 +41,12 @@ class Row(TypedDict):
     error: float
     search_s: float
     compile_s: float
+    predicted_base_ms: float
+    predicted_best_ms: float
 
 
-def row(
-    case: str, samples_ms: Mapping[str, Sequence[float]], *, error: float, search_s: float, compile_s: float
-) -> Row:
-    """The row of a case from the samples of its variants; the other numbers are those of eqsat."""
+def row(case: str, samples_ms: Mapping[str, Sequence[float]], ready: Mapping[str, float]) -> Row:
+    """The row of a case from the samples of its variants; the rest is what eqsat was ``ready`` with."""
     least = {variant: min(samples_ms[variant]) for variant in COMPARED}
     middle = {variant: statistics.median(samples_ms[variant]) for variant in COMPARED}
     return Row(
@@ -55,9 +56,11 @@ def row(
         eqsat_ms=round(least["eqsat"], 4),
         ratio=round(_speedup(least), 4),
         ratio_median=round(_speedup(middle), 4),
-        error=error,
-        search_s=round(search_s, 2),
-        compile_s=round(compile_s, 2),
+        error=ready["error"],
+        search_s=round(ready["search_s"], 2),
+        compile_s=round(ready["compile_s"], 2),
+        predicted_base_ms=round(ready["predicted_base_ms"], 4),
+        predicted_best_ms=round(ready["predicted_best_ms"], 4),
     )
 
 

@@ -141,12 +141,8 @@ def _ready(variant: str, process: VariantProcess, say: Say) -> dict[str, float]:
 
 def row_of(case: Case, outcomes: dict[str, Outcome]) -> report.Row:
     """The row of a case of which all compared variants were measured."""
-    ready = outcomes["eqsat"].ready
-    return report.row(
-        case.name,
-        {variant: outcome.samples_ms for variant, outcome in outcomes.items()},
-        error=ready["error"], search_s=ready["search_s"], compile_s=ready["compile_s"],
-    )  # fmt: skip
+    samples = {variant: outcome.samples_ms for variant, outcome in outcomes.items()}
+    return report.row(case.name, samples, outcomes["eqsat"].ready)
 
 
 def summary(rows: Sequence[report.Row]) -> str:

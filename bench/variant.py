@@ -39,6 +39,8 @@ class Ready:
 
     Errors are relative to the largest element of the reference: ``error`` against eager, ``error_fp64`` against eager
     in double precision, which eager itself misses by ``eager_error_fp64``. ``call_ms`` is a first estimate.
+    ``predicted_base_ms`` and ``predicted_best_ms`` are what eqsat expected of the graphs as captured and as they run
+    (0 for the others).
     """
 
     compile_s: float
@@ -47,6 +49,8 @@ class Ready:
     error_fp64: float
     eager_error_fp64: float
     call_ms: float
+    predicted_base_ms: float = 0.0
+    predicted_best_ms: float = 0.0
 
 
 def main() -> None:
@@ -76,9 +80,9 @@ def prepare(case: Case, variant: str) -> tuple[Call, Ready]:
     output = run(compiled, inputs, module)
     compile_s = time.perf_counter() - start
     errors = largest_error(output, eager), largest_error(output, exact), largest_error(eager, exact)
-    search_s = _search_seconds() if VARIANTS[variant].family == "eqsat" else 0.0
+    search_s, *predicted = _reported() if VARIANTS[variant].family == "eqsat" else (0.0, 0.0, 0.0)
     call = _training_step(compiled, module, inputs) if case.training else lambda: compiled(*inputs)
-    return call, Ready(compile_s, search_s, *errors, call_ms=_warm_up(call))
+    return call, Ready(compile_s, search_s, *errors, _warm_up(call), *predicted)
 
 
 def _outputs(compiled: Callable[..., Any], inputs: tuple[Tensor, ...], module: nn.Module | None = None) -> list[Tensor]:
@@ -162,9 +166,14 @@ def _in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
-def _search_seconds() -> float:
+def _reported() -> tuple[float, float, float]:
+    """Of all graphs together: the seconds of the search, and the predicted ms as captured and as they run."""
     reports = importlib.import_module("torch_eqsat.report").last_reports()
-    return float(sum(getattr(report, "search_seconds", 0.0) or 0.0 for report in reports))
+    return (
+        sum(report.search_seconds for report in reports),
+        sum(report.base_ms for report in reports),
+        sum(report.best_ms if report.changed else report.base_ms for report in reports),
+    )
 
 
 def _own_stdout() -> TextIO:

@@ -8,11 +8,14 @@ import pytest
 from bench import report
 
 SAMPLES = {"default": [4.0, 2.0, 8.0], "freezing": [3.0, 5.0, 6.0], "eqsat": [1.0, 2.0, 2.0]}
+READY = {
+    "error": 2e-6, "search_s": 1.234, "compile_s": 5.678, "predicted_base_ms": 2.5, "predicted_best_ms": 1.5,
+}  # fmt: skip
 ORDER = ["first", "second", "third"]
 
 
 def make_row(case="first", **changes):
-    row = report.row(case, SAMPLES, error=2e-6, search_s=1.234, compile_s=5.678)
+    row = report.row(case, SAMPLES, READY)
     return report.Row(**{**row, **changes})
 
 
@@ -24,7 +27,7 @@ def test_ratios_are_against_the_better_baseline():
 
 
 def test_more_variants_than_compared_change_nothing():
-    row = report.row("first", {**SAMPLES, "eager": [0.1]}, error=2e-6, search_s=1.234, compile_s=5.678)
+    row = report.row("first", {**SAMPLES, "eager": [0.1]}, READY)
     assert row == make_row()
 
 
@@ -35,6 +38,7 @@ def test_json_has_the_keys_of_a_row_and_no_other(tmp_path):
     assert list(entry) == list(typing.get_type_hints(report.Row))
     assert list(entry) == [
         "case", "default_ms", "freezing_ms", "eqsat_ms", "ratio", "ratio_median", "error", "search_s", "compile_s",
+        "predicted_base_ms", "predicted_best_ms",
     ]  # fmt: skip
     assert isinstance(entry["case"], str)
     assert all(isinstance(value, float) for key, value in entry.items() if key != "case")

@@ -13,6 +13,7 @@ from bench.cases import CASES, named
 
 READY = {
     "compile_s": 3.0, "search_s": 1.0, "error": 1e-6, "error_fp64": 1e-6, "eager_error_fp64": 1e-6, "call_ms": 100.0,
+    "predicted_base_ms": 7.0, "predicted_best_ms": 5.0,
 }  # fmt: skip
 
 

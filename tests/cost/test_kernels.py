@@ -197,3 +197,12 @@ def test_inductor_still_calls_these_operators(frozen: bool) -> None:
     for name in plain if frozen else packed:
         assert name not in code
     assert "_scaled_dot_product_flash_attention_for_cpu" in code
+
+
+def test_the_context_names_the_libraries_that_run_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built_with(version: str) -> str:
+        monkeypatch.setattr(torch.__config__, "show", lambda: f"built with:\n  - Intel(R) MKL-DNN v{version}\n  - CUDA")
+        return context_of("cpu").torch
+
+    assert built_with("3.12.0") == f"{torch.__version__} Intel(R) MKL-DNN v3.12.0"
+    assert built_with("3.13.0") != built_with("3.12.0")

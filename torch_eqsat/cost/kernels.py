@@ -111,7 +111,13 @@ def context_of(device: str) -> Context:
     """What a time measured now on this type of device depends on, besides the kernel."""
     name = torch.cuda.get_device_name() if device == "cuda" else device
     cpu = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
-    return Context(name, cpu, torch.get_num_threads(), torch.__version__)
+    return Context(name, cpu, torch.get_num_threads(), " ".join([torch.__version__, *_libraries()]))
+
+
+def _libraries() -> list[str]:
+    """The versions of MKL and oneDNN, which run the heavy kernels: torch's own version does not tell them."""
+    lines = [line.strip(" -") for line in torch.__config__.show().splitlines()]
+    return [line for line in lines if "Math Kernel Library" in line or "MKL-DNN" in line]
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ class Pricing:
     Kernels that are not in it are priced at an optimistic roofline and collected in ``missing``, so that the caller
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
-    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`).
+    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`). Of the bytes
+    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
     """
 
     frozen: bool
@@ -49,6 +50,7 @@ class Pricing:
     alternatives: bool = False
     # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
     gpu: str = "H200"
+    memory_share: float = MEMORY_SHARE
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
@@ -63,12 +65,14 @@ class Pricing:
         constant: bool,
     ) -> float:
         """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
-        What is no tensor, or reads what is none (``types`` leaves such operands out), costs nothing here."""
+        What reads a tuple (``types`` leaves such operands out) costs nothing here: the call that returns it does."""
         operator = OPERATORS[node.op]
-        if result is None or len(types) != len(node.children):
+        if len(types) != len(node.children):
             return 0.0
         if node.op == "fx":
             return self.opaque(types, result)
+        if result is None:
+            return 0.0
         if (self.frozen and constant) or operator.arity == 0:
             return 0.0
         if "heavy" in operator.traits:
@@ -77,8 +81,12 @@ class Pricing:
             return 0.0
         return self._fusible(node, types, result)
 
-    def opaque(self, types: Sequence[TensorType], result: TensorType) -> float:
-        """The price in ms of an operator that the language does not know: its bytes."""
+    def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:
+        """The price in ms of an operator that the language does not know: its bytes. What returns no tensor is taken to
+        write a tuple as large as its largest operand."""
+        result = result or max(types, key=lambda t: t.bytes, default=None)
+        if result is None:
+            return 0.0
         return elementwise_ms(result.numel, sum(t.bytes for t in types), result.bytes, {"cheap": 1}, self.coefficients)
 
     def kernel_ms(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> float:
@@ -138,7 +146,7 @@ class Pricing:
         elif node.op == "embedding_bag":
             numel = types[1].numel * result.shape[1]
             read = numel * result.bytes // result.numel
-        share = 1.0 if node.op in ("cat", "pad") else MEMORY_SHARE
+        share = 1.0 if node.op in ("cat", "pad") else self.memory_share
         moved = elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
         return moved + START_MS.get(node.op, 0.0)
 

@@ -195,6 +195,9 @@ class _Recorder:
             if not (self.exact and node.target in ROUNDS_OTHERWISE):
                 graph.equal.append((index, meaning.id))
             self.result.parts[index] = tuple(self._made)
+            if node.target is GETITEM:
+                # The item stands for the work of the call that returned the tuple.
+                self.result.parts[children[0]] = ()
 
     def _meaning(self, node: FxNode, type_: TensorType) -> Handle | None:
         if node.target is GETITEM:

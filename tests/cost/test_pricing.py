@@ -1,0 +1,49 @@
+"""Prices of e-nodes that no kernel is measured for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.roofline import Coefficients
+from torch_eqsat.ir.term import Node, attributes
+from torch_eqsat.ir.types import TensorType
+from torch_eqsat.search.program import Task, price_of
+
+X = TensorType((64, 1024), "float32")
+ADD = Node("pointwise", attributes(uid="aten.add.Tensor(%0, %1){}", dtype="float32"), (0, 1))
+
+
+def prices_of_calls(task: Task) -> list[float]:
+    graph, prices = task.graph, Pricing(frozen=True)
+    calls = [term for term, node in enumerate(graph.nodes) if node.op == "fx"]
+    return [sum(price_of(graph, part, prices) for part in task.parts.get(call, (call,))) for call in calls]
+
+
+def test_a_call_that_returns_a_tuple_is_not_free(task_of: Callable[..., Task]) -> None:
+    call, values, indices = prices_of_calls(task_of(lambda x: torch.sort(x), (64, 1024)))
+    assert call >= Pricing(frozen=True).opaque([X], X)
+    assert values == indices == 0.0
+
+
+def test_a_tuple_of_which_an_item_is_understood_is_priced_as_that_item(task_of: Callable[..., Task]) -> None:
+    def run(x: Any) -> Any:
+        return torch.ops.aten.split.Tensor(x, 32)[0].relu()
+
+    split, _item, _relu = prices_of_calls(task_of(run, (64, 1024)))
+    assert split == 0.0
+
+
+def test_what_reads_nothing_and_returns_nothing_is_free() -> None:
+    assert Pricing(frozen=True).price(Node("fx", attributes(uid="f()", shape=None), ()), [], None, [], False) == 0.0
+
+
+def test_alone_an_operator_moves_all_its_bytes() -> None:
+    slow = Coefficients(cheap_ns=0.0)
+    fused, alone = (
+        Pricing(frozen=True, coefficients=slow, memory_share=share).price(ADD, [X, X], X, [False] * 2, False)
+        for share in (0.25, 1.0)
+    )
+    assert alone == 3 * X.bytes / slow.cache_bytes_per_ms
+    assert fused == alone / 4
