@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -17,6 +17,7 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
+from torch_eqsat.cost.calibration import Calibration, calibration_of
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.table import Table
@@ -52,8 +53,8 @@ EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes; ``rules`` are the
-    user's laws as the search gets them."""
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
+    ``calibration``, which is read for each graph; ``rules`` are the user's laws as the search gets them."""
 
     options: Options
     frozen: bool
@@ -61,6 +62,7 @@ class Setting:
     threads: int
     key: str
     rules: Shipped = ()
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
+    with Table(context_of(torch.device(setting.device).type)) as table:
+        setting = replace(setting, calibration=calibration_of(table))
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
     key = _plan_key(task, setting)
@@ -107,7 +111,9 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
 
 def _plan_key(task: Task, setting: Setting) -> str:
     machine = context_of(torch.device(setting.device).type)
-    return hashlib.sha256(f"{setting.key} {machine!r} {task.graph.digest()}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{setting.key} {machine!r} {setting.calibration!r} {task.graph.digest()}".encode()
+    ).hexdigest()
 
 
 def _untouchable(graph: Graph) -> str:
@@ -314,7 +320,15 @@ class _Searcher:
         setting = self.setting
         # Another kernel rounds in another way.
         free = setting.device == "cpu" and setting.options.exactness != "bitwise"
-        return Pricing(setting.frozen, setting.device, setting.threads, dict(self.prices), alternatives=free)
+        return Pricing(
+            setting.frozen,
+            setting.device,
+            setting.threads,
+            dict(self.prices),
+            coefficients=setting.calibration.coefficients,
+            alternatives=free,
+            roofline=setting.calibration.roofline,
+        )
 
     def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
         options = self.setting.options

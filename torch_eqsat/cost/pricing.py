@@ -38,7 +38,8 @@ class Pricing:
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
     With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`). Of the bytes
-    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
+    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32 on a
+    CPU, if it was measured.
     """
 
     frozen: bool
@@ -49,6 +50,7 @@ class Pricing:
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
     memory_share: float = MEMORY_SHARE
+    roofline: Roofline | None = None
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
@@ -110,7 +112,7 @@ class Pricing:
 
     def _roofline(self, dtype: str) -> Roofline:
         if self.device == "cpu":
-            return cpu_roofline(self.threads, dtype)
+            return (self.roofline or cpu_roofline(self.threads)).of_cpu_dtype(dtype)
         fastest = gpu_roofline("H200", dtype)  # an estimate has to be optimistic: it is measured if it matters
         assert fastest is not None
         return fastest

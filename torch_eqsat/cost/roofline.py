@@ -43,6 +43,10 @@ class Roofline:
         memory = kernel.bytes / (self.cache_bytes_per_ms if cached else self.bytes_per_ms)
         return self.launch_ms + max(flops / self.peak_flops_per_ms, memory)
 
+    def of_cpu_dtype(self, dtype: str) -> "Roofline":
+        """This roofline of float32 on a CPU for another dtype."""
+        return replace(self, peak_flops_per_ms=self.peak_flops_per_ms * _CPU_DTYPE_FACTOR[dtype])
+
     def fitted(self, measured: Iterable[tuple[Kernel, float]]) -> "Roofline":
         """This roofline raised to the best rates among measured ``(kernel, ms)`` pairs, so that it stays optimistic."""
         pairs = list(measured)
