@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean, median
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.roofline import Coefficients, Roofline, cpu_roofline, gpu_coefficients, gpu_roofline
@@ -24,6 +24,12 @@ FUNCTIONS: Mapping[str, Sequence[str]] = {
     "slow": ("tanh", "pow"),
 }
 """The functions that stand for a class."""
+
+REDUCTIONS, POOL = ("sum of rows", "sum of columns", "maximum of rows"), "average pool"
+"""What stands for reductions, each of which reads all and writes next to nothing, and for pools of :data:`WINDOW`
+elements."""
+
+WINDOW = 9
 
 ELEMENTS, COPIES = 2**14, 8
 """Each function is timed over so many elements, as often in one graph, all of which stays in the L2 cache."""
@@ -83,7 +89,7 @@ def calibrate(
     """Measure, fit and store, with a line of progress for each time."""
     times: dict[tuple[str, int], Measurement] = {}
     wanted = [("relu", size, 1) for size in SIZES]
-    names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names))
+    names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names), *REDUCTIONS, POOL)
     wanted += [(name, ELEMENTS, COPIES) for name in names]
     for number, (name, elements, copies) in enumerate(wanted):
         times[name, elements] = found = probe(name, elements, copies)
@@ -120,8 +126,8 @@ def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coeffi
 
     *small, last, fresh = SIZES
     memory = rate(last)
-    best = max(memory, *(rate(size) for size in small))
-    largest = max([size for size in small if rate(size) >= math.sqrt(memory * best)], default=small[0])
+    usual = max(memory, median(rate(size) for size in small))
+    largest = max([size for size in small if rate(size) >= math.sqrt(memory * usual)], default=small[0])
     # The mean over the levels of the cache.
     cache = max(memory, geometric_mean([rate(size) for size in small if size <= largest]))
     written = _FLOAT * fresh
@@ -137,6 +143,8 @@ def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coeffi
         division_ns=classes["division"],
         transcendental_ns=classes["transcendental"],
         slow_ns=classes["slow"],
+        reduction_ns=fmean(_ns(times[name, ELEMENTS] - plain / 2, ELEMENTS) for name in REDUCTIONS),
+        pooling_ns=_ns(times[POOL, ELEMENTS] - plain, ELEMENTS * WINDOW),
     )
 
 
