@@ -23,6 +23,9 @@ from torch_eqsat.search.program import captured_program
 COPIES = 8
 """How often a graph holds an operator, each time with inputs and weights of its own: the call's overhead is small."""
 
+WARM_BYTES = 2**20
+"""Of fusible operators only so many copies that their inputs stay in the cache, as between neighbours in a graph."""
+
 HEAVY = 40
 _SOURCES = (
     *(CASES[name].make for name in ("bert_base", "lstm_loop", "linear_attention")),
@@ -41,16 +44,18 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to predict and to measure: ``make`` gives a module of one copy and its ``inputs`` many inputs."""
+    """Something to predict and to measure: ``make`` gives a module of one copy and its ``inputs`` many inputs, of which
+    a graph holds ``count`` copies."""
 
     name: str
     kind: str
     make: Callable[[], Built]
     inputs: int
+    count: int = COPIES
 
     def copies(self) -> Built:
-        """A module of :data:`COPIES` copies and the inputs of all."""
-        built = [self.make() for _ in range(COPIES)]
+        """A module of all copies and the inputs of all."""
+        built = [self.make() for _ in range(self.count)]
         return _Copies([module for module, _ in built]), tuple(x for _, inputs in built for x in inputs)
 
 
@@ -76,9 +81,11 @@ class _Function(nn.Module):
         return self.function(*inputs) if self.weight is None else self.function(*inputs, self.weight)
 
 
-def tiny(inputs: int) -> Subject:
-    """A copy that takes ``inputs`` inputs and computes next to nothing."""
-    return Subject("tiny", "operator", lambda: (_Function(lambda *x: sum(x) + 1), _random(*[(1,)] * inputs)), inputs)
+def tiny(inputs: int, count: int) -> Subject:
+    """Copies of which each takes ``inputs`` inputs and computes next to nothing."""
+    return Subject(
+        "tiny", "operator", lambda: (_Function(lambda *x: sum(x) + 1), _random(*[(1,)] * inputs)), inputs, count
+    )
 
 
 def heavy_subjects() -> list[Subject]:
@@ -149,7 +156,9 @@ def _numbers(*shapes: Sequence[int]) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def _subject(name: str, kind: str, function: Callable[..., Any], inputs: Callable[[], tuple[Tensor, ...]]) -> Subject:
-    return Subject(name, kind, lambda: (_Function(function), inputs()), len(inputs()))
+    examples = inputs()
+    count = WARM_BYTES // sum(x.numel() * x.element_size() for x in examples)
+    return Subject(name, kind, lambda: (_Function(function), inputs()), len(examples), min(max(count, 1), COPIES))
 
 
 def fusible_subjects() -> list[Subject]:

@@ -1,8 +1,9 @@
 """Predicted against measured: ``python -m bench.costs`` (minutes); for whole graphs it reads what ``make bench`` wrote.
 
 Each operator is compiled by Inductor with frozen weights, some copies of it to a graph, and timed inside that graph
-less what a graph of as many tiny additions takes. Whole graphs are the cases, as captured and as rewritten, of which
-``bench/results/cases.json`` holds both the predicted and the measured times.
+less what a graph of as many tiny additions takes. Prices are those that ``torch-eqsat calibrate`` stored, else the
+defaults. Whole graphs are the cases, as captured and as rewritten, of which ``bench/results/cases.json`` holds both the
+predicted and the measured times.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, TypedDict
 import torch
 
 from bench import report
-from bench.cost_subjects import COPIES, Subject, fusible_subjects, heavy_subjects, tiny
+from bench.cost_subjects import Subject, fusible_subjects, heavy_subjects, tiny
 from bench.paper_graphs import captured, task_of
 from bench.runner import progress
 from bench.variants import VARIANTS
+from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
 from torch_eqsat.cost.table import Table
@@ -118,10 +120,16 @@ def predicted_ms(subject: Subject, table: Table) -> float:
     """What the prices say of one copy of a subject, its heavy kernels measured; an operator alone moves all its bytes
     itself."""
     task = task_of(captured(subject.copies))
-    prices = Pricing(frozen=True, memory_share=1.0 if subject.kind == "operator" else MEMORY_SHARE)
+    known = calibration_of(table)
+    prices = Pricing(
+        frozen=True,
+        coefficients=known.coefficients,
+        roofline=known.roofline,
+        memory_share=1.0 if subject.kind == "operator" else MEMORY_SHARE,
+    )
     captured_program(task, prices)
     prices.measured.update(measure_many(list(prices.missing.values()), CpuTimer(), table))
-    return captured_program(task, prices).cost / COPIES
+    return captured_program(task, prices).cost / subject.count
 
 
 def measured_ms(subject: Subject) -> float:
@@ -137,10 +145,11 @@ def measured_ms(subject: Subject) -> float:
 def compare(subjects: Sequence[Subject]) -> tuple[list[Row], float]:
     """A row for each subject, and the time of a call that computes nothing to speak of."""
     rows = []
-    empty = {inputs: measured_ms(tiny(inputs)) for inputs in sorted({s.inputs for s in subjects})}
+    shapes = sorted({(s.inputs, s.count) for s in subjects})
+    empty = {shape: measured_ms(tiny(*shape)) for shape in shapes}
     with Table(context_of("cpu")) as table:
         for number, subject in enumerate(subjects):
-            alone_ms = (measured_ms(subject) - empty[subject.inputs]) / COPIES
+            alone_ms = (measured_ms(subject) - empty[subject.inputs, subject.count]) / subject.count
             rows.append(row(subject.name, subject.kind, predicted_ms(subject, table), alone_ms))
             progress(f"{number + 1}/{len(subjects)} {subject.name}: {rows[-1]}")
     return rows, empty[min(empty)]

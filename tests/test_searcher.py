@@ -1,9 +1,15 @@
 """The searcher between its workers and its measurements."""
 
 import logging
+from dataclasses import replace
 
 import pytest
+import torch
 
+from torch_eqsat.cost.calibration import Calibration
+from torch_eqsat.cost.kernels import context_of
+from torch_eqsat.cost.table import Table
+from torch_eqsat.optimize import GraphInputs, _plan_key, optimize
 from torch_eqsat.options import Options
 from torch_eqsat.report import GraphReport
 from torch_eqsat.search.pool import gave_up
@@ -41,3 +47,23 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
     assert measured == [False]
     assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
     assert [record.message.split(":")[0] for record in caplog.records] == ["interrupted"]
+
+
+def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace, task_of):
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    with Table(context_of("cpu")) as table:
+        table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
+    seen = []
+    monkeypatch.setattr("torch_eqsat.optimize._search", lambda task, setting, report: seen.append(setting) or {})
+    with pytest.raises(KeyError):  # no plan was made
+        optimize(
+            trace(torch.relu, torch.empty(4)).graph,
+            Setting(Options(), False, "cpu", 1, "key"),
+            GraphInputs(frozenset(), ()),
+        )
+    (setting,) = seen
+    prices = Searcher(setting, GraphReport(1, False), InterruptedPool(), lambda kernels, until: {}).pricing()
+    assert prices.coefficients.slow_ns == 7.0
+    assert prices.roofline.peak_flops_per_ms == 1e12
+    task = task_of(torch.relu, (4,))
+    assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))

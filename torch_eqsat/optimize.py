@@ -7,13 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
+from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.targets import HERE
@@ -60,6 +61,8 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
+    with Table(context_of(torch.device(setting.device).type)) as table:
+        setting = replace(setting, calibration=calibration_of(table))
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
     key = _plan_key(task, setting)
@@ -84,7 +87,9 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
 
 def _plan_key(task: Task, setting: Setting) -> str:
     machine = context_of(torch.device(setting.device).type)
-    return hashlib.sha256(f"{setting.key} {machine!r} {task.graph.digest()}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{setting.key} {machine!r} {setting.calibration!r} {task.graph.digest()}".encode()
+    ).hexdigest()
 
 
 def _untouchable(graph: Graph) -> str:

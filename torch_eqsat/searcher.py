@@ -6,12 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.targets import HERE, target_pricing
 from torch_eqsat.options import PREFIX, Options
@@ -43,8 +44,8 @@ Times = Callable[[Any, float], dict[str, float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes; ``rules`` are the
-    user's laws as the search gets them."""
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
+    ``calibration``, which is read for each graph; ``rules`` are the user's laws as the search gets them."""
 
     options: Options
     frozen: bool
@@ -52,6 +53,7 @@ class Setting:
     threads: int
     key: str
     rules: Shipped = ()
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 class Searcher:
@@ -135,7 +137,15 @@ class Searcher:
             return target_pricing(setting.options.target, setting.frozen, setting.threads)
         # Another kernel rounds in another way.
         free = setting.device == "cpu" and setting.options.exactness != "bitwise"
-        return Pricing(setting.frozen, setting.device, setting.threads, dict(self.prices), alternatives=free)
+        return Pricing(
+            setting.frozen,
+            setting.device,
+            setting.threads,
+            dict(self.prices),
+            coefficients=setting.calibration.coefficients,
+            alternatives=free,
+            roofline=setting.calibration.roofline,
+        )
 
     def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
         options = self.setting.options

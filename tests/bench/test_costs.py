@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import costs, report
-from bench.cost_subjects import COPIES, HEAVY, fusible_subjects, heavy_subject, heavy_subjects, tiny
+from bench.cost_subjects import HEAVY, fusible_subjects, heavy_subject, heavy_subjects, tiny
 from bench.paper_graphs import captured, task_of
 from bench.variants import VARIANTS
 from torch_eqsat.cost.kernel import Kernel, Measurement
@@ -91,18 +91,19 @@ def test_fusible_subjects_are_captured_and_priced():
 
 
 def test_what_is_measured_is_a_copy_less_the_call(monkeypatch):
-    times = {"tiny": 1.0, "add": 1.0 + 0.5 * COPIES}
+    [add] = [s for s in fusible_subjects() if s.name == "add 2^16"]
+    times = {"tiny": 1.0, "add": 1.0 + 0.5 * add.count}
     monkeypatch.setattr(costs, "measured_ms", lambda subject: times[subject.name.split()[0]])
     monkeypatch.setattr(costs, "predicted_ms", lambda subject, table: 0.6)
     monkeypatch.setattr(costs, "context_of", lambda device: Context(device, "none", 1, "none"))
-    [row], call_ms = costs.compare([s for s in fusible_subjects() if s.name == "add 2^20"])
+    [row], call_ms = costs.compare([add])
     assert (row["measured_ms"], row["error"], call_ms) == (0.5, 0.2, 1.0)
 
 
 def test_tiny_takes_as_many_inputs():
-    module, inputs = tiny(3).copies()
-    assert len(inputs) == 3 * COPIES
-    assert len(module(*inputs)) == COPIES
+    module, inputs = tiny(3, 2).copies()
+    assert len(inputs) == 3 * 2
+    assert len(module(*inputs)) == 2
 
 
 def test_measuring_takes_the_best_of_three(monkeypatch):
@@ -115,4 +116,4 @@ def test_measuring_takes_the_best_of_three(monkeypatch):
     monkeypatch.setattr(costs, "CpuTimer", Timer)
     monkeypatch.setattr(costs, "VARIANTS", {"freezing": VARIANTS["eager"]})
     with torch.no_grad():
-        assert costs.measured_ms(tiny(1)) == 1.0
+        assert costs.measured_ms(tiny(1, 2)) == 1.0

@@ -38,7 +38,8 @@ class Pricing:
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
     With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`). Of the bytes
-    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
+    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32 on a
+    CPU, if it was measured.
     """
 
     frozen: bool
@@ -51,6 +52,7 @@ class Pricing:
     # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
     gpu: str = "H200"
     memory_share: float = MEMORY_SHARE
+    roofline: Roofline | None = None
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
@@ -112,7 +114,7 @@ class Pricing:
 
     def _roofline(self, dtype: str) -> Roofline:
         if self.device == "cpu":
-            return cpu_roofline(self.threads, dtype)
+            return (self.roofline or cpu_roofline(self.threads)).of_cpu_dtype(dtype)
         roofline = gpu_roofline(self.gpu, dtype)
         assert roofline is not None
         return roofline

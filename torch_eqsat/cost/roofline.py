@@ -43,6 +43,10 @@ class Roofline:
         memory = kernel.bytes / (self.cache_bytes_per_ms if cached else self.bytes_per_ms)
         return self.launch_ms + max(flops / self.peak_flops_per_ms, memory)
 
+    def of_cpu_dtype(self, dtype: str) -> "Roofline":
+        """This roofline of float32 on a CPU for another dtype."""
+        return replace(self, peak_flops_per_ms=self.peak_flops_per_ms * _CPU_DTYPE_FACTOR[dtype])
+
     def fitted(self, measured: Iterable[tuple[Kernel, float]]) -> "Roofline":
         """This roofline raised to the best rates among measured ``(kernel, ms)`` pairs, so that it stays optimistic."""
         pairs = list(measured)
@@ -131,7 +135,9 @@ class Coefficients:
     * an output of 32 MiB or more is fresh memory in every call (glibc gives such blocks back to the kernel), and
       its page faults cost 0.52 ns a byte: 21.7 ms against 2.0 ms for half that size;
     * per element, taken at 64 Ki elements over x + y: add, mul, relu 0.01 ns; div 0.09, sqrt 0.15; exp 0.26, sin 0.24,
-      sigmoid 0.38, log 0.5, erf 0.55; tanh 1.6, pow 2.7.
+      sigmoid 0.38, log 0.5, erf 0.55; tanh 1.6, pow 2.7;
+    * on an AMD EPYC (family 26), beyond its bytes: an element of a sum of rows 0.01 ns, of a maximum of rows or a sum
+      of columns 0.1; an element of a pool's window, which is not vectorised, 0.19.
 
     Memory and compute time are added, not overlapped: exp adds 0.33 ns an element to a kernel bound by memory too,
     tanh 1.67.
@@ -147,6 +153,8 @@ class Coefficients:
     division_ns: float = 0.12
     transcendental_ns: float = 0.4
     slow_ns: float = 2.0
+    reduction_ns: float = 0.05
+    pooling_ns: float = 0.19
 
     def for_threads(self, threads: int) -> "Coefficients":
         """The same for several threads: compute and caches scale; memory saturates, at 4 threads by assumption."""
@@ -161,15 +169,19 @@ class Coefficients:
             division_ns=self.division_ns / threads,
             transcendental_ns=self.transcendental_ns / threads,
             slow_ns=self.slow_ns / threads,
+            reduction_ns=self.reduction_ns / threads,
+            pooling_ns=self.pooling_ns / threads,
         )
 
     def ns_of(self, function_class: str) -> float:
-        """Nanoseconds per element of one function of a class: cheap, division, transcendental or slow."""
+        """Nanoseconds per element of one function of a class (see :func:`class_of`)."""
         costs = {
             "cheap": self.cheap_ns,
             "division": self.division_ns,
             "transcendental": self.transcendental_ns,
             "slow": self.slow_ns,
+            "reduction": self.reduction_ns,
+            "pooling": self.pooling_ns,
         }
         return costs[function_class]
 
@@ -181,12 +193,14 @@ _CLASSES = {
     "division": "div reciprocal sqrt rsqrt remainder fmod",
     "transcendental": "exp exp2 expm1 log log2 log10 log1p sin cos tan erf erfc sigmoid silu gelu mish softplus elu",
     "slow": "tanh pow asin acos atan atan2 sinh cosh asinh acosh atanh lgamma digamma",
+    "reduction": "reduce",
+    "pooling": "avg_pool max_pool",
 }
 CLASS_OF = {name: group for group, names in _CLASSES.items() for name in names.split()}
 
 
 def class_of(function: str) -> str:
-    """The class of a function by its name: cheap, division, transcendental or slow.
+    """The class of a function by its name: cheap, division, transcendental, slow, reduction or pooling.
 
     >>> class_of("exp"), class_of("add")
     ('transcendental', 'cheap')
@@ -209,6 +223,8 @@ def gpu_coefficients(roofline: Roofline) -> Coefficients:
         division_ns=8 * cheap,
         transcendental_ns=8 * cheap,
         slow_ns=16 * cheap,
+        reduction_ns=cheap,
+        pooling_ns=cheap,
     )
 
 

@@ -23,7 +23,7 @@ from torch_eqsat.cost.kernel import Measurement
 
 logger = logging.getLogger("torch_eqsat.cost")
 
-SCHEMA = 1
+SCHEMA = 2
 """Kept in ``user_version`` and in the file's name, so that versions that differ in it do not share a file."""
 
 BUSY_S = 10.0
@@ -36,6 +36,16 @@ CREATE TABLE IF NOT EXISTS kernel (
     ms REAL NOT NULL, spread REAL NOT NULL, repeats INTEGER NOT NULL,
     measured_at REAL NOT NULL, -- seconds since the epoch
     PRIMARY KEY (device, cpu, threads, torch, key)
+) WITHOUT ROWID
+"""
+_CREATE_COEFFICIENTS = """
+CREATE TABLE IF NOT EXISTS coefficient (
+    name TEXT NOT NULL,
+    device TEXT NOT NULL, cpu TEXT NOT NULL, threads INTEGER NOT NULL, torch TEXT NOT NULL,
+    value REAL NOT NULL,
+    spread REAL NOT NULL, samples INTEGER NOT NULL, -- of the times that it was fitted to
+    measured_at REAL NOT NULL, -- seconds since the epoch
+    PRIMARY KEY (device, cpu, threads, torch, name)
 ) WITHOUT ROWID
 """
 _COLUMNS = ["key", "device", "cpu", "threads", "torch", "ms", "spread", "repeats", "measured_at"]
@@ -130,6 +140,31 @@ class Table:
             query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
             rows = self._database.execute(query, astuple(self.context)).fetchall()
         return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+
+    def coefficients(self) -> dict[str, float]:
+        """What calibration stored for this context, by name; empty where none was done."""
+        with self._lock:
+            try:
+                query = f"SELECT name, value FROM coefficient WHERE {_IN_CONTEXT} ORDER BY name"
+                return dict(self._database.execute(query, astuple(self.context)).fetchall())
+            except sqlite3.Error as error:
+                self._go_on_in_memory(error)
+                return {}
+
+    def store_coefficients(self, values: Mapping[str, float], spread: float, samples: int) -> None:
+        """Store coefficients by name, fitted to so many times of at most this spread."""
+        now = time.time()
+        rows = [(name, *astuple(self.context), value, spread, samples, now) for name, value in values.items()]
+        with self._lock:
+            try:
+                self._store_coefficients(rows)
+            except sqlite3.Error as error:
+                self._go_on_in_memory(error)
+                self._store_coefficients(rows)
+
+    def _store_coefficients(self, rows: list[tuple[object, ...]]) -> None:
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO coefficient VALUES (?,?,?,?,?,?,?,?,?)", rows)
 
     def close(self) -> None:
         """Close the file. It is safe to close twice."""
@@ -230,6 +265,7 @@ def _prepare(database: sqlite3.Connection) -> None:
         # Two processes may both have found the file empty; the second waits here and finds the table made.
         database.execute("BEGIN IMMEDIATE")
         database.execute(_CREATE)
+        database.execute(_CREATE_COEFFICIENTS)
         database.execute(f"PRAGMA user_version = {SCHEMA}")
     # The mode stays with the file. Where another process holds it just now, that process sets the mode.
     with contextlib.suppress(sqlite3.OperationalError):

@@ -1,0 +1,105 @@
+"""Calibration with made-up times: what is fitted, kept and used."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from torch_eqsat.cost.calibration import (
+    CHEAP_FUNCTIONS,
+    ELEMENTS,
+    FUNCTIONS,
+    KERNELS,
+    POOL,
+    REDUCTIONS,
+    SIZES,
+    WINDOW,
+    calibrate,
+    calibration_of,
+    default_calibration,
+    fit,
+)
+from torch_eqsat.cost.kernel import Kernel, Measurement
+from torch_eqsat.cost.roofline import CPU, Coefficients, elementwise_ms, gpu_roofline
+from torch_eqsat.cost.table import Context, Table
+
+HERE = Context("cpu", "some CPU", 1, "2.14.1")
+MACHINE = Coefficients(
+    bytes_per_ms=50e6, cache_bytes=2 * 4 * 2**19, cache_bytes_per_ms=200e6, fresh_ms_per_byte=1e-6, cheap_ns=0.005,
+    division_ns=0.05, transcendental_ns=0.2, slow_ns=1.0, reduction_ns=0.03, pooling_ns=0.3,
+)  # fmt: skip
+CLASS_OF = {name: group for group, names in FUNCTIONS.items() for name in names}
+
+
+def machine_ms(name: str, elements: int) -> float:
+    """The time of a function on a machine that behaves as its coefficients say."""
+    work = {"cheap": CHEAP_FUNCTIONS if name == "cheap" else 1.0} if name not in CLASS_OF else {CLASS_OF[name]: 1.0}
+    if name in REDUCTIONS:
+        return elementwise_ms(elements, 4 * elements, 0, {"reduction": 1, "cheap": 0.5}, MACHINE, launches=0)
+    if name == POOL:
+        work = {"pooling": WINDOW, "cheap": 1}
+    return elementwise_ms(elements, 4 * elements, 4 * elements, work, MACHINE, launches=0)
+
+
+def probe(name: str, elements: int, copies: int) -> Measurement:
+    return Measurement(machine_ms(name, elements), 0.1, 5)
+
+
+def measure(kernel: Kernel) -> Measurement:
+    return Measurement(kernel.flops / 1e9, 0.0, 5)
+
+
+def test_the_machine_is_found_again() -> None:
+    names = ["relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL]
+    times = {(name, ELEMENTS): machine_ms(name, ELEMENTS) for name in names}
+    times |= {("relu", size): machine_ms("relu", size) for size in SIZES}
+    found = fit(times, CPU)
+    for name in MACHINE.__dataclass_fields__:
+        assert getattr(found, name) == pytest.approx(getattr(MACHINE, name), rel=1e-6), name
+
+
+def test_times_without_sense_give_no_negative_price() -> None:
+    times = {(name, ELEMENTS): 1.0 for name in ("relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL)} | {
+        ("relu", size): 1e-6 for size in SIZES
+    }
+    found = fit(times, CPU)
+    assert all(value >= 0 and math.isfinite(value) for value in vars(found).values())
+
+
+def test_what_is_fitted_is_kept_for_this_context_alone(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with Table(HERE, tmp_path / "t") as table:
+        assert calibration_of(table) == default_calibration(HERE)
+        fitted = calibrate(table, probe, measure, lines.append)
+        empty = table.lookup_many(kernel.key for kernel in KERNELS)
+    with Table(HERE, tmp_path / "t") as again, Table(Context("cpu", "some CPU", 2, "2.14.1"), tmp_path / "t") as other:
+        assert calibration_of(again) == fitted != default_calibration(HERE)
+        assert calibration_of(other) == default_calibration(other.context)
+    assert fitted.roofline.peak_flops_per_ms == pytest.approx(1e9)
+    assert empty == {}
+    assert len(lines) == len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 1 + len(KERNELS)
+    assert lines[-1].startswith(f"{len(lines)}/{len(lines)} ")
+
+
+def test_provenance_is_stored(tmp_path: Path) -> None:
+    with Table(HERE, tmp_path / "t") as table:
+        calibrate(table, probe, measure, lambda line: None)
+        rows = table._database.execute("SELECT DISTINCT spread, samples, measured_at > 0 FROM coefficient").fetchall()
+    assert rows == [(0.1, len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 1 + len(KERNELS), 1)]
+
+
+def test_a_damaged_table_leaves_the_defaults(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Table(HERE, tmp_path / "t") as table:
+        table.store_coefficients({"fusible cheap_ns": 7.0}, 0.0, 1)
+        table._database.execute("DROP TABLE coefficient")
+        assert calibration_of(table) == default_calibration(HERE)
+    assert "kept in memory" in caplog.text
+
+
+def test_defaults_are_those_of_the_device() -> None:
+    eight = default_calibration(Context("cpu", "some CPU", 8, "2.14.1"))
+    assert eight.coefficients == Coefficients().for_threads(8)
+    h100 = default_calibration(Context("NVIDIA H100 80GB HBM3", "some CPU", 8, "2.14.1"))
+    assert h100.roofline == gpu_roofline("H100")
+    assert h100.coefficients.launch_ms == h100.roofline.launch_ms
+    assert default_calibration(Context("a new card", "some CPU", 8, "2.14.1")).roofline == gpu_roofline("H200")

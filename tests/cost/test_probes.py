@@ -1,0 +1,40 @@
+"""Probes: what they subtract, and that each function is compiled and timed."""
+
+import pytest
+
+from torch_eqsat.cost import calibration
+from torch_eqsat.cost.kernel import Measurement
+from torch_eqsat.cost.probes import FUNCTIONS, CompiledProbe
+from torch_eqsat.cost.timer import Call, CpuTimer
+
+
+class ByResult:
+    """A timer of calls that take 1 ms and 1 µs an element of what they return."""
+
+    device = "cpu"
+
+    def time(self, calls: list[Call]) -> Measurement:
+        [outputs] = [call() for call in calls]
+        return Measurement(1.0 + sum(x.numel() for x in outputs) * 1e-3, 0.0, 5)  # type: ignore[attr-defined]
+
+
+def test_the_call_is_taken_off() -> None:
+    probe = CompiledProbe(ByResult(), compile=lambda function: function)
+    assert probe("relu", 1001, 4).ms == pytest.approx(1.0)
+    assert probe("relu", 1, 4).ms == 1e-6
+
+
+def test_every_function_of_a_class_can_be_timed() -> None:
+    probe = CompiledProbe(ByResult(), compile=lambda function: function)
+    names = {name for names in calibration.FUNCTIONS.values() for name in names}
+    reducing = {*calibration.REDUCTIONS, calibration.POOL}
+    assert names | reducing | {"relu", "cheap"} == FUNCTIONS.keys()
+    assert all(probe(name, 101, 1).ms == pytest.approx(0.1) for name in FUNCTIONS.keys() - reducing)
+    sizes = {name: round(probe(name, 2**14, 1).ms * 1e3) + 1 for name in reducing}
+    assert sizes == {"sum of rows": 32, "sum of columns": 512, "maximum of rows": 32, "average pool": 2**14}
+
+
+@pytest.mark.slow
+def test_a_slow_function_takes_longer_than_a_cheap_one() -> None:
+    probe = CompiledProbe(CpuTimer())
+    assert probe("tanh", 2**14, 2).ms > 2 * probe("relu", 2**14, 2).ms > 0

@@ -1,0 +1,8 @@
+"""``python -m torch_eqsat``: the command ``torch-eqsat``."""
+
+import sys
+
+from torch_eqsat.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What prices know of a machine: coefficients of fusible work and a roofline, measured once or by default.
+
+:func:`fit` finds them from the times of a few small functions (see `probes.py`) and heavy kernels; the table keeps them
+beside the measured kernels, by the same context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean, geometric_mean, median
+
+from torch_eqsat.cost.kernel import Kernel, Measurement
+from torch_eqsat.cost.roofline import Coefficients, Roofline, cpu_roofline, gpu_coefficients, gpu_roofline
+from torch_eqsat.cost.table import Context, Table
+
+SIZES = (2**16, 2**17, 2**18, 2**19, 2**20, 2**21, 2**22, 2**23)
+"""Elements of the copies that bandwidths are found from: 0.5 MiB read and written in all to 64 MiB."""
+
+FUNCTIONS: Mapping[str, Sequence[str]] = {
+    "division": ("reciprocal", "sqrt"),
+    "transcendental": ("exp", "sigmoid", "log", "erf"),
+    "slow": ("tanh", "pow"),
+}
+"""The functions that stand for a class."""
+
+REDUCTIONS, POOL = ("sum of rows", "sum of columns", "maximum of rows"), "average pool"
+"""What stands for reductions, each of which reads all and writes next to nothing, and for pools of :data:`WINDOW`
+elements."""
+
+WINDOW = 9
+
+ELEMENTS, COPIES = 2**14, 8
+"""Each function is timed over so many elements, as often in one graph, all of which stays in the L2 cache."""
+
+CHEAP_FUNCTIONS = 6
+"""Of how many cheap functions the probe "cheap" is made."""
+
+KERNELS = (
+    Kernel.matmul((1, 512), (512, 2048), weight=True),
+    Kernel.matmul((1, 2048), (2048, 1000), turned=True),
+    Kernel.matmul((256, 1024), (1024, 1024), weight=True),
+    Kernel.conv((1, 1024, 1, 256), (1024, 1024, 1, 1), weight=True),
+    Kernel.conv((1, 256, 28, 28), (256, 256, 3, 3), padding=1, weight=True),
+)
+"""Kernels that come near to the machine's bandwidth and peak."""
+
+_FLOAT = 4
+_LEAST_NS = 1e-4
+
+Probe = Callable[[str, int, int], Measurement]
+"""Times one copy of a function over so many float32 elements, in a graph of so many copies."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The numbers that prices are made of; ``roofline`` is that of float32."""
+
+    coefficients: Coefficients = field(default_factory=Coefficients)
+    roofline: Roofline = field(default_factory=cpu_roofline)
+
+
+def default_calibration(context: Context) -> Calibration:
+    """Known numbers for a device that was not calibrated; of an unknown card those of the fastest known one."""
+    if context.device == "cpu":
+        return Calibration(Coefficients().for_threads(context.threads), cpu_roofline(context.threads))
+    card = gpu_roofline(context.device) or gpu_roofline("H200")
+    assert card is not None
+    return Calibration(gpu_coefficients(card), card)
+
+
+def calibration_of(table: Table) -> Calibration:
+    """What the table holds for its context, the rest by default."""
+    default = default_calibration(table.context)
+    known = table.coefficients()
+    groups = {}
+    for group, value in (("fusible", default.coefficients), ("roofline", default.roofline)):
+        names = asdict(value)
+        groups[group] = {name: known[f"{group} {name}"] for name in names if f"{group} {name}" in known}
+    return Calibration(
+        replace(default.coefficients, **groups["fusible"]), replace(default.roofline, **groups["roofline"])
+    )
+
+
+def calibrate(
+    table: Table, probe: Probe, measure: Callable[[Kernel], Measurement], say: Callable[[str], None]
+) -> Calibration:
+    """Measure, fit and store, with a line of progress for each time."""
+    times: dict[tuple[str, int], Measurement] = {}
+    wanted = [("relu", size, 1) for size in SIZES]
+    names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names), *REDUCTIONS, POOL)
+    wanted += [(name, ELEMENTS, COPIES) for name in names]
+    for number, (name, elements, copies) in enumerate(wanted):
+        times[name, elements] = found = probe(name, elements, copies)
+        say(f"{number + 1}/{len(wanted) + len(KERNELS)} {name} of {elements} elements: {found.ms * 1e3:.2f} µs")
+    kernels = []
+    for number, kernel in enumerate(KERNELS):
+        found = measure(kernel)
+        kernels.append((kernel, found.ms))
+        say(f"{len(wanted) + number + 1}/{len(wanted) + len(KERNELS)} {kernel.key}: {found.ms:.4f} ms")
+    default = default_calibration(table.context)
+    fitted = Calibration(
+        fit({key: value.ms for key, value in times.items()}, default.coefficients), default.roofline.fitted(kernels)
+    )
+    spread = max(found.spread for found in times.values())
+    values = {f"fusible {name}": value for name, value in asdict(fitted.coefficients).items()}
+    values |= {f"roofline {name}": value for name, value in asdict(fitted.roofline).items()}
+    table.store_coefficients(values, spread, len(times) + len(kernels))
+    return fitted
+
+
+def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coefficients:
+    """Coefficients from times in ms by function and elements; what no time tells is taken from ``default``."""
+    plain = times["relu", ELEMENTS]
+    cheap = _ns(times["cheap", ELEMENTS] - plain, ELEMENTS * (CHEAP_FUNCTIONS - 1))
+    classes = {
+        group: geometric_mean([_ns(times[name, ELEMENTS] - plain, ELEMENTS) + cheap for name in names])
+        for group, names in FUNCTIONS.items()
+    }
+
+    def rate(size: int) -> float:
+        """Bytes per ms of a copy, the function's own time aside."""
+        ms = times["relu", size]
+        return 2 * _FLOAT * size / max(ms - cheap * size * 1e-6, ms / 2)
+
+    *small, last, fresh = SIZES
+    memory = rate(last)
+    usual = max(memory, median(rate(size) for size in small))
+    largest = max([size for size in small if rate(size) >= math.sqrt(memory * usual)], default=small[0])
+    # The mean over the levels of the cache.
+    cache = max(memory, geometric_mean([rate(size) for size in small if size <= largest]))
+    written = _FLOAT * fresh
+    paged = times["relu", fresh] - 2 * written / memory - cheap * fresh * 1e-6
+    return replace(
+        default,
+        bytes_per_ms=memory,
+        cache_bytes=2.0 * _FLOAT * largest,
+        cache_bytes_per_ms=cache,
+        fresh_bytes=float(written),
+        fresh_ms_per_byte=max(0.0, paged / written),
+        cheap_ns=cheap,
+        division_ns=classes["division"],
+        transcendental_ns=classes["transcendental"],
+        slow_ns=classes["slow"],
+        reduction_ns=fmean(_ns(times[name, ELEMENTS] - plain / 2, ELEMENTS) for name in REDUCTIONS),
+        pooling_ns=_ns(times[POOL, ELEMENTS] - plain, ELEMENTS * WINDOW),
+    )
+
+
+def _ns(ms: float, elements: int) -> float:
+    return max(_LEAST_NS, ms * 1e6 / elements)
