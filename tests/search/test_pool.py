@@ -124,6 +124,14 @@ def endless(task_of):
 
 
 @pytest.fixture
+def interruptible():
+    """Ctrl-C raises here, also in a job that a script runs in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def when_found(monkeypatch):
     """Calls a function once, when the first better program is reported."""
 
@@ -150,6 +158,7 @@ def test_killed_worker_keeps_what_it_reported(endless, when_found):
     assert len(outcome.curve) > 1 and outcome.program.cost < outcome.base_cost
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_ends_all_searches_with_what_they_have(endless, when_found):
     with WorkerPool(MEMORY, workers=1) as pool:
         when_found(lambda: signal.raise_signal(signal.SIGINT))
