@@ -152,6 +152,7 @@ def test_two_linear_layers_are_folded():
         actual = frozen(model)(x)
     report = only_report()
     assert report.changed and report.frozen and not report.from_plan
+    assert any("associative" in law for region in report.regions for law in region.laws)
     assert "matmul_is_associative" in report.laws
     assert report.best_ms < report.base_ms
     assert "matmul_is_associative" in str(report)
@@ -166,8 +167,8 @@ def test_folding_that_does_not_pay_is_refused():
         # With less time the folded kernel may stay unmeasured, at a price that flatters it.
         actual = compiled(model, freezing=True, **{"eqsat.measure_seconds": 10.0})(x)
         assert_close(actual, model(x))
-    assert not only_report().changed
-    assert counters[COUNTERS]["unchanged"] == 1
+    # The two products may still go to other kernels, and their biases be one.
+    assert not any("associative" in law for region in only_report().regions for law in region.laws)
 
 
 @slow
