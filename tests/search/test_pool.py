@@ -15,6 +15,7 @@ from torch_eqsat.search.client import WorkerClient
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Progress, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import WorkerPool, gave_up
+from torch_eqsat.search.program import captured_program, cost_of
 
 MEMORY = 2 << 30
 OTHERS = frozenset(law.family for law in catalogue()) - {"matmul"}  # a few laws are enough here
@@ -192,3 +193,12 @@ def test_budget_is_shared_by_weight():
     assert parallel.share(1.0) == pytest.approx(50.0, abs=0.5)
     assert Budget(0.0, [1.0]).share(1.0) == 0.0
     assert Budget(9.0, [0.0, 0.0]).share(0.0) == pytest.approx(9.0, abs=0.5)
+
+
+def test_work_of_a_call_that_returns_a_tuple_counts_once(task_of):
+    """It counted twice: for its item, and for the call, which has no parts of its own."""
+    task = task_of(lambda x: torch.var_mean(torch.sin(x), 1)[0], (64, 512))
+    pricing = Pricing(frozen=False)
+    captured = captured_program(task, pricing)
+    assert () in task.parts.values()
+    assert cost_of(task, captured, pricing) == pytest.approx(captured.cost, rel=1e-2)

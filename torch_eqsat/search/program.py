@@ -158,12 +158,13 @@ def price_of(graph: TermGraph, term: int, pricing: Pricing) -> float:
 
 def cost_of(task: Task, program: Program, pricing: Pricing) -> float:
     """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
-    cost = 0.0
+    cost, as_captured = 0.0, pricing.as_captured()
     for index in range(len(program.graph)):
-        parts = task.parts.get(program.captured.get(index, -1), ())
-        cost += NODE_MS + sum(price_of(task.graph, part, pricing.as_captured()) for part in parts)
-        if not parts:
-            cost += price_of(program.graph, index, pricing) + REWRITTEN_MS
+        parts = task.parts.get(program.captured.get(index, -1))
+        if parts is None:
+            cost += price_of(program.graph, index, pricing) + NODE_MS + REWRITTEN_MS
+        else:  # of some calls the work is priced elsewhere: they have no parts
+            cost += NODE_MS + sum(price_of(task.graph, part, as_captured) for part in parts)
     return cost
 
 
