@@ -50,6 +50,7 @@ class Standalone(Pricing):
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
+        absorbed: bool = False,
     ) -> float:
         operator = OPERATORS[node.op]
         operands = len(types) == len(node.children)

@@ -14,6 +14,7 @@ from torch_eqsat.options import Options
 from torch_eqsat.report import GraphReport
 from torch_eqsat.search.pool import gave_up
 from torch_eqsat.search.regions import split_into_regions
+from torch_eqsat.search.worker import answer
 from torch_eqsat.searcher import Searcher, Setting
 
 
@@ -67,3 +68,32 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
     assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))
+
+
+class LocalPool:
+    """A pool that searches here."""
+
+    workers = 1
+    interrupted = False
+
+    def map(self, requests):
+        return [answer(request(), lambda outcome: None) for request in requests]
+
+
+@pytest.mark.parametrize(("saved", "kept"), [(0.0, False), (0.15, False), (0.5, True)])
+def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
+    """All the work changes, 2 ms of it and what takes its place: a twentieth of that has to be saved."""
+    ms = {"matmul float32 cpu 32x64 64x4": 1.001, "matmul float32 cpu 64x32 32x4": 1.0 - saved}
+
+    def times(kernels, until):
+        return {kernel.key: ms.get(kernel.key, 1.0) for kernel in kernels}
+
+    def program(**options):
+        setting = Setting(Options(**options), False, "cpu", 1, "key")
+        (outcome,) = Searcher(setting, GraphReport(2, False), LocalPool(), times).search([regions])
+        assert outcome.base_cost == pytest.approx(2.0, rel=1e-3)
+        return outcome.program
+
+    assert program().cost == pytest.approx(2.0 - saved * kept, rel=2e-3)
+    assert bool(program().laws) == kept
+    assert bool(program(measure=True).laws) == (saved > 0)  # the race decides

@@ -14,8 +14,9 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
-from torch_eqsat.cost.calibration import calibration_of
+from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.kernels import context_of, measure_many
+from torch_eqsat.cost.probes import time_copy
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
@@ -26,7 +27,7 @@ from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
-from torch_eqsat.search.kernels import with_kernels
+from torch_eqsat.search.kernels import residency_of, with_kernels
 from torch_eqsat.search.messages import Outcome
 from torch_eqsat.search.pool import WorkerPool
 from torch_eqsat.search.program import Task
@@ -62,6 +63,8 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
     with Table(context_of(torch.device(setting.device).type)) as table:
+        if _may_measure(setting) and torch.device(setting.device).type == "cpu":
+            measure_bandwidths(table, time_copy)
         setting = replace(setting, calibration=calibration_of(table))
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
@@ -219,7 +222,7 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         Table(context_of(device.type)) as table,
         WorkerPool(options.memory_bytes, options.executor) as pool,
     ):
-        searcher = Searcher(setting, report, pool, _times(setting, table))
+        searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task.graph))
         outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
     rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]
@@ -231,6 +234,11 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         "regions": [vars(r) for r in rows],
         "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
     }
+
+
+def _may_measure(setting: Setting) -> bool:
+    options = setting.options
+    return options.target == HERE and not options.deterministic and options.measure_seconds > 0
 
 
 def _times(setting: Setting, table: Table) -> Times:

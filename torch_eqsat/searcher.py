@@ -14,6 +14,7 @@ from typing import Any
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.residency import RESIDENT, Residency
 from torch_eqsat.cost.targets import HERE, target_pricing
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.report import GraphReport
@@ -22,7 +23,8 @@ from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import WorkerPool
-from torch_eqsat.search.program import Task, captured_program, price_of
+from torch_eqsat.search.prices import TermPrices
+from torch_eqsat.search.program import Task, captured_program, changed_ms, cost_of
 from torch_eqsat.search.regions import Region
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,9 @@ EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
 # What a second of search is where time must not count: applying laws takes 4.3 µs an e-node.
 WORK_PER_SECOND = 1 / 4.3e-6
 UNLIMITED = 1e6  # s
+# A program has to save this share of the work that it changes: prices of single kernels are wrong by more than that.
+# XXX
+DOUBT = 0.05
 
 Times = Callable[[Any, float], dict[str, float]]
 """Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
@@ -65,8 +70,10 @@ class Searcher:
         report: GraphReport,
         pool: WorkerPool,
         times: Times,
+        residency: Residency = RESIDENT,
     ) -> None:
         self.setting, self.report, self.pool = setting, report, pool
+        self._residency = residency
         self._times = times
         self._waits = setting.options.deterministic or setting.options.target != HERE
         self.prices: dict[str, float] = {}
@@ -79,8 +86,9 @@ class Searcher:
         start = time.monotonic()
         weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
         budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
-        # Small regions first: what they leave of the budget goes to the large ones.
-        order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].graph), i))
+        # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
+        # share because the machine was busy, half the regions of mobileone_s0 got none.
+        order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
         found = self.pool.map([partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order])
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
@@ -102,6 +110,7 @@ class Searcher:
         if options.target == HERE and (options.deterministic or self.report.measure_seconds >= options.measure_seconds):
             # An optimistic guess is no reason to leave what is known.
             outcomes = [self._without_guesses(t, o) for t, o in zip(tasks, outcomes, strict=True)]
+        outcomes = [self._settled(t, o) for t, o in zip(tasks, outcomes, strict=True)]
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
         return outcomes
 
@@ -125,8 +134,9 @@ class Searcher:
         self._measure(pricing.missing.values())
         pricing = self.pricing()
         for task in tasks:  # and what else could compute the same
+            prices = TermPrices(task.graph, pricing)
             for term in range(len(task.graph)):
-                price_of(task.graph, term, pricing)
+                prices(term)
         self._measure(pricing.missing.values())
         return [captured_program(task, self.pricing()).cost for task in tasks]
 
@@ -144,6 +154,8 @@ class Searcher:
             dict(self.prices),
             coefficients=setting.calibration.coefficients,
             alternatives=free,
+            residency=self._residency,
+            epilogues=setting.device == "cpu" and setting.frozen,
             roofline=setting.calibration.roofline,
         )
 
@@ -194,3 +206,14 @@ class Searcher:
         if not outcome.unmeasured or (self._waits and pricing.missing):
             return outcome
         return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())
+
+    def _settled(self, task: Task, outcome: Outcome) -> Outcome:
+        """``outcome`` at the price of its program as a whole, or the original where what is saved is not beyond doubt.
+
+        An e-node's price cannot know what uses it; that of a program does."""
+        pricing = self.pricing()
+        captured, program = captured_program(task, pricing), outcome.program
+        cost = cost_of(task, program, pricing)
+        doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, program, pricing)
+        program = replace(program, cost=cost) if captured.cost - cost > doubt else captured
+        return replace(outcome, program=program, base_cost=captured.cost)

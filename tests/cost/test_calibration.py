@@ -18,6 +18,7 @@ from torch_eqsat.cost.calibration import (
     calibration_of,
     default_calibration,
     fit,
+    measure_bandwidths,
 )
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.roofline import CPU, Coefficients, elementwise_ms, gpu_roofline
@@ -79,6 +80,24 @@ def test_what_is_fitted_is_kept_for_this_context_alone(tmp_path: Path) -> None:
     assert empty == {}
     assert len(lines) == len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 1 + len(KERNELS)
     assert lines[-1].startswith(f"{len(lines)}/{len(lines)} ")
+
+
+def test_bandwidths_alone_are_measured_where_nothing_is_known(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def copy(elements: int) -> Measurement:
+        sizes.append(elements)
+        return probe("relu", elements, 1)
+
+    with Table(HERE, tmp_path / "t") as table:
+        measure_bandwidths(table, copy)
+        found = calibration_of(table).coefficients
+        measure_bandwidths(table, copy)
+    assert sizes == list(SIZES[:-1])
+    assert found.bytes_per_ms == pytest.approx(MACHINE.bytes_per_ms, rel=0.2)
+    assert found.cache_bytes_per_ms == pytest.approx(MACHINE.cache_bytes_per_ms, rel=0.2)
+    assert found.cache_bytes == MACHINE.cache_bytes
+    assert found.slow_ns == CPU.slow_ns
 
 
 def test_provenance_is_stored(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.search.program import Task, price_of
+from torch_eqsat.search.program import Task, captured_prices
 
 X = TensorType((64, 1024), "float32")
 ADD = Node("pointwise", attributes(uid="aten.add.Tensor(%0, %1){}", dtype="float32"), (0, 1))
 
 
 def prices_of_calls(task: Task) -> list[float]:
-    graph, prices = task.graph, Pricing(frozen=True)
-    calls = [term for term, node in enumerate(graph.nodes) if node.op == "fx"]
-    return [sum(price_of(graph, part, prices) for part in task.parts.get(call, (call,))) for call in calls]
+    prices = captured_prices(task, Pricing(frozen=True))
+    calls = [term for term, node in enumerate(task.graph.nodes) if node.op == "fx"]
+    return [sum(map(prices, task.parts.get(call, (call,)))) for call in calls]
 
 
 def test_a_call_that_returns_a_tuple_is_not_free(task_of: Callable[..., Task]) -> None:

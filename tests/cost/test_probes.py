@@ -1,10 +1,11 @@
 """Probes: what they subtract, and that each function is compiled and timed."""
 
 import pytest
+import torch
 
 from torch_eqsat.cost import calibration
 from torch_eqsat.cost.kernel import Measurement
-from torch_eqsat.cost.probes import FUNCTIONS, CompiledProbe
+from torch_eqsat.cost.probes import FUNCTIONS, CompiledProbe, time_copy
 from torch_eqsat.cost.timer import Call, CpuTimer
 
 
@@ -38,3 +39,9 @@ def test_every_function_of_a_class_can_be_timed() -> None:
 def test_a_slow_function_takes_longer_than_a_cheap_one() -> None:
     probe = CompiledProbe(CpuTimer())
     assert probe("tanh", 2**14, 2).ms > 2 * probe("relu", 2**14, 2).ms > 0
+
+
+def test_a_copy_is_timed_with_real_tensors_in_the_middle_of_a_compilation() -> None:
+    with torch._subclasses.FakeTensorMode():
+        found = time_copy(2**20)
+    assert 8 * 2**20 / found.ms < 1e9  # 1 TB/s: fake tensors would be faster

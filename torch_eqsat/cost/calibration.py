@@ -110,6 +110,20 @@ def calibrate(
     return fitted
 
 
+def measure_bandwidths(table: Table, copy: Callable[[int], Measurement]) -> None:
+    """Measure and store the bandwidths of memory and caches where the table has no coefficients at all: they differ
+    most between machines (an L3 of 25 GB/s here, of 98 there), and need no code generation. ``copy`` times reading and
+    writing so many float32 elements; half a second in all."""
+    if table.coefficients():
+        return
+    found = {size: copy(size) for size in SIZES[:-1]}
+    default = default_calibration(table.context).coefficients
+    fitted = _bandwidths({size: value.ms for size, value in found.items()}, default)
+    names = ("bytes_per_ms", "cache_bytes", "cache_bytes_per_ms")
+    values = {f"fusible {name}": getattr(fitted, name) for name in names}
+    table.store_coefficients(values, max(value.spread for value in found.values()), len(found))
+
+
 def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coefficients:
     """Coefficients from times in ms by function and elements; what no time tells is taken from ``default``."""
     plain = times["relu", ELEMENTS]
@@ -119,33 +133,37 @@ def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coeffi
         for group, names in FUNCTIONS.items()
     }
 
-    def rate(size: int) -> float:
-        """Bytes per ms of a copy, the function's own time aside."""
-        ms = times["relu", size]
-        return 2 * _FLOAT * size / max(ms - cheap * size * 1e-6, ms / 2)
-
-    *small, last, fresh = SIZES
-    memory = rate(last)
-    usual = max(memory, median(rate(size) for size in small))
-    largest = max([size for size in small if rate(size) >= math.sqrt(memory * usual)], default=small[0])
-    # The mean over the levels of the cache.
-    cache = max(memory, geometric_mean([rate(size) for size in small if size <= largest]))
+    memory = _bandwidths({size: times["relu", size] for size in SIZES[:-1]}, replace(default, cheap_ns=cheap))
+    fresh = SIZES[-1]
     written = _FLOAT * fresh
-    paged = times["relu", fresh] - 2 * written / memory - cheap * fresh * 1e-6
+    paged = times["relu", fresh] - 2 * written / memory.bytes_per_ms - cheap * fresh * 1e-6
     return replace(
-        default,
-        bytes_per_ms=memory,
-        cache_bytes=2.0 * _FLOAT * largest,
-        cache_bytes_per_ms=cache,
+        memory,
         fresh_bytes=float(written),
         fresh_ms_per_byte=max(0.0, paged / written),
-        cheap_ns=cheap,
         division_ns=classes["division"],
         transcendental_ns=classes["transcendental"],
         slow_ns=classes["slow"],
         reduction_ns=fmean(_ns(times[name, ELEMENTS] - plain / 2, ELEMENTS) for name in REDUCTIONS),
         pooling_ns=_ns(times[POOL, ELEMENTS] - plain, ELEMENTS * WINDOW),
     )
+
+
+def _bandwidths(times: Mapping[int, float], default: Coefficients) -> Coefficients:
+    """``default`` with the bandwidths found from times in ms of copies, by elements; the last is beyond all caches."""
+
+    def rate(size: int) -> float:
+        """Bytes per ms of a copy, the function's own time aside."""
+        own = default.cheap_ns * size * 1e-6
+        return 2 * _FLOAT * size / max(times[size] - own, times[size] / 2)
+
+    *small, last = times
+    memory = rate(last)
+    usual = max(memory, median(rate(size) for size in small))
+    largest = max([size for size in small if rate(size) >= math.sqrt(memory * usual)], default=small[0])
+    # The mean over the levels of the cache.
+    cache = max(memory, geometric_mean([rate(size) for size in small if size <= largest]))
+    return replace(default, bytes_per_ms=memory, cache_bytes=2.0 * _FLOAT * largest, cache_bytes_per_ms=cache)
 
 
 def _ns(ms: float, elements: int) -> float:

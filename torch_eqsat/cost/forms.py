@@ -23,7 +23,7 @@ from torch_eqsat.cost.kernel import Kernel
 KERNEL = "kernel"
 """The attribute of a node of a chosen program that names the form to write it in; without it, as Inductor expects."""
 
-CONVOLUTION, COLUMN = "convolution", "column"
+OWN, CONVOLUTION, COLUMN = "", "convolution", "column"
 
 
 def forms_of(kernel: Kernel) -> dict[str, Kernel]:

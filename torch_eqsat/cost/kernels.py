@@ -40,7 +40,10 @@ aten = torch.ops.aten
 ROTATED_BYTES = 4 * 2**20
 """Bytes of weights that a timed round goes through: twice the L2 cache of a recent server core (2 MiB)."""
 
-_MOST_COPIES = 8
+COLD_BYTES = 96 * 2**20
+"""The same for a kernel whose weight comes from memory: three times the L3 cache that a core commonly shares."""
+
+_MOST_COPIES, _MOST_COLD_COPIES = 8, 96
 _BLOCK = 2**16
 
 # On a machine with other jobs the spreads of 29 kernels were below 0.1, but for one of 0.2.
@@ -55,7 +58,7 @@ def measure(kernel: Kernel, timer: Timer) -> Measurement:
     count_timing("kernel")
     if kernel.bytes > _LARGE:
         _check_memory(kernel)
-    with _plain_torch(kernel.device):
+    with plain_torch(kernel.device):
         calls = calls_of(kernel)
         first = timer.time(calls)
         if first.spread <= _STEADY:
@@ -121,7 +124,7 @@ def _libraries() -> list[str]:
 
 
 @contextlib.contextmanager
-def _plain_torch(device: str) -> Iterator[None]:
+def plain_torch(device: str) -> Iterator[None]:
     """Real tensors, no gradients and no autocast, also in the middle of a compilation with its fake tensors."""
     with _disable_current_modes(), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
@@ -142,6 +145,7 @@ class _Source:
     """Random operands, from a generator of its own: the program's random numbers stay as they are."""
 
     def __init__(self, kernel: Kernel) -> None:
+        self._cold = kernel.cold
         self._generator = torch.Generator(kernel.device).manual_seed(0)
         self._options: dict[str, Any] = {"device": kernel.device, "dtype": getattr(torch, kernel.dtype)}
 
@@ -154,8 +158,9 @@ class _Source:
     def weights(self, *shape: int) -> list[Any]:
         """As many tensors of this shape as rotate them out of the cache; on a GPU the timer flushes it, so one."""
         first = self.tensor(*shape)
-        wanted = ROTATED_BYTES // (first.numel() * first.element_size())
-        return [first, *(first.clone() for _ in range(min(wanted, _MOST_COPIES - 1) if first.is_cpu else 0))]
+        rotated, most = (COLD_BYTES, _MOST_COLD_COPIES) if self._cold else (ROTATED_BYTES, _MOST_COPIES)
+        wanted = rotated // (first.numel() * first.element_size())
+        return [first, *(first.clone() for _ in range(min(wanted, most - 1) if first.is_cpu else 0))]
 
 
 def _matmul_calls(kernel: Kernel, source: _Source) -> list[Call]:

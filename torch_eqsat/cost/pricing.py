@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch_eqsat.cost.forms import forms_of
+from torch_eqsat.cost.forms import COLUMN, forms_of
 from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.residency import RESIDENT, Residency
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
@@ -37,9 +38,10 @@ class Pricing:
     Kernels that are not in it are priced at an optimistic roofline and collected in ``missing``, so that the caller
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
-    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`). Of the bytes
-    of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32 on a
-    CPU, if it was measured.
+    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`), with
+    ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`), and weights of which there are too
+    many by ``residency`` are read from memory. Of the bytes of a fusible operator
+    ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32 on a CPU, if it was measured.
     """
 
     frozen: bool
@@ -49,6 +51,8 @@ class Pricing:
     missing: dict[str, Kernel] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
+    epilogues: bool = False
+    residency: Residency = RESIDENT
     # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
     gpu: str = "H200"
     memory_share: float = MEMORY_SHARE
@@ -65,15 +69,17 @@ class Pricing:
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
+        absorbed: bool = False,
     ) -> float:
         """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
-        What reads a tuple (``types`` leaves such operands out) costs nothing here: the call that returns it does."""
+        What is ``absorbed`` by a convolution costs nothing. What reads a tuple (``types`` leaves such operands out)
+        costs nothing here either: the call that returns it does."""
         operator = OPERATORS[node.op]
         if len(types) != len(node.children):
             return 0.0
         if node.op == "fx":
             return self.opaque(types, result)
-        if result is None:
+        if result is None or absorbed:
             return 0.0
         if (self.frozen and constant) or operator.arity == 0:
             return 0.0
@@ -98,12 +104,22 @@ class Pricing:
         except TypeMismatchError:  # a dtype or rank that no kernel is measured for
             return self.opaque(types, types[0])
         own = self._ms(kernel)
-        if not self.alternatives:
-            return own
-        others = forms_of(kernel)
+        return min([own, *self.forms_ms(kernel).values()]) if self.alternatives else own
+
+    def forms_ms(self, kernel: Kernel) -> dict[str, float]:
+        """The times in ms of the other forms of a kernel (see `forms.py`) that are measured. Those that are not do not
+        count yet: the optimistic price of the node's own kernel leads to measuring all."""
+        others = {
+            form: self._placed(other, form == COLUMN) for form, other in forms_of(replace(kernel, cold=False)).items()
+        }
         self.missing.update({k.key: k for k in others.values() if k.key not in self.measured})
-        # Forms not measured yet do not count: the optimistic price of the node's own kernel leads to measuring both.
-        return min([own, *(self.measured[k.key] for k in others.values() if k.key in self.measured)])
+        return {form: self.measured[k.key] for form, k in others.items() if k.key in self.measured}
+
+    def _placed(self, kernel: Kernel, shared: bool) -> Kernel:
+        """``kernel`` with its weight where a call of the program finds it; ``shared`` by all uses, or a packed copy."""
+        through = self.residency.shared if shared else self.residency.packed
+        cold = kernel.device == "cpu" and kernel.thin and through > self.coefficients.cache_bytes
+        return replace(kernel, cold=cold)
 
     def _ms(self, kernel: Kernel) -> float:
         found = self.measured.get(kernel.key)
@@ -127,10 +143,12 @@ class Pricing:
         if node.op == "matmul":
             # Weights of linear layers come transposed; what is computed in the graph lies as it was made.
             turned = constants[1] and not weight and types[0].rank == 2
-            return Kernel.matmul(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
+            product = Kernel.matmul(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
+            return self._placed(product, not product.weight) if constants[1] else product
         if node.op == "conv":
             geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}
-            return Kernel.conv(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+            product = Kernel.conv(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+            return self._placed(product, not product.weight) if constants[1] else product
         if node.op == "conv_transpose":
             geometry = {name: node[name] for name in ("stride", "padding", "groups")}
             return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, **geometry)

@@ -1,4 +1,4 @@
-"""Small functions that Inductor compiles, timed inside the compiled call: what :func:`calibrate` fits prices to."""
+"""Small functions, timed as Inductor compiles them or as they are: what prices of fusible work are fitted to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from torch_eqsat.cost.kernel import Measurement
-from torch_eqsat.cost.timer import Timer
+from torch_eqsat.cost.kernels import plain_torch
+from torch_eqsat.cost.timer import CpuTimer, Timer
+from torch_eqsat.cost.timings import count_timing
+
+COPY_BUDGET_MS = 10.0
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "relu": torch.relu,
@@ -52,3 +56,13 @@ class CompiledProbe:
             call()
             # What disturbs makes it slower: the best of three.
             return min((self._timer.time([call]) for _ in range(3)), key=lambda found: found.ms)
+
+
+def time_copy(elements: int) -> Measurement:
+    """The time in ms of torch's own relu over so many float32 elements on the CPU, less that of a call."""
+    count_timing("copy")
+    with plain_torch("cpu"):
+        timer, x = CpuTimer(COPY_BUDGET_MS), torch.ones(elements)
+        found = min((timer.time([partial(torch.relu, x)]) for _ in range(3)), key=lambda found: found.ms)
+        empty_ms = timer.time([partial(torch.relu, x[:1])]).ms
+    return Measurement(max(1e-6, found.ms - empty_ms), found.spread, found.repeats)

@@ -14,6 +14,7 @@ from torch_eqsat.extract.problem import build_problem
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
+from torch_eqsat.search.prices import TermPrices, absorbed_rows
 
 LEISURE_SECONDS = 5.0  # for extracting at leisure from one e-graph
 
@@ -84,27 +85,23 @@ class Extractable:
 
     def problem(self, pricing: Pricing) -> ExtractionProblem:
         """The extraction problem at today's prices."""
-        part_prices = self._part_prices(pricing)
+        parts = captured_prices(self.task, pricing)
+        absorbed = absorbed_rows(self.snapshot) if pricing.epilogues else set()
         rows = []
         for index, (node, owner) in enumerate(zip(self.snapshot.nodes, self.snapshot.classes, strict=True)):
-            cost = part_prices.get(self.snapshot.terms[index])
-            if cost is None:
-                cost = self._price(pricing, node, owner) + NODE_MS + REWRITTEN_MS
+            meant = self.task.parts.get(self.snapshot.terms[index])
+            if meant is None:
+                cost = self._price(pricing, node, owner, index in absorbed) + NODE_MS + REWRITTEN_MS
+            else:
+                cost = NODE_MS + sum(map(parts, meant))
             rows.append((self.dense[owner], tuple(self.dense[c] for c in node.children), cost))
         return build_problem(rows, self.roots, len(self.class_ids))
 
-    def _price(self, pricing: Pricing, node: Node, owner: int) -> float:
+    def _price(self, pricing: Pricing, node: Node, owner: int, absorbed: bool) -> float:
         types, constants = self.snapshot.types, self.snapshot.constant
         operands = [t for c in node.children if (t := types[c]) is not None]
-        return pricing.price(node, operands, types[owner], [constants[c] for c in node.children], constants[owner])
-
-    def _part_prices(self, pricing: Pricing) -> dict[int, float]:
-        """Prices of captured operators, the sum of what they mean; by term."""
-        graph, pricing = self.task.graph, pricing.as_captured()
-        return {
-            term: NODE_MS + sum(price_of(graph, part, pricing) for part in parts)
-            for term, parts in self.task.parts.items()
-        }
+        flags = [constants[c] for c in node.children]
+        return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed)
 
     def extract(self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0) -> Extraction:
         """The cheapest program at today's prices, found at leisure; with ``milp_seconds`` exactly, if that is enough,
@@ -148,30 +145,49 @@ class Extractable:
         return self.snapshot.types[class_id]
 
 
-def price_of(graph: TermGraph, term: int, pricing: Pricing) -> float:
-    """The price in ms of one term of a graph, at its own types."""
-    node = graph.nodes[term]
-    operands = [t for c in node.children if (t := graph.types[c]) is not None]
-    constants = [graph.constant[c] for c in node.children]
-    return pricing.price(node, operands, graph.types[term], constants, graph.constant[term])
+def captured_prices(task: Task, pricing: Pricing) -> TermPrices:
+    """Prices of the terms of a task as the captured program uses them."""
+    uses = Counter(c for t, node in enumerate(task.graph.nodes) if task.in_program(t) for c in node.children)
+    uses.update(task.graph.roots)
+    return TermPrices(task.graph, pricing.as_captured(), uses)
+
+
+def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[float, ...]]:
+    """For each node of a program found for ``task`` what it costs in ms at today's prices, without an e-graph: of a
+    captured operator, what each of its parts does."""
+    captured = captured_prices(task, pricing)
+    uses = Counter(c for node in program.graph.nodes for c in node.children)
+    uses.update(program.graph.roots)
+    known = {index: captured.stage(term) for index, term in program.captured.items() if term in task.parts}
+    own = TermPrices(program.graph, pricing, uses, known)
+    prices: list[tuple[float, ...]] = []
+    for index in range(len(program.graph)):
+        parts = task.parts.get(program.captured.get(index, -1))
+        # Of some calls the work is priced elsewhere: they have no parts.
+        prices.append((own(index),) if parts is None else tuple(map(captured, parts)))
+    return prices
 
 
 def cost_of(task: Task, program: Program, pricing: Pricing) -> float:
     """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
-    cost, as_captured = 0.0, pricing.as_captured()
-    for index in range(len(program.graph)):
-        parts = task.parts.get(program.captured.get(index, -1))
-        if parts is None:
-            cost += price_of(program.graph, index, pricing) + NODE_MS + REWRITTEN_MS
-        else:  # of some calls the work is priced elsewhere: they have no parts
-            cost += NODE_MS + sum(price_of(task.graph, part, as_captured) for part in parts)
-    return cost
+    prices = prices_of(task, program, pricing)
+    rewritten = sum(program.captured.get(index, -1) not in task.parts for index in range(len(prices)))
+    return sum(map(sum, prices)) + NODE_MS * len(prices) + REWRITTEN_MS * rewritten
+
+
+def changed_ms(task: Task, program: Program, pricing: Pricing) -> float:
+    """How much work a program changes: what is in one of it and the captured program, and not in the other (ms)."""
+    own, captured = (
+        Counter(round(price, 9) for node in prices_of(task, p, pricing) for price in node)
+        for p in (program, captured_program(task, pricing))
+    )
+    return sum(price * count for price, count in ((own - captured) + (captured - own)).items())
 
 
 def captured_program(task: Task, pricing: Pricing) -> Program:
     """The program as captured, made without an e-graph: the answer of a search that could not even begin."""
     graph = TermGraph()
-    pricing = pricing.as_captured()
+    prices = captured_prices(task, pricing)
     origin: list[int] = []
     number: dict[int, int] = {}
     cost = 0.0
@@ -181,7 +197,7 @@ def captured_program(task: Task, pricing: Pricing) -> Program:
         number[term] = graph.add(new, task.graph.types[term], task.graph.constant[term])
         origin.append(task.origin_of(term))
         parts = task.parts.get(term, (term,))
-        cost += NODE_MS + sum(price_of(task.graph, part, pricing) for part in parts)
+        cost += NODE_MS + sum(map(prices, parts))
     graph.roots = [number[root] for root in task.graph.roots]
     meaning = {number[term]: term for term in number if task.graph.nodes[term].op == "fx"}
     return Program(graph, origin, cost, [""] * len(graph), meaning, dict(meaning))
@@ -199,11 +215,21 @@ def restarted(task: Task, program: Program) -> Task:
     for index, term in program.meaning.items():
         if term not in task.parts:
             continue
-        number = dict(zip(task.graph.nodes[term].children, graph.nodes[index].children, strict=True))
+        number = _operands(task.graph, term, graph, index)
         parts[index] = tuple(_place(task.graph, part, graph, number) for part in task.parts[term])
         if term in equal:
             graph.equal.append((index, _place(task.graph, equal[term], graph, number)))
     return Task(graph, parts, chosen, tuple(program.origin), tuple(program.made), dict(program.captured))
+
+
+def _operands(source: TermGraph, term: int, target: TermGraph, index: int) -> dict[int, int]:
+    """The operands of a call in ``target``, by those of what it was in ``source``. The meaning of an item of a tuple is
+    stated over the operands of the call that returns the tuple."""
+    number = dict(zip(source.nodes[term].children, target.nodes[index].children, strict=True))
+    for before, after in list(number.items()):
+        if source.types[before] is None and source.nodes[before].op == "fx":
+            number |= zip(source.nodes[before].children, target.nodes[after].children, strict=True)
+    return number
 
 
 def _place(source: TermGraph, term: int, target: TermGraph, number: dict[int, int]) -> int:
