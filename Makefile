@@ -55,7 +55,7 @@ bench-paper: $(INSTALLED) ## Search the paper's graphs by every strategy, write 
 bench-scale: $(INSTALLED) ## Plan graphs of 500 to 10,000 calls, write bench/results/scale.json
 	$(BIN)/python -m bench.scale $(BENCH)
 
-bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after make bench; write bench/results/costs.json
+bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after make bench-suite; write bench/results/costs.json
 	$(BIN)/python -m bench.costs $(BENCH)
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper

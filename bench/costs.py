@@ -1,9 +1,9 @@
-"""Predicted against measured: ``python -m bench.costs`` (minutes); for whole graphs it reads what ``make bench`` wrote.
+"""Predicted against measured: ``python -m bench.costs`` (minutes); whole graphs are those of ``make bench-suite``.
 
 Each operator is compiled by Inductor with frozen weights, some copies of it to a graph, and timed inside that graph
 less what a graph of as many tiny additions takes. Prices are those that ``torch-eqsat calibrate`` stored, else the
-defaults. Whole graphs are the cases, as captured and as rewritten, of which ``bench/results/cases.json`` holds both the
-predicted and the measured times.
+defaults. Whole graphs are the models of ``make bench-suite``, as captured and as rewritten, of which
+``bench/results/suite.json`` holds both the predicted and the measured times.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
-from bench import report
+from bench import report, suite_report
 from bench.cost_subjects import Subject, fusible_subjects, heavy_subjects, tiny
 from bench.paper_graphs import captured, task_of
 from bench.runner import progress
@@ -30,6 +30,7 @@ from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer
+from torch_eqsat.search.kernels import residency_of
 from torch_eqsat.search.program import captured_program
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
@@ -61,16 +62,18 @@ def row(name: str, kind: str, predicted_ms: float, measured_ms: float) -> Row:
     )
 
 
-def graph_rows(cases: Iterable[report.Row], call_ms: float) -> list[Row]:
-    """For each case that has predictions: the program as captured and as rewritten, both with frozen weights, and the
-    time ``call_ms`` of an empty compiled call added to what is predicted."""
+def graph_rows(suite: suite_report.Rows, call_ms: float) -> list[Row]:
+    """For each model that has predictions and times: the program as captured and, if it was rewritten, that one, both
+    with frozen weights, and the time ``call_ms`` of an empty compiled call added to what is predicted."""
     rows = []
-    for case in cases:
-        if "predicted_base_ms" not in case:
+    for (model, variant), ours in suite.items():
+        theirs = suite.get((model, "freezing"), {})
+        if variant != "eqsat" or not ours.get("predicted_base_ms") or "min_ms" not in ours or "min_ms" not in theirs:
             continue
-        name = case["case"]
-        rows.append(row(f"{name}, captured", "graph", case["predicted_base_ms"] + call_ms, case["freezing_ms"]))
-        rows.append(row(f"{name}, rewritten", "graph", case["predicted_best_ms"] + call_ms, case["eqsat_ms"]))
+        before, after = ours["predicted_base_ms"], ours["predicted_best_ms"]
+        rows.append(row(f"{model}, captured", "graph", before + call_ms, theirs["min_ms"]))
+        if after < before:
+            rows.append(row(f"{model}, rewritten", "graph", after + call_ms, ours["min_ms"]))
     return rows
 
 
@@ -126,6 +129,8 @@ def predicted_ms(subject: Subject, table: Table) -> float:
         coefficients=known.coefficients,
         roofline=known.roofline,
         memory_share=1.0 if subject.kind == "operator" else MEMORY_SHARE,
+        epilogues=True,
+        residency=residency_of(task),
     )
     captured_program(task, prices)
     prices.measured.update(measure_many(list(prices.missing.values()), CpuTimer(), table))
@@ -169,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.costs", description=__doc__)
     parser.add_argument("--graphs", action="store_true", help="take the operators from the file instead of measuring")
     parser.add_argument("--only", default="", help="measure the operators whose name holds this, write nothing")
-    parser.add_argument("--cases", type=Path, default=report.RESULTS, help="the rows of make bench")
+    parser.add_argument("--suite", type=Path, default=suite_report.RESULTS, help="the rows of make bench-suite")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -184,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"no operator's name holds {options.only!r}")
         with torch.no_grad():
             operators, call_ms = compare(subjects)
-    result = summary(operators, graph_rows(report.load(options.cases), call_ms), call_ms)
+    result = summary(operators, graph_rows(suite_report.load(options.suite), call_ms), call_ms)
     print(table_of([*result["operators"], *result["graphs"]]))
     print("\n".join(f"{key}: {value}" for key, value in result.items() if key not in ("operators", "graphs")))
     if not options.only:

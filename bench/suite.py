@@ -33,7 +33,7 @@ from bench.suite_report import Row
 from bench.variants import VARIANTS
 
 _CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TORCH_EQSAT_CACHE_DIR": "eqsat", "EQSAT_BENCH_CACHE_DIR": "peer"}
-_FOUND = ("search_s", "error", "error_fp64", "eager_error_fp64")
+_FOUND = ("search_s", "error", "error_fp64", "eager_error_fp64", "predicted_base_ms", "predicted_best_ms")
 
 
 class Suite:

@@ -222,7 +222,7 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         Table(context_of(device.type)) as table,
         WorkerPool(options.memory_bytes, options.executor) as pool,
     ):
-        searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task.graph))
+        searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task))
         outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
     rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch_eqsat.report import GraphReport
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.kernels import residency_of
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import WorkerPool
 from torch_eqsat.search.prices import TermPrices
@@ -39,9 +40,8 @@ EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
 # What a second of search is where time must not count: applying laws takes 4.3 µs an e-node.
 WORK_PER_SECOND = 1 / 4.3e-6
 UNLIMITED = 1e6  # s
-# A program has to save this share of the work that it changes: prices of single kernels are wrong by more than that.
-# XXX
-DOUBT = 0.05
+# A program has to save this share of the work that it takes away and puts in its place, for prices are not exact.
+DOUBT = 0.02
 
 Times = Callable[[Any, float], dict[str, float]]
 """Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
@@ -110,7 +110,7 @@ class Searcher:
         if options.target == HERE and (options.deterministic or self.report.measure_seconds >= options.measure_seconds):
             # An optimistic guess is no reason to leave what is known.
             outcomes = [self._without_guesses(t, o) for t, o in zip(tasks, outcomes, strict=True)]
-        outcomes = [self._settled(t, o) for t, o in zip(tasks, outcomes, strict=True)]
+        outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
         return outcomes
 
@@ -207,13 +207,25 @@ class Searcher:
             return outcome
         return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())
 
-    def _settled(self, task: Task, outcome: Outcome) -> Outcome:
-        """``outcome`` at the price of its program as a whole, or the original where what is saved is not beyond doubt.
+    def _settled(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> list[Outcome]:
+        """The outcomes at the prices of whole programs: what an e-node's price cannot know is what else uses its
+        operands, and how many weights there are once others were folded. The original where what is saved is in doubt.
+        """
+        before = self.pricing()
+        everywhere = chain.from_iterable(
+            repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
+        )
+        self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
+        unknown = self.pricing()
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            cost_of(task, outcome.program, unknown)
+        self._measure(unknown.missing.values())
+        after = self.pricing()
+        return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
 
-        An e-node's price cannot know what uses it; that of a program does."""
-        pricing = self.pricing()
-        captured, program = captured_program(task, pricing), outcome.program
-        cost = cost_of(task, program, pricing)
-        doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, program, pricing)
-        program = replace(program, cost=cost) if captured.cost - cost > doubt else captured
+    def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:
+        captured, cost = captured_program(task, before), cost_of(task, outcome.program, after)
+        changed = changed_ms(task, outcome.program, before)
+        doubt = 0.0 if self.setting.options.measure else DOUBT * changed
+        program = replace(outcome.program, cost=cost) if captured.cost - cost > doubt else captured
         return replace(outcome, program=program, base_cost=captured.cost)

@@ -144,7 +144,8 @@ def _compile(
 
 
 RECORDED = Path(__file__).with_name("kernel_times.json")
-"""Times (ms) of all kernels that the searches of the rows meet, from one machine: tests decide by these."""
+"""Times (ms) of all kernels that the searches of the rows meet, and the coefficients of the machine that took them:
+tests decide by these."""
 
 
 def main() -> None:
@@ -162,14 +163,16 @@ def main() -> None:
         if folder:
             with Table(context_of("cpu")) as table:
                 times = {key: round(found.ms, 6) for key, found in table.everything().items()}
-            RECORDED.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+                recorded = {"coefficients": table.coefficients(), "kernels": times}
+            RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 def use_recorded_times() -> None:
     """Put the recorded times into this machine's table, as if they had been taken here."""
-    times = json.loads(RECORDED.read_text(encoding="utf-8"))
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     with Table(context_of("cpu")) as table:
-        table.store_many({key: Measurement(ms, 0.0, 1) for key, ms in times.items()})
+        table.store_many({key: Measurement(ms, 0.0, 1) for key, ms in recorded["kernels"].items()})
+        table.store_coefficients(recorded["coefficients"], 0.0, 1)
 
 
 if __name__ == "__main__":

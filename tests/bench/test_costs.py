@@ -5,19 +5,24 @@ import json
 import pytest
 import torch
 
-from bench import costs, report
+from bench import costs, suite_report
 from bench.cost_subjects import HEAVY, fusible_subjects, heavy_subject, heavy_subjects, tiny
 from bench.paper_graphs import captured, task_of
+from bench.suite_models import MODELS
 from bench.variants import VARIANTS
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.table import Context, Table
 from torch_eqsat.search.program import captured_program
 
-CASE = report.Row(
-    case="one", default_ms=9.0, freezing_ms=4.0, eqsat_ms=2.0, ratio=2.0, ratio_median=2.0, error=0.0, search_s=1.0,
-    compile_s=1.0, predicted_base_ms=2.9, predicted_best_ms=1.9,
-)  # fmt: skip
+MODEL = next(iter(MODELS))
+SUITE = {
+    (MODEL, "freezing"): {"model": MODEL, "variant": "freezing", "min_ms": 4.0, "error": 0.0},
+    (MODEL, "eqsat"): {
+        "model": MODEL, "variant": "eqsat", "min_ms": 2.0, "error": 0.0, "predicted_base_ms": 2.9,
+        "predicted_best_ms": 1.9,
+    },
+}  # fmt: skip
 
 KERNELS = [
     Kernel.matmul((4, 16), (16, 8), weight=True),
@@ -46,24 +51,30 @@ def test_quantiles_of_errors():
     assert costs.quantile([], 0.5) is None
 
 
-def test_graphs_are_compared_with_the_call_added_and_old_rows_left_out():
-    old = {key: value for key, value in CASE.items() if not key.startswith("predicted")}
-    before, after = costs.graph_rows([CASE, old], call_ms=0.1)
+def test_graphs_are_compared_with_the_call_added():
+    before, after = costs.graph_rows(SUITE, call_ms=0.1)
     assert (before["predicted_ms"], before["measured_ms"], before["error"]) == (3.0, 4.0, 0.25)
-    assert (after["name"], after["predicted_ms"], after["error"]) == ("one, rewritten", 2.0, 0.0)
+    assert (after["name"], after["predicted_ms"], after["error"]) == (f"{MODEL}, rewritten", 2.0, 0.0)
+
+
+def test_a_graph_left_as_it_is_counts_once_and_one_without_times_not():
+    left = SUITE | {(MODEL, "eqsat"): SUITE[MODEL, "eqsat"] | {"predicted_best_ms": 2.9}}
+    assert [row["name"] for row in costs.graph_rows(left, call_ms=0.1)] == [f"{MODEL}, captured"]
+    compiled = {key: {name: v for name, v in row.items() if name != "min_ms"} for key, row in SUITE.items()}
+    assert costs.graph_rows(compiled, call_ms=0.1) == []
 
 
 def test_the_file_is_made_of_stored_operators_and_the_cases(tmp_path, capsys):
-    out, cases = tmp_path / "costs.json", tmp_path / "cases.json"
+    out, suite = tmp_path / "costs.json", tmp_path / "suite.json"
     with pytest.raises(SystemExit):
         costs.main(["--graphs", "--out", str(out)])
-    report.save(cases, [CASE], ["one"])
+    suite_report.save(suite, SUITE)
     out.write_text(json.dumps(costs.summary([costs.row("add", "operator", 3.0, 2.0)], [], 0.1)))
-    assert costs.main(["--graphs", "--out", str(out), "--cases", str(cases)]) == 0
+    assert costs.main(["--graphs", "--out", str(out), "--suite", str(suite)]) == 0
     result = json.loads(out.read_text())
     assert (result["median_error_ops"], result["p90_error_graphs"]) == (0.5, 0.25)
-    assert result["worst"] == ["add", "one, captured", "one, rewritten"]
-    assert "one, captured" in capsys.readouterr().out
+    assert result["worst"] == ["add", f"{MODEL}, captured", f"{MODEL}, rewritten"]
+    assert f"{MODEL}, captured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.key)

@@ -9,6 +9,7 @@ from torch_eqsat.cost.residency import RESIDENT, Residency
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.search.kernels import residency_of, with_kernels
+from torch_eqsat.search.program import Task
 
 
 def products(uses, width):
@@ -52,7 +53,7 @@ def test_a_large_weight_that_is_used_again_stays_unpacked():
 
 
 def test_weights_are_counted_by_use_and_once():
-    assert residency_of(products(8, 16)) == Residency(packed=8 * 16 * 16 * 4, shared=16 * 16 * 4)
+    assert residency_of(Task(products(8, 16), {})) == Residency(packed=8 * 16 * 16 * 4, shared=16 * 16 * 4)
 
 
 def test_nothing_without_alternatives():

@@ -24,6 +24,13 @@ class Residency:
     packed: int = 0
     shared: int = 0
 
+    def __add__(self, other: Residency) -> Residency:
+        return Residency(self.packed + other.packed, self.shared + other.shared)
+
+    def at_most(self, other: Residency) -> Residency:
+        """The smaller of both, number by number."""
+        return Residency(min(self.packed, other.packed), min(self.shared, other.shared))
+
 
 RESIDENT = Residency()
 """Nothing has to be read from memory."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch_eqsat.cost.forms import KERNEL, OWN
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
@@ -9,6 +11,7 @@ from torch_eqsat.cost.residency import Residency
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.search.program import Program, Task
 
 
 def with_kernels(program: TermGraph, pricing: Pricing) -> TermGraph:
@@ -48,10 +51,18 @@ def _form(kernel: Kernel, pricing: Pricing) -> str:
     return best if known[best] < own else OWN
 
 
-def residency_of(graph: TermGraph) -> Residency:
-    """The weights of the heavy terms of ``graph``."""
+def residency_of(task: Task, program: Program | None = None) -> Residency:
+    """The weights of the heavy terms of ``task``, or those of a program for it."""
+    if program is None:
+        return _residency(task.graph, range(len(task.graph)))
+    calls = [part for term in program.captured.values() for part in task.parts.get(term, ())]
+    return _residency(program.graph, range(len(program.graph))) + _residency(task.graph, calls)
+
+
+def _residency(graph: TermGraph, terms: Iterable[int]) -> Residency:
     packed, shared = 0, dict[int, int]()
-    for node in graph.nodes:
+    for term in terms:
+        node = graph.nodes[term]
         if "heavy" not in OPERATORS[node.op].traits or graph.constant[node.children[0]]:
             continue
         weight = node.children[1]
