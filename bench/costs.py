@@ -14,6 +14,7 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -28,7 +29,9 @@ from bench.variants import VARIANTS
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
+from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Table
+from torch_eqsat.cost.targets import measured_over_estimated
 from torch_eqsat.cost.timer import CpuTimer
 from torch_eqsat.search.kernels import residency_of
 from torch_eqsat.search.program import captured_program
@@ -160,6 +163,19 @@ def compare(subjects: Sequence[Subject]) -> tuple[list[Row], float]:
     return rows, empty[min(empty)]
 
 
+def target_ratios(subjects: Sequence[Subject]) -> dict[str, float] | None:
+    """Measured times of the heavy kernels over those by which ``eqsat.target`` plans for a CPU that is not here."""
+    prices = Pricing(frozen=True)
+    for subject in subjects:
+        if subject.kind == "heavy":
+            captured_program(task_of(captured(subject.make)), prices)
+    with Table(context_of("cpu")) as table:
+        found = table.lookup_many(prices.missing)
+    pairs = [(kernel, found[key].ms) for key, kernel in prices.missing.items() if key in found]
+    ratios = measured_over_estimated(pairs, cpu_roofline())
+    return None if ratios is None else {name: round(value, 3) for name, value in asdict(ratios).items()}
+
+
 def table_of(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, the worst first."""
     cells = [
@@ -182,14 +198,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.out} does not exist: run without --graphs first")
     if options.graphs:
         old = json.loads(options.out.read_text())
-        operators, call_ms = old["operators"], old["call_ms"]
+        operators, call_ms, ratios = old["operators"], old["call_ms"], old.get("measured_over_estimated")
     else:
         subjects = [s for s in (*heavy_subjects(), *fusible_subjects()) if options.only in s.name]
         if not subjects:
             parser.error(f"no operator's name holds {options.only!r}")
         with torch.no_grad():
             operators, call_ms = compare(subjects)
-    result = summary(operators, graph_rows(suite_report.load(options.suite), call_ms), call_ms)
+        ratios = target_ratios(subjects)
+    result = {"measured_over_estimated": ratios} | summary(
+        operators, graph_rows(suite_report.load(options.suite), call_ms), call_ms
+    )
     print(table_of([*result["operators"], *result["graphs"]]))
     print("\n".join(f"{key}: {value}" for key, value in result.items() if key not in ("operators", "graphs")))
     if not options.only:

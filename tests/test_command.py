@@ -11,6 +11,7 @@ from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer
+from torch_eqsat.errors import MeasurementError
 
 
 class FakeProbe:
@@ -45,6 +46,19 @@ def test_calibrate_stores_and_shows(folder: Path, capsys: pytest.CaptureFixture[
     assert "relu" in written.err
     with Table(command.context_of("cpu")) as table:
         assert calibration_of(table).roofline.peak_flops_per_ms == pytest.approx(1e9)
+
+
+def test_a_busy_machine_is_not_calibrated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def busy(kernel: Kernel, timer: CpuTimer) -> Measurement:
+        raise MeasurementError("half of the samples took over 3 times the fastest")
+
+    monkeypatch.setattr(command, "measure", busy)
+    assert command.main(["calibrate"]) == 1
+    assert "nothing is stored: half of the samples" in capsys.readouterr().err
+    with Table(command.context_of("cpu")) as table:
+        assert table.coefficients() == {}
 
 
 @pytest.mark.parametrize("arguments", [[], ["calibrate", "--threads", "0"], ["measure"]])

@@ -14,10 +14,11 @@ from torch_eqsat.cost.kernels import context_of, measure
 from torch_eqsat.cost.probes import CompiledProbe
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer
+from torch_eqsat.errors import MeasurementError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it was done."""
+    """Run a command; 0 when it was done, 1 when the machine is too busy for it."""
     parser = argparse.ArgumentParser(prog="torch-eqsat", description="Prices of torch_eqsat on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in (
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Table(context_of("cpu")) as table:
         if options.command == "calibrate":
             timer = CpuTimer()
-            calibrate(table, CompiledProbe(timer), lambda kernel: measure(kernel, timer), _say)
+            try:
+                calibrate(table, CompiledProbe(timer), lambda kernel: measure(kernel, timer), _say)
+            except MeasurementError as error:
+                _say(f"nothing is stored: {error}")
+                return 1
         print(describe(table, calibration_of(table)))
     return 0
 

@@ -25,5 +25,9 @@ class WorkerError(EqsatError):
     """The search worker died, ran out of memory or time, or answered with an error."""
 
 
+class MeasurementError(EqsatError):
+    """A time cannot be trusted: other work on the machine disturbs it."""
+
+
 class RebuildError(EqsatError):
     """A plan could not be turned back into a graph of the same outputs."""

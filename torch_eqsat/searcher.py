@@ -20,7 +20,7 @@ from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.report import GraphReport
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.budget import Budget, playouts
-from torch_eqsat.search.environment import Limits
+from torch_eqsat.search.environment import Limits, unmeasured
 from torch_eqsat.search.kernels import residency_of
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.pool import WorkerPool
@@ -107,9 +107,6 @@ class Searcher:
                 break
             outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
         outcomes = self._reprice(tasks, outcomes, self._exact_seconds(outcomes, start + options.seconds))
-        if options.target == HERE and (options.deterministic or self.report.measure_seconds >= options.measure_seconds):
-            # An optimistic guess is no reason to leave what is known.
-            outcomes = [self._without_guesses(t, o) for t, o in zip(tasks, outcomes, strict=True)]
         outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
         return outcomes
@@ -198,15 +195,6 @@ class Searcher:
                 left -= EXACT_SECONDS
         return seconds
 
-    def _without_guesses(self, task: Task, outcome: Outcome) -> Outcome:
-        """``outcome``, or the original where its program relies on estimates; where all that both have are estimates,
-        as with an empty table that may not be filled, they are compared as they are."""
-        pricing = self.pricing()
-        captured = captured_program(task, pricing)
-        if not outcome.unmeasured or (self._waits and pricing.missing):
-            return outcome
-        return replace(outcome, program=captured, base_cost=captured.cost, lower_bound=0.0, unmeasured=())
-
     def _settled(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> list[Outcome]:
         """The outcomes at the prices of whole programs: what an e-node's price cannot know is what else uses its
         operands, and how many weights there are once others were folded. The original where what is saved is in doubt.
@@ -224,8 +212,12 @@ class Searcher:
         return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
 
     def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:
-        captured, cost = captured_program(task, before), cost_of(task, outcome.program, after)
-        changed = changed_ms(task, outcome.program, before)
-        doubt = 0.0 if self.setting.options.measure else DOUBT * changed
-        program = replace(outcome.program, cost=cost) if captured.cost - cost > doubt else captured
+        """``outcome``, or the original where too little is saved or the program relies on estimates, which are
+        optimistic; where all that both have are estimates, they are compared as they are."""
+        pricing = replace(before, missing={})
+        captured, cost = captured_program(task, pricing), cost_of(task, outcome.program, after)
+        guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and pricing.missing)
+        doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, outcome.program, before)
+        saves = captured.cost - cost > doubt and not guessed
+        program = replace(outcome.program, cost=cost) if saves else captured
         return replace(outcome, program=program, base_cost=captured.cost)

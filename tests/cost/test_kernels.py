@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.kernels import calls_of, context_of, measure, measure_many
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer
+from torch_eqsat.errors import MeasurementError
 
 SMALL = [
     Kernel.matmul((8, 16), (16, 12)),
@@ -91,6 +93,27 @@ def test_measuring_in_the_middle_of_a_compilation() -> None:
         measure(SMALL[0], Timer())
     assert type(seen[0]) is torch.Tensor
     assert seen[0].dtype == torch.float32
+
+
+def test_a_cold_weight_rotates_through_more_than_a_cache_holds() -> None:
+    kernel = Kernel.matmul((1, 512), (512, 512))
+    assert len(calls_of(kernel)) == 5
+    assert len(calls_of(replace(kernel, cold=True))) == 96
+    assert replace(kernel, cold=True).key == f"{kernel.key} cold"
+
+
+def test_times_that_differ_too_much_are_refused(table: Table, caplog: pytest.LogCaptureFixture) -> None:
+    class Timer(Impatient):
+        def time(self, calls: Sequence[Callable[[], object]]) -> Measurement:
+            self.timed += 1
+            return Measurement(1.0, 1.5, 9)
+
+    timer = Timer()
+    with pytest.raises(MeasurementError, match=r"matmul float32 cpu 8x16 16x12: .* 2\.5 times"):
+        measure(SMALL[0], timer)
+    assert timer.timed == 2
+    assert measure_many([SMALL[0]], timer, table) == {}
+    assert "not measured: matmul float32 cpu 8x16 16x12" in caplog.text and table.everything() == {}
 
 
 def test_weights_rotate_unless_they_fill_the_cache_alone() -> None:

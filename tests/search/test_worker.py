@@ -50,6 +50,13 @@ def request_(task):
     return SearchRequest(task, Pricing(frozen=False), Limits(seconds=10.0))
 
 
+def test_a_module_of_the_user_does_not_stand_in_for_one_of_the_library(request_, tmp_path, monkeypatch):
+    (tmp_path / "re.py").write_text("raise RuntimeError('not what you wanted')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with WorkerClient(MEMORY) as worker:
+        assert worker.ask(request_, 30.0).stop == "saturated"
+
+
 def test_worker_answers(request_, task):
     with WorkerClient(MEMORY) as worker:
         outcome = worker.ask(request_, 30.0)

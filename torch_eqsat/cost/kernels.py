@@ -32,6 +32,7 @@ from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Context, Table, cpu_model
 from torch_eqsat.cost.timer import Call, Timer
 from torch_eqsat.cost.timings import count_timing
+from torch_eqsat.errors import MeasurementError
 
 logger = logging.getLogger("torch_eqsat.cost")
 
@@ -48,11 +49,13 @@ _BLOCK = 2**16
 
 # On a machine with other jobs the spreads of 29 kernels were below 0.1, but for one of 0.2.
 _STEADY = 0.25
+_REFUSED = 1.0  # a median twice the low quantile
 _LARGE = 2**28
 
 
 def measure(kernel: Kernel, timer: Timer) -> Measurement:
-    """The time of one kernel on random data; raises whatever the kernel raises when it cannot run."""
+    """The time of one kernel on random data. Raises MeasurementError where samples differ too much, and whatever the
+    kernel raises when it cannot run."""
     if kernel.device != timer.device:
         raise ValueError(f"a timer of {timer.device} cannot time a kernel of {kernel.device}")
     count_timing("kernel")
@@ -65,7 +68,13 @@ def measure(kernel: Kernel, timer: Timer) -> Measurement:
             return first
         # Other programs disturb the timing, and only ever make it slower: the better
         # of two attempts is nearer to the truth.
-        return min(first, timer.time(calls), key=lambda measured: measured.ms)
+        better = min(first, timer.time(calls), key=lambda measured: measured.ms)
+    if better.spread > _REFUSED:
+        raise MeasurementError(
+            f"{kernel.key}: half of the samples took over {1 + better.spread:.1f} times the fastest, at most "
+            f"{1 + _REFUSED:.0f} times is trusted; let the machine do less besides"
+        )
+    return better
 
 
 def measure_many(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import select
@@ -43,12 +44,15 @@ class WorkerClient:
         self.stop()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # -P: nothing in the current folder may stand in for a module of the standard library.
-        start = "from torch_eqsat.search.worker import main; main()"
-        command = [sys.executable, "-P", "-c", start, str(self._memory_bytes)]
+        # Nothing of the user's may stand in for a module of the standard library: -P leaves the current folder out, and
+        # what this process imports from comes last.
+        places = "import json, sys; sys.path += json.loads(sys.argv.pop())"
+        start = f"{places}; from torch_eqsat.search.worker import main; main()"
+        path = json.dumps([place or os.getcwd() for place in sys.path])
+        command = [sys.executable, "-P", "-c", start, str(self._memory_bytes), path]
         # egglog's thread pool would multiply the address space, and the search is deterministic with one thread.
         environment = {**os.environ, "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        environment |= {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), GUARD: "1"}
+        environment[GUARD] = "1"
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
