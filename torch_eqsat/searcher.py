@@ -220,4 +220,5 @@ class Searcher:
         doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, outcome.program, before)
         saves = captured.cost - cost > doubt and not guessed
         program = replace(outcome.program, cost=cost) if saves else captured
-        return replace(outcome, program=program, base_cost=captured.cost)
+        bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
+        return replace(outcome, program=program, base_cost=captured.cost, lower_bound=bound)

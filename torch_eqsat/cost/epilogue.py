@@ -5,7 +5,7 @@ Under freezing, factors and addends of constants that follow a convolution are f
 (mkldnn_fusion.py). Priced as if they were work, the batch norms of mobilenet_v2 promised 17 % to a program that
 compiles to the same calls.
 
-Only what is asked of a single user of the convolution is fused so; here every user is taken to be the only one.
+What several use is stored and takes nothing in; `search/prices.py` looks at that, where the program is known.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Pricing:
 
     With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`), with
     ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`), and weights of which there are too
-    many by ``residency`` are read from memory. Of the bytes of a fusible operator
-    ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32 on a CPU, if it was measured.
+    many by ``residency`` are read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1
+    prices it alone. ``roofline`` is that of float32 on a CPU, if it was measured.
     """
 
     frozen: bool
