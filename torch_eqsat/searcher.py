@@ -197,18 +197,19 @@ class Searcher:
 
     def _settled(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> list[Outcome]:
         """The outcomes at the prices of whole programs: what an e-node's price cannot know is what else uses its
-        operands, and how many weights there are once others were folded. The original where what is saved is in doubt.
+        operands, how they lie in memory, and how many weights there are once others were folded. The original where
+        what is saved is in doubt.
         """
-        before = self.pricing()
+        before = replace(self.pricing(), whole=True)
         everywhere = chain.from_iterable(
             repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
         )
         self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
-        unknown = self.pricing()
+        unknown = replace(self.pricing(), whole=True)
         for task, outcome in zip(tasks, outcomes, strict=True):
             cost_of(task, outcome.program, unknown)
         self._measure(unknown.missing.values())
-        after = self.pricing()
+        after = replace(self.pricing(), whole=True)
         return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
 
     def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:

@@ -9,6 +9,7 @@ from torch_eqsat.cost.calibration import (
     CHEAP_FUNCTIONS,
     ELEMENTS,
     FUNCTIONS,
+    GATHER,
     KERNELS,
     POOL,
     REDUCTIONS,
@@ -27,7 +28,7 @@ from torch_eqsat.cost.table import Context, Table
 HERE = Context("cpu", "some CPU", 1, "2.14.1")
 MACHINE = Coefficients(
     bytes_per_ms=50e6, cache_bytes=2 * 4 * 2**19, cache_bytes_per_ms=200e6, fresh_ms_per_byte=1e-6, cheap_ns=0.005,
-    division_ns=0.05, transcendental_ns=0.2, slow_ns=1.0, reduction_ns=0.03, pooling_ns=0.3,
+    division_ns=0.05, transcendental_ns=0.2, slow_ns=1.0, reduction_ns=0.03, pooling_ns=0.3, gather_ns=0.4,
 )  # fmt: skip
 CLASS_OF = {name: group for group, names in FUNCTIONS.items() for name in names}
 
@@ -39,6 +40,8 @@ def machine_ms(name: str, elements: int) -> float:
         return elementwise_ms(elements, 4 * elements, 0, {"reduction": 1, "cheap": 0.5}, MACHINE, launches=0)
     if name == POOL:
         work = {"pooling": WINDOW, "cheap": 1}
+    if name == GATHER:
+        work = {"gather": 1, "cheap": 1}
     return elementwise_ms(elements, 4 * elements, 4 * elements, work, MACHINE, launches=0)
 
 
@@ -51,7 +54,7 @@ def measure(kernel: Kernel) -> Measurement:
 
 
 def test_the_machine_is_found_again() -> None:
-    names = ["relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL]
+    names = ["relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL, GATHER]
     times = {(name, ELEMENTS): machine_ms(name, ELEMENTS) for name in names}
     times |= {("relu", size): machine_ms("relu", size) for size in SIZES}
     found = fit(times, CPU)
@@ -60,7 +63,7 @@ def test_the_machine_is_found_again() -> None:
 
 
 def test_times_without_sense_give_no_negative_price() -> None:
-    times = {(name, ELEMENTS): 1.0 for name in ("relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL)} | {
+    times = {(name, ELEMENTS): 1.0 for name in ("relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL, GATHER)} | {
         ("relu", size): 1e-6 for size in SIZES
     }
     found = fit(times, CPU)
@@ -78,7 +81,7 @@ def test_what_is_fitted_is_kept_for_this_context_alone(tmp_path: Path) -> None:
         assert calibration_of(other) == default_calibration(other.context)
     assert fitted.roofline.peak_flops_per_ms == pytest.approx(1e9)
     assert empty == {}
-    assert len(lines) == len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 1 + len(KERNELS)
+    assert len(lines) == len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 2 + len(KERNELS)
     assert lines[-1].startswith(f"{len(lines)}/{len(lines)} ")
 
 
@@ -104,7 +107,7 @@ def test_provenance_is_stored(tmp_path: Path) -> None:
     with Table(HERE, tmp_path / "t") as table:
         calibrate(table, probe, measure, lambda line: None)
         rows = table._database.execute("SELECT DISTINCT spread, samples, measured_at > 0 FROM coefficient").fetchall()
-    assert rows == [(0.1, len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 1 + len(KERNELS), 1)]
+    assert rows == [(0.1, len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 2 + len(KERNELS), 1)]
 
 
 def test_a_damaged_table_leaves_the_defaults(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

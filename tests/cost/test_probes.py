@@ -28,11 +28,12 @@ def test_the_call_is_taken_off() -> None:
 def test_every_function_of_a_class_can_be_timed() -> None:
     probe = CompiledProbe(ByResult(), compile=lambda function: function)
     names = {name for names in calibration.FUNCTIONS.values() for name in names}
-    reducing = {*calibration.REDUCTIONS, calibration.POOL}
-    assert names | reducing | {"relu", "cheap"} == FUNCTIONS.keys()
-    assert all(probe(name, 101, 1).ms == pytest.approx(0.1) for name in FUNCTIONS.keys() - reducing)
-    sizes = {name: round(probe(name, 2**14, 1).ms * 1e3) + 1 for name in reducing}
-    assert sizes == {"sum of rows": 32, "sum of columns": 512, "maximum of rows": 32, "average pool": 2**14}
+    shaped = {*calibration.REDUCTIONS, calibration.POOL, calibration.GATHER}
+    assert names | shaped | {"relu", "cheap"} == FUNCTIONS.keys()
+    assert all(probe(name, 101, 1).ms == pytest.approx(0.1) for name in FUNCTIONS.keys() - shaped)
+    sizes = {name: round(probe(name, 2**14, 1).ms * 1e3) + 1 for name in shaped}
+    whole = dict.fromkeys((calibration.POOL, calibration.GATHER), 2**14)
+    assert sizes == {"sum of rows": 32, "sum of columns": 512, "maximum of rows": 32} | whole
 
 
 @pytest.mark.slow

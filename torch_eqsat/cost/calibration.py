@@ -25,9 +25,9 @@ FUNCTIONS: Mapping[str, Sequence[str]] = {
 }
 """The functions that stand for a class."""
 
-REDUCTIONS, POOL = ("sum of rows", "sum of columns", "maximum of rows"), "average pool"
-"""What stands for reductions, each of which reads all and writes next to nothing, and for pools of :data:`WINDOW`
-elements."""
+REDUCTIONS, POOL, GATHER = ("sum of rows", "sum of columns", "maximum of rows"), "average pool", "gather of columns"
+"""What stands for reductions, each of which reads all and writes next to nothing, for pools of :data:`WINDOW` elements,
+and for gathers along the innermost axis."""
 
 WINDOW = 9
 
@@ -89,7 +89,7 @@ def calibrate(
     """Measure, fit and store, with a line of progress for each time."""
     times: dict[tuple[str, int], Measurement] = {}
     wanted = [("relu", size, 1) for size in SIZES]
-    names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names), *REDUCTIONS, POOL)
+    names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names), *REDUCTIONS, POOL, GATHER)
     wanted += [(name, ELEMENTS, COPIES) for name in names]
     for number, (name, elements, copies) in enumerate(wanted):
         times[name, elements] = found = probe(name, elements, copies)
@@ -146,6 +146,7 @@ def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coeffi
         slow_ns=classes["slow"],
         reduction_ns=fmean(_ns(times[name, ELEMENTS] - plain / 2, ELEMENTS) for name in REDUCTIONS),
         pooling_ns=_ns(times[POOL, ELEMENTS] - plain, ELEMENTS * WINDOW),
+        gather_ns=_ns(times[GATHER, ELEMENTS] - plain, ELEMENTS),
     )
 
 

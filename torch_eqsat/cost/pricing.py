@@ -26,9 +26,11 @@ REWRITTEN_MS = 1e-7
 # Of the bytes that a pointwise operator reads and writes, the share that reaches memory once its neighbours are fused
 # with it: chains of about four such operators to one kernel are usual in the graphs of the benchmark.
 MEMORY_SHARE = 0.25
-# What a gather costs besides its bytes. 26 look-ups and their concatenation took 25.5 µs, one look-up in the stacked
-# tables 15.0 µs; 26 bags, each a call outside of generated code, took 170 µs against 19 µs.
-START_MS = {"embedding": 0.4e-3, "embedding_bag": 6e-3}
+# A bag is a call outside of generated code: 26 took 170 µs, one in the stacked tables 19 µs.
+BAG_MS = 6e-3
+# Each further operand of a concatenation is a buffer and an argument of its own in the wrapper: of 4 to 40 look-ups,
+# which cost nothing to start, 0.44 µs each (AMD EPYC, family 26), and of as many scalars the same.
+PART_MS = 0.44e-3
 
 
 @dataclass
@@ -39,9 +41,10 @@ class Pricing:
     can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
     With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`), with
-    ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`), and weights of which there are too
-    many by ``residency`` are read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1
-    prices it alone. ``roofline`` is that of float32 on a CPU, if it was measured.
+    ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`). In a program that is known as a
+    ``whole`` so is how images lie (see `layout.py`). Weights of which there are too many by ``residency`` are read from
+    memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that
+    of float32 on a CPU, if it was measured.
     """
 
     frozen: bool
@@ -52,6 +55,7 @@ class Pricing:
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
     epilogues: bool = False
+    whole: bool = False
     residency: Residency = RESIDENT
     # An estimate has to be optimistic, as it is measured if it matters: without a target, the fastest card known.
     gpu: str = "H200"
@@ -70,10 +74,11 @@ class Pricing:
         constants: Sequence[bool],
         constant: bool,
         absorbed: bool = False,
+        of_channels: bool = False,
     ) -> float:
         """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
-        What is ``absorbed`` by a convolution costs nothing. What reads a tuple (``types`` leaves such operands out)
-        costs nothing here either: the call that returns it does."""
+        What is ``absorbed`` by a convolution costs nothing; a gather ``of_channels`` moves vectors of them. What reads
+        a tuple (``types`` leaves such operands out) costs nothing here either: the call that returns it does."""
         operator = OPERATORS[node.op]
         if len(types) != len(node.children):
             return 0.0
@@ -87,7 +92,7 @@ class Pricing:
             return self.kernel_ms(node, types, constants)
         if "view" in operator.traits:
             return 0.0
-        return self._fusible(node, types, result)
+        return self._fusible(node, types, result, of_channels)
 
     def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:
         """The price in ms of an operator that the language does not know: its bytes. What returns no tensor is taken to
@@ -154,9 +159,9 @@ class Pricing:
             return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, **geometry)
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
-    def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType) -> float:
+    def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType, of_channels: bool) -> float:
         read = sum(t.bytes for t in types)
-        numel, work = result.numel, _work(node)
+        numel, work, start = result.numel, {"cheap": 1} if of_channels else _work(node), 0.0
         if node.op == "reduce":
             numel = types[0].numel
         elif node.op in ("avg_pool", "max_pool"):
@@ -166,9 +171,11 @@ class Pricing:
         elif node.op == "embedding_bag":
             numel = types[1].numel * result.shape[1]
             read = numel * result.bytes // result.numel
+            start = BAG_MS
+        elif node.op == "cat":
+            start = PART_MS * (len(types) - 1)
         share = 1.0 if node.op in ("cat", "pad") else self.memory_share
-        moved = elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
-        return moved + START_MS.get(node.op, 0.0)
+        return start + elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
 
 
 def _work(node: Node) -> Mapping[str, float]:

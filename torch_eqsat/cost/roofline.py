@@ -137,7 +137,8 @@ class Coefficients:
     * per element, taken at 64 Ki elements over x + y: add, mul, relu 0.01 ns; div 0.09, sqrt 0.15; exp 0.26, sin 0.24,
       sigmoid 0.38, log 0.5, erf 0.55; tanh 1.6, pow 2.7;
     * on an AMD EPYC (family 26), beyond its bytes: an element of a sum of rows 0.01 ns, of a maximum of rows or a sum
-      of columns 0.1; an element of a pool's window, which is not vectorised, 0.19.
+      of columns 0.1; an element of a pool's window, which is not vectorised, 0.19; an element gathered along the
+      innermost axis 0.45.
 
     Memory and compute time are added, not overlapped: exp adds 0.33 ns an element to a kernel bound by memory too,
     tanh 1.67.
@@ -155,6 +156,7 @@ class Coefficients:
     slow_ns: float = 2.0
     reduction_ns: float = 0.05
     pooling_ns: float = 0.19
+    gather_ns: float = 0.45
 
     def for_threads(self, threads: int) -> "Coefficients":
         """The same for several threads: compute and caches scale; memory saturates, at 4 threads by assumption."""
@@ -171,6 +173,7 @@ class Coefficients:
             slow_ns=self.slow_ns / threads,
             reduction_ns=self.reduction_ns / threads,
             pooling_ns=self.pooling_ns / threads,
+            gather_ns=self.gather_ns / threads,
         )
 
     def ns_of(self, function_class: str) -> float:
@@ -182,6 +185,7 @@ class Coefficients:
             "slow": self.slow_ns,
             "reduction": self.reduction_ns,
             "pooling": self.pooling_ns,
+            "gather": self.gather_ns,
         }
         return costs[function_class]
 
@@ -195,12 +199,14 @@ _CLASSES = {
     "slow": "tanh pow asin acos atan atan2 sinh cosh asinh acosh atanh lgamma digamma",
     "reduction": "reduce",
     "pooling": "avg_pool max_pool",
+    "gather": "index",
 }
 CLASS_OF = {name: group for group, names in _CLASSES.items() for name in names.split()}
 
 
 def class_of(function: str) -> str:
-    """The class of a function by its name: cheap, division, transcendental, slow, reduction or pooling.
+    """The class of a function by its name: cheap, division, transcendental, slow, reduction,
+    pooling or gather.
 
     >>> class_of("exp"), class_of("add")
     ('transcendental', 'cheap')
@@ -225,6 +231,7 @@ def gpu_coefficients(roofline: Roofline) -> Coefficients:
         slow_ns=16 * cheap,
         reduction_ns=cheap,
         pooling_ns=cheap,
+        gather_ns=cheap,
     )
 
 

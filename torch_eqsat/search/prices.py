@@ -1,4 +1,5 @@
-"""Prices of terms in their graph: what a convolution before them takes in is free."""
+"""Prices of terms in their graph: what a convolution before them takes in is free, and gathers cost what their layout
+makes of them."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from torch_eqsat.cost.epilogue import ABSORBABLE, Stage, stage_of
+from torch_eqsat.cost.layout import gathers_of_channels
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.ir.term import Node, TermGraph
@@ -13,39 +15,34 @@ from torch_eqsat.ir.term import Node, TermGraph
 
 class TermPrices:
     """Prices in ms of the terms of ``graph``, of which a program uses each so often as ``uses`` says (once, for those
-    not in it). The stages of some terms may be ``known``."""
+    not in it)."""
 
     def __init__(
         self,
         graph: TermGraph,
         pricing: Pricing,
         uses: Mapping[int, int] = MappingProxyType({}),
-        known: Mapping[int, Stage] = MappingProxyType({}),
     ) -> None:
         self._graph, self._pricing = graph, pricing
-        self._stages = _term_stages(graph, uses, known) if pricing.epilogues else {}
-
-    def stage(self, term: int) -> Stage:
-        """How far the value of ``term`` is from a convolution; NONE where that makes no difference."""
-        return self._stages.get(term, Stage.NONE)
+        self._stages = _term_stages(graph, uses) if pricing.epilogues else {}
+        self._of_channels = gathers_of_channels(graph) if pricing.epilogues and pricing.whole else frozenset()
 
     def __call__(self, term: int) -> float:
         graph, node = self._graph, self._graph.nodes[term]
         operands = [t for c in node.children if (t := graph.types[c]) is not None]
-        absorbed = node.op in ABSORBABLE and self.stage(term) is not Stage.NONE
+        absorbed = node.op in ABSORBABLE and term in self._stages
+        constant, of_channels = graph.constant[term], term in self._of_channels
         return self._pricing.price(
-            node, operands, graph.types[term], _flags(graph, node), graph.constant[term], absorbed
+            node, operands, graph.types[term], _flags(graph, node), constant, absorbed, of_channels
         )
 
 
-def _term_stages(graph: TermGraph, uses: Mapping[int, int], known: Mapping[int, Stage]) -> dict[int, Stage]:
+def _term_stages(graph: TermGraph, uses: Mapping[int, int]) -> dict[int, Stage]:
     """The stages of the terms that have one. What several use is stored, and takes nothing in."""
     meaning = dict(graph.equal)
     captured = {meant: term for term, meant in graph.equal}
-    stages = dict(known)
+    stages: dict[int, Stage] = {}
     for term, node in enumerate(graph.nodes):
-        if term in known:
-            continue
         if node.op == "fx":
             stage = stages.get(meaning.get(term, term))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
 from torch_eqsat.egraph.snapshot import Snapshot
@@ -155,14 +155,14 @@ def captured_prices(task: Task, pricing: Pricing) -> TermPrices:
 def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[float, ...]]:
     """For each node of a program found for ``task`` what it costs in ms at today's prices, without an e-graph: of a
     captured operator, what each of its parts does."""
-    captured = captured_prices(task, pricing)
+    whole = restarted(task, replace(program, meaning=program.captured))
     uses = Counter(c for node in program.graph.nodes for c in node.children)
     uses.update(program.graph.roots)
-    known = {index: captured.stage(term) for index, term in program.captured.items() if term in task.parts}
-    own = TermPrices(program.graph, pricing, uses, known)
+    own = TermPrices(whole.graph, pricing, uses)
+    captured = TermPrices(whole.graph, pricing.as_captured(), uses)
     prices: list[tuple[float, ...]] = []
     for index in range(len(program.graph)):
-        parts = task.parts.get(program.captured.get(index, -1))
+        parts = whole.parts.get(index)
         # Of some calls the work is priced elsewhere: they have no parts.
         prices.append((own(index),) if parts is None else tuple(map(captured, parts)))
     return prices

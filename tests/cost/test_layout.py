@@ -1,0 +1,54 @@
+"""What is known of the layout of images, and what it makes of gathers."""
+
+import pytest
+import torch
+
+from torch_eqsat.cost.layout import gathers_of_channels
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.search.program import captured_prices
+
+SHAPES = [(1, 8, 16, 16), (8, 8, 1, 1)]
+
+
+def upsampled(x):
+    return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def between(x, w):
+    return torch.conv2d(torch.relu(upsampled(torch.relu(torch.conv2d(x, w)))), w)
+
+
+def behind(x, w):
+    return torch.relu(upsampled(torch.conv2d(x, w)))
+
+
+def before(x, w):
+    return torch.conv2d(upsampled(x), w)
+
+
+def alone(x, w):
+    return upsampled(torch.conv2d(x, w).sum(1, keepdim=True).reshape(16, 16)[None, None])
+
+
+@pytest.mark.parametrize(("function", "expected"), [(between, 1), (behind, 0), (before, 0), (alone, 0)])
+def test_channels_are_moved_together_between_convolutions_alone(task_of, function, expected):
+    graph = task_of(function, *SHAPES, static=(1,)).graph
+    assert any(node.op == "index" for node in graph.nodes)
+    assert len(gathers_of_channels(graph)) == expected
+
+
+def test_a_weight_that_is_not_known_says_nothing(task_of):
+    assert not gathers_of_channels(task_of(between, *SHAPES).graph)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_whole_program_knows_what_its_gathers_cost(task_of, whole):
+    def gather_ms(function):
+        task = task_of(function, *SHAPES, static=(1,))
+        prices = captured_prices(task, Pricing(True, epilogues=True, whole=whole))
+        parts = [part for term in task.parts for part in task.parts[term]]
+        return max(prices(part) for part in parts if task.graph.nodes[part].op == "index")
+
+    # Vectors of 8 channels against single elements of as many bytes.
+    ratio = gather_ms(behind) / gather_ms(between)
+    assert ratio > 8 if whole else ratio == 1
