@@ -161,7 +161,7 @@ def test_two_linear_layers_are_folded():
 
 
 @slow
-def test_folding_that_does_not_pay_is_refused():
+def test_folding_that_does_not_pay_is_refused(one_thread):
     model, x = Folding(inside=64, outside=768).eval(), torch.rand(32, 768)
     with torch.no_grad():
         # With less time the folded kernel may stay unmeasured, at a price that flatters it.
@@ -465,6 +465,20 @@ def test_autocast():
         actual, expected = frozen(model)(x), model(x)
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual, expected, rtol=3e-2, atol=3e-2)
+
+
+@slow
+def test_freezing_without_weights():
+    """What a forward makes of numbers alone is computed once: a mask of shifted windows took 2.4 ms, 0.6 without."""
+
+    def masked(x):
+        mask = x.new_zeros(4, 6)
+        mask[:2, 1:] = 3
+        return x + mask.masked_fill(mask == 0, -100.0)
+
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(masked)(torch.ones(4, 6)), masked(torch.ones(4, 6)))
+    assert only_report().frozen and only_report().folded == 1
 
 
 @slow

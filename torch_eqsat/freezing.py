@@ -36,7 +36,8 @@ def is_weight(node: FxNode, value: Any) -> bool:
 def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> list[Any] | None:
     """Make the weights among the placeholders attributes of ``module``, in place; the inputs that remain.
 
-    None, with nothing changed, when Dynamo's private interfaces are not as expected or there are no weights.
+    None, with nothing changed, when Dynamo's private interfaces are not as expected. Without weights nothing has to
+    change: what is made of constants alone is frozen all the same.
     """
     placeholders = module.graph.find_nodes(op="placeholder")
     if len(placeholders) != len(inputs):
@@ -44,7 +45,9 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> list[Any] | None
     weights = [(n, v) for n, v in zip(placeholders, inputs, strict=True) if is_weight(n, v)]
     context = TracingContext.try_get()
     sources = getattr(module, "_param_name_to_source", None)
-    if not weights or context is None or sources is None or any(not hasattr(n, "_dynamo_source") for n, _ in weights):
+    if not weights:
+        return list(inputs)
+    if context is None or sources is None or any(not hasattr(n, "_dynamo_source") for n, _ in weights):
         logger.warning("weights cannot be frozen here; compiled without freezing")
         return None
     _drop_tensor_guards(context, {node._dynamo_source for node, _ in weights})

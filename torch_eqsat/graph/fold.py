@@ -1,4 +1,4 @@
-"""Evaluates terms made of factory operators alone (arange, full, eye) into buffers, for graphs with frozen weights.
+"""Evaluates terms made of factory operators (arange, full, eye) and literals alone into buffers, for frozen graphs.
 
 Stock constant folding stops at a factory operator, and the folding of weights and the packing of convolutions with it;
 position biases and masks that are computed from ``arange`` are computed in every call otherwise.
@@ -19,6 +19,7 @@ from torch_eqsat.graph.capture import constant_nodes
 from torch_eqsat.graph.facts import FOLDED_PREFIX
 
 aten = torch.ops.aten
+LITERAL_PREFIX = "_tensor_constant"  # what tracing calls the tensors that a forward makes from numbers of its own
 LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make
 
 
@@ -26,7 +27,8 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
     """Replace factory terms of ``graph`` by buffers, in place; how many. Results are bitwise the same."""
     factories = constant_nodes(graph, ())
     constants = constant_nodes(graph, weights)
-    values: dict[FxNode, torch.Tensor] = {}
+    values = _literals(graph)
+    literals = set(values)
     count = 0
     for node in list(graph.nodes):
         if node not in factories or node.op != "call_function":
@@ -36,6 +38,8 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
             continue
         values[node] = _evaluate(node, values)
     for node, value in values.items():
+        if node in literals:
+            continue
         # An output would hand the caller the compiled-in buffer itself.
         users = [user for user in node.users if user not in values and not _is_returned(user)]
         if node.target is aten.full.default:  # Inductor inlines uniform values, but not into weights
@@ -46,6 +50,16 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
     if count:
         graph.eliminate_dead_code()
     return count
+
+
+def _literals(graph: Graph) -> dict[FxNode, torch.Tensor]:
+    """The values of literals. Nothing writes to them: what a forward works with is a copy."""
+    found = {}
+    for node in graph.find_nodes(op="get_attr"):
+        value = getattr(graph.owning_module, str(node.target), None)
+        if str(node.target).startswith(LITERAL_PREFIX) and type(value) is torch.Tensor:
+            found[node] = value
+    return found
 
 
 def _is_returned(user: FxNode) -> bool:
