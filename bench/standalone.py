@@ -50,7 +50,9 @@ class Standalone(Pricing):
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
+        *,
         absorbed: bool = False,
+        of_channels: bool = False,
     ) -> float:
         operator = OPERATORS[node.op]
         operands = len(types) == len(node.children)

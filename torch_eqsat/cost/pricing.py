@@ -73,6 +73,7 @@ class Pricing:
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
+        *,
         absorbed: bool = False,
         of_channels: bool = False,
     ) -> float:

@@ -31,9 +31,14 @@ class TermPrices:
         graph, node = self._graph, self._graph.nodes[term]
         operands = [t for c in node.children if (t := graph.types[c]) is not None]
         absorbed = node.op in ABSORBABLE and term in self._stages
-        constant, of_channels = graph.constant[term], term in self._of_channels
         return self._pricing.price(
-            node, operands, graph.types[term], _flags(graph, node), constant, absorbed, of_channels
+            node,
+            operands,
+            graph.types[term],
+            _flags(graph, node),
+            graph.constant[term],
+            absorbed=absorbed,
+            of_channels=term in self._of_channels,
         )
 
 

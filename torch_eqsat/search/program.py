@@ -101,7 +101,7 @@ class Extractable:
         types, constants = self.snapshot.types, self.snapshot.constant
         operands = [t for c in node.children if (t := types[c]) is not None]
         flags = [constants[c] for c in node.children]
-        return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed)
+        return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed=absorbed)
 
     def extract(self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0) -> Extraction:
         """The cheapest program at today's prices, found at leisure; with ``milp_seconds`` exactly, if that is enough,
