@@ -7,6 +7,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.mcts import MonteCarloTreeSearch
 from torch_eqsat.search.strategies import run_strategy
+from torch_eqsat.search.whole import search_whole
 
 LAWS = catalogue()
 
@@ -67,6 +68,24 @@ def test_one_seed_gives_one_result(task_of):
         return environment.best.graph.digest(), environment.best.cost, environment.best.origin, statistics
 
     assert result() == result()
+
+
+def test_what_the_e_graph_has_room_for_is_not_cut(task_of):
+    """Cut for want of room to grow, mobilenet_v2 saved less than plain saturation did under a limit of 500."""
+
+    def products_of(x, *weights):
+        for w in weights:
+            x = torch.relu(x @ w)
+        return x
+
+    task = task_of(products_of, *[(n, n + 1) for n in range(8, 20)])
+    laws = [law for law in LAWS if law.family == "matmul"]
+
+    def searches(nodes):
+        limits = Limits(nodes, 600.0, simulations=4)
+        return len(search_whole(task, laws, Pricing(frozen=False), limits).strategies)
+
+    assert searches(len(task.graph)) == 1 < searches(len(task.graph) - 1)
 
 
 def test_no_time_returns_the_original(task_of):

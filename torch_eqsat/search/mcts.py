@@ -14,8 +14,8 @@ Yoneki, PACT 2024), with these differences:
 - The search opens with everything, applied until nothing changes. If that stays below the limit, the order of those
   laws is of no matter, and only expansive laws are moves, each followed by everything again; they get no more work than
   the others took since they last gained something. If those do not reach the limit either, nothing is left to search.
-  If the limit is reached at once, parts of the graph are searched by themselves, for which it leaves more room.
-  Another playout is plain saturation, with expansive laws under the same limit: no search does worse than it.
+- Another playout is plain saturation, with expansive laws under the same limit: no search does worse than it. Then
+  parts of the graph are searched by themselves, for which the limit leaves more room (NasRNN: 32.9 %, whole 31.9 %).
 """
 
 from __future__ import annotations
@@ -72,12 +72,11 @@ class MonteCarloTreeSearch:
         self._pulse(wide=False)
         environment.pop()
         if more:
-            if not self.saturates:
-                self._play_parts()
-            else:
+            if self.saturates:
                 self.patience.grant()
                 environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
             self._play_saturation()
+            self._play_parts()
             environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
             more = self._play_wide()
         stop = self._search() if more else "saturated"

@@ -39,7 +39,7 @@ def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smal
     largest = max(1, min(WHOLE, nodes // NODES_PER_OPERATOR))
     given = [root for root in task.graph.roots if task.graph.nodes[root].op != "fx"]
     if len(operators) <= min(whole, largest):
-        return [_region(task, operators, list(task.graph.roots))]
+        return [whole_region(task)]
     if len(operators) <= whole:  # too large for the e-graph only: few regions, as large as they may be
         smallest = max(smallest, largest // 2)
     last_use = _last_uses(task, operators)
@@ -52,6 +52,12 @@ def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smal
         regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live))
         start = stop
     return regions
+
+
+def whole_region(task: Task) -> Region:
+    """All of ``task`` as one region."""
+    operators = [t for t, node in enumerate(task.graph.nodes) if node.op == "fx"]
+    return _region(task, operators, list(task.graph.roots))
 
 
 def _cuts(task: Task, operators: Sequence[int], last_use: dict[int, int], smallest: int, largest: int) -> list[int]:

@@ -11,7 +11,7 @@ from torch_eqsat.rules.law import Law
 from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Environment, Limits
 from torch_eqsat.search.program import Program, Task, captured_program
-from torch_eqsat.search.regions import Region, join_programs, split_into_regions
+from torch_eqsat.search.regions import WHOLE, Region, join_programs, split_into_regions, whole_region
 from torch_eqsat.search.strategies import Strategy, run_strategy
 
 
@@ -44,7 +44,10 @@ def search_whole(
     start = time.monotonic()
     captured = captured_program(task, pricing)
     result = WholeSearch(captured, captured.cost, curve=[(0.0, captured.cost)])
-    regions = split_into_regions(task, limits.nodes) if cut else split_into_regions(task, whole=len(task.graph))
+    # What the e-graph has room for stays whole: the tree search looks at its parts as well.
+    calls = sum(node.op == "fx" for node in task.graph.nodes)
+    fits = len(task.graph) <= limits.nodes and calls <= WHOLE
+    regions = split_into_regions(task, limits.nodes) if cut and not fits else [whole_region(task)]
     groups: dict[str, list[Region]] = {}
     for region in regions:
         groups.setdefault(region.task.graph.digest(), []).append(region)
