@@ -18,6 +18,10 @@ def between(x, w):
     return torch.conv2d(torch.relu(upsampled(torch.relu(torch.conv2d(x, w)))), w)
 
 
+def between_copies(x, w):
+    return torch.conv2d(upsampled(torch.conv2d(x, w).clone()).clone(), w)
+
+
 def behind(x, w):
     return torch.relu(upsampled(torch.conv2d(x, w)))
 
@@ -30,7 +34,9 @@ def alone(x, w):
     return upsampled(torch.conv2d(x, w).sum(1, keepdim=True).reshape(16, 16)[None, None])
 
 
-@pytest.mark.parametrize(("function", "expected"), [(between, 1), (behind, 0), (before, 0), (alone, 0)])
+@pytest.mark.parametrize(
+    ("function", "expected"), [(between, 1), (between_copies, 1), (behind, 0), (before, 0), (alone, 0)]
+)
 def test_channels_are_moved_together_between_convolutions_alone(task_of, function, expected):
     graph = task_of(function, *SHAPES, static=(1,)).graph
     assert any(node.op == "index" for node in graph.nodes)

@@ -41,7 +41,9 @@ class _Layouts:
         return self.channels_last[term] and self.channels_last[operand]
 
     def _value(self, term: int) -> int:
-        return self._meaning.get(term, term)
+        while term in self._meaning:  # what a call means may be the value of another call: a copy is its operand
+            term = self._meaning[term]
+        return term
 
     def _operands(self, term: int) -> list[int]:
         return [self._value(child) for child in self.graph.nodes[term].children]
