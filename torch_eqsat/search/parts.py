@@ -11,8 +11,8 @@ from torch_eqsat.search.program import Program, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 
 # Parts are as small as if the limit of nodes were this much lower, and have all of it. NasRNN saved 31.9 % whole under
-# a limit of 2,000 and 32.9 % in parts, and again 31.9 % in the parts of a limit of 10,000: more nodes are room for parts,
-# and no reason for larger ones.
+# a limit of 2,000 and 32.9 % in parts, and again 31.9 % in the parts of a limit of 10,000: more nodes are room for
+# parts, and no reason for larger ones.
 ROOM_OF_PARTS = 4
 LARGEST = 2_000
 
