@@ -22,6 +22,14 @@ def between_copies(x, w):
     return torch.conv2d(upsampled(torch.conv2d(x, w).clone()).clone(), w)
 
 
+def between_slices(x, w):
+    return torch.conv2d(upsampled(torch.conv2d(x, w)[:, :, :8, :8]), w)
+
+
+def sliced_input(x, w):
+    return torch.conv2d(upsampled(x[:, :, :8, :8]), w)
+
+
 def behind(x, w):
     return torch.relu(upsampled(torch.conv2d(x, w)))
 
@@ -35,7 +43,8 @@ def alone(x, w):
 
 
 @pytest.mark.parametrize(
-    ("function", "expected"), [(between, 1), (between_copies, 1), (behind, 0), (before, 0), (alone, 0)]
+    ("function", "expected"),
+    [(between, 1), (between_copies, 1), (between_slices, 1), (sliced_input, 0), (behind, 0), (before, 0), (alone, 0)],
 )
 def test_channels_are_moved_together_between_convolutions_alone(task_of, function, expected):
     graph = task_of(function, *SHAPES, static=(1,)).graph

@@ -26,6 +26,10 @@ def returned(x):
     return x + 1, torch.arange(6)
 
 
+def returned_piece(x):
+    return x + 1, torch.arange(8).split(4)[0]
+
+
 def uniform(x):
     return x + torch.full((4, 6), 2.0)
 
@@ -47,7 +51,7 @@ def graph_of(function, x=X):
 
 @pytest.mark.parametrize(
     ("function", "folded"),
-    [(written, 1), (positions, 1), (returned, 0), (uniform, 0), (of_an_input, 0), (random, 0)],
+    [(written, 1), (positions, 1), (returned, 0), (returned_piece, 0), (uniform, 0), (of_an_input, 0), (random, 0)],
 )
 def test_what_is_folded(function, folded):
     module = graph_of(function)

@@ -1,17 +1,17 @@
 """How images lie in memory on a CPU under freezing, which decides what a gather of their pixels costs.
 
 oneDNN's convolutions read and write images with the channels last, and what Inductor fuses follows what it reads, or
-what a convolution needs; outputs of the graph lie as in eager mode. A gather that finds the channels last on both
-sides moves whole vectors of them. Any other reads single elements: a bilinear upsampling by 2 of 256 channels took
-0.19 ms there and 1.95 ms of a contiguous image (AMD EPYC, family 26).
+what a convolution needs; inputs and outputs of the graph are taken to be contiguous. A gather that finds the channels
+last on both sides moves whole vectors of them. Any other reads single elements: a bilinear upsampling by 2 of 256
+channels took 0.19 ms there and 1.95 ms of a contiguous image (AMD EPYC, family 26).
 """
 
 from __future__ import annotations
 
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.term import TermGraph
 
-_FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "index"})
+_FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "index", "slice"})
 """Operators besides pointwise ones whose result lies as their operands do."""
 
 
@@ -61,36 +61,36 @@ class _Layouts:
         return list(done)
 
     def _lies_by_itself(self, term: int) -> bool:
-        node = self.graph.nodes[term]
-        type_ = self.graph.types[term]
-        if type_ is None or type_.rank != 4:
-            return False
-        if self._is_packed(node):
-            return True
-        return self._follows(node) and any(self._by_itself[operand] for operand in self._operands(term))
+        follows = self._follows(term) and any(self._by_itself[operand] for operand in self._operands(term))
+        return follows or self._is_packed(term)
 
     def _as_used(self) -> dict[int, bool]:
         """How values lie, where what is fused follows its users; a convolution's need comes before that of others."""
         wanted: dict[int, bool] = {}
         lying: dict[int, bool] = {}
         for term in reversed(self.order):
-            node = self.graph.nodes[term]
             by_itself = self._by_itself[term]
-            used = wanted.get(term, by_itself) if self._follows(node) else by_itself
+            made_for_users = self._follows(term) and self.graph.nodes[term].op != "slice"
+            used = wanted.get(term, by_itself) if made_for_users else by_itself
             lying[term] = used and term not in self.outputs
             for operand in self._operands(term):
-                if self._is_packed(node):
+                if self._is_packed(term):
                     wanted[operand] = True
-                elif self._follows(node):
+                elif self._follows(term):
                     wanted.setdefault(operand, lying[term])
         return lying
 
-    def _is_packed(self, node: Node) -> bool:
-        """Whether ``node`` is a convolution whose weight is known, so that oneDNN's is called."""
-        return node.op == "conv" and self.graph.constant[node.children[1]]
+    def _is_packed(self, term: int) -> bool:
+        """Whether ``term`` is a convolution of images whose weight is known, so that oneDNN's is called."""
+        node = self.graph.nodes[term]
+        return node.op == "conv" and self._is_image(term) and self.graph.constant[node.children[1]]
 
-    @staticmethod
-    def _follows(node: Node) -> bool:
+    def _follows(self, term: int) -> bool:
+        node = self.graph.nodes[term]
         if node.op == "index":
-            return bool(node["first"] == 2)
-        return node.op in _FOLLOWS or "pointwise" in OPERATORS[node.op].traits
+            return node["first"] == 2 and self._is_image(term) and self._is_image(self._operands(term)[0])
+        return self._is_image(term) and (node.op in _FOLLOWS or "pointwise" in OPERATORS[node.op].traits)
+
+    def _is_image(self, term: int) -> bool:
+        type_ = self.graph.types[term]
+        return type_ is not None and type_.rank == 4

@@ -171,7 +171,7 @@ class Pricing:
             read = result.bytes
         elif node.op == "embedding_bag":
             numel = types[1].numel * result.shape[1]
-            read = numel * result.bytes // result.numel
+            read = numel * result.bytes // max(result.numel, 1)
             start = BAG_MS
         elif node.op == "cat":
             start = PART_MS * (len(types) - 1)

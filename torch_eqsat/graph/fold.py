@@ -21,6 +21,7 @@ from torch_eqsat.graph.facts import FOLDED_PREFIX
 aten = torch.ops.aten
 LITERAL_PREFIX = "_tensor_constant"  # what tracing calls the tensors that a forward makes from numbers of its own
 LARGEST_BYTES = 16 << 20  # a larger table costs more to read than most are to make
+MOST_BYTES = 512 << 20  # of all values on the way
 
 
 def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
@@ -29,13 +30,16 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
     constants = constant_nodes(graph, weights)
     values = _literals(graph)
     literals = set(values)
-    count = 0
+    count = made_bytes = 0
     for node in list(graph.nodes):
         if node not in factories or node.op != "call_function":
             continue
         type_ = tensor_type(node.meta.get("val"))
         if type_ is None or type_.bytes > LARGEST_BYTES or any(n not in values for n in node.all_input_nodes):
             continue
+        made_bytes += type_.bytes
+        if made_bytes > MOST_BYTES:
+            break
         values[node] = _evaluate(node, values)
     for node, value in values.items():
         if node in literals:

@@ -163,7 +163,7 @@ def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[floa
     prices: list[tuple[float, ...]] = []
     for index in range(len(program.graph)):
         parts = whole.parts.get(index)
-        # Of some calls the work is priced elsewhere: they have no parts.
+        # No parts (None): rewritten, or opaque. Empty ones: of some calls the work is priced elsewhere.
         prices.append((own(index),) if parts is None else tuple(map(captured, parts)))
     return prices
 
