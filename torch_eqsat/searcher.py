@@ -137,8 +137,8 @@ class Searcher:
         self._measure(pricing.missing.values())
         return [captured_program(task, self.pricing()).cost for task in tasks]
 
-    def pricing(self) -> Pricing:
-        """Prices as they are known now."""
+    def pricing(self, *, whole: bool = False) -> Pricing:
+        """Prices as they are known now, of e-nodes or of the terms of ``whole`` programs."""
         setting = self.setting
         if setting.options.target != HERE:
             return target_pricing(setting.options.target, setting.frozen, setting.threads)
@@ -153,6 +153,7 @@ class Searcher:
             alternatives=free,
             residency=self._residency,
             epilogues=setting.device == "cpu" and setting.frozen,
+            whole=whole,
             roofline=setting.calibration.roofline,
         )
 
@@ -200,16 +201,16 @@ class Searcher:
         operands, how they lie in memory, and how many weights there are once others were folded. The original where
         what is saved is in doubt.
         """
-        before = replace(self.pricing(), whole=True)
+        before = self.pricing(whole=True)
         everywhere = chain.from_iterable(
             repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
         )
         self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
-        unknown = replace(self.pricing(), whole=True)
+        unknown = self.pricing(whole=True)
         for task, outcome in zip(tasks, outcomes, strict=True):
             cost_of(task, outcome.program, unknown)
         self._measure(unknown.missing.values())
-        after = replace(self.pricing(), whole=True)
+        after = self.pricing(whole=True)
         return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
 
     def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:

@@ -56,6 +56,13 @@ def test_a_weight_that_is_not_known_says_nothing(task_of):
     assert not gathers_of_channels(task_of(between, *SHAPES).graph)
 
 
+def test_double_precision_is_no_call_of_onednn(task_of):
+    def in_double(x, w):
+        return between(x.double(), w.double())
+
+    assert not gathers_of_channels(task_of(in_double, *SHAPES, static=(1,)).graph)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_whole_program_knows_what_its_gathers_cost(task_of, whole):
     def gather_ms(function):

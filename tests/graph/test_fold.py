@@ -5,6 +5,7 @@ import torch
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from torch_eqsat.graph import fold
 from torch_eqsat.graph.fold import fold_factories
 
 X = torch.rand(4, 6)
@@ -63,6 +64,18 @@ def test_what_is_folded(function, folded):
     torch.testing.assert_close(module(X), expected, rtol=0, atol=0)
     left = [node for node in module.graph.nodes if node.op == "call_function"]
     assert len(left) == 1 if folded else len(left) > 1
+
+
+def test_values_on_the_way_are_limited(monkeypatch):
+    monkeypatch.setattr(fold, "MOST_BYTES", 2 * 6 * 8)  # arange alone, and its remainder
+    module = graph_of(positions)
+    assert fold_factories(module.graph, ()) == 1
+    module.recompile()
+    assert torch.equal(module(X), positions(X))
+    assert [n.target for n in module.graph.nodes if n.op == "call_function"] == [
+        torch.ops.aten.lt.Scalar,
+        torch.ops.aten.mul.Tensor,
+    ]
 
 
 def test_a_literal_of_the_module_stays_as_it_is():

@@ -39,8 +39,7 @@ def stage_of(
     """The stage of the value of ``node``, given the types and stages of its operands and which of them are constant. An
     absorbable node that has one costs nothing."""
     if node.op == "conv":
-        packed = constants[1] and not constants[0] and types[0] is not None and types[0].dtype in _DTYPES
-        return Stage.FOLDED if packed else Stage.NONE
+        return Stage.FOLDED if is_packed(node, types[0], constants) else Stage.NONE
     if node.op in _FUNCTIONS:
         return _function_stage(node, stages[0])
     if node.op not in ABSORBABLE or Stage.FOLDED not in stages:
@@ -54,6 +53,12 @@ def stage_of(
         foldable = _of_channels(other, own) and (first or node.op != "div")
         return Stage.FOLDED if foldable else Stage.NONE
     return Stage.ADDED if node.op == "add" and own.shape == other.shape else Stage.NONE
+
+
+def is_packed(node: Node, image: TensorType | None, constants: Sequence[bool]) -> bool:
+    """Whether ``node`` is a convolution whose weight alone is known, so that Inductor hands it to oneDNN, packed;
+    ``image`` is the type of what it is applied to, ``constants`` says which operands are constant."""
+    return node.op == "conv" and constants[1] and not constants[0] and image is not None and image.dtype in _DTYPES
 
 
 def _function_stage(node: Node, before: Stage) -> Stage:

@@ -8,6 +8,7 @@ channels took 0.19 ms there and 1.95 ms of a contiguous image (AMD EPYC, family 
 
 from __future__ import annotations
 
+from torch_eqsat.cost.epilogue import is_packed
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
 
@@ -81,9 +82,10 @@ class _Layouts:
         return lying
 
     def _is_packed(self, term: int) -> bool:
-        """Whether ``term`` is a convolution of images whose weight is known, so that oneDNN's is called."""
-        node = self.graph.nodes[term]
-        return node.op == "conv" and self._is_image(term) and self.graph.constant[node.children[1]]
+        node, types = self.graph.nodes[term], self.graph.types
+        if node.op != "conv" or not self._is_image(term):
+            return False
+        return is_packed(node, types[node.children[0]], [self.graph.constant[c] for c in node.children])
 
     def _follows(self, term: int) -> bool:
         node = self.graph.nodes[term]

@@ -25,11 +25,11 @@ MOST_BYTES = 512 << 20  # of all values on the way
 
 
 def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
-    """Replace factory terms of ``graph`` by buffers, in place; how many. Results are bitwise the same."""
+    """Replace terms of ``graph`` made of factory operators and literals by buffers, in place; how many. Results are
+    bitwise the same."""
     factories = constant_nodes(graph, ())
     constants = constant_nodes(graph, weights)
     values = _literals(graph)
-    literals = set(values)
     count = made_bytes = 0
     for node in list(graph.nodes):
         if node not in factories or node.op != "call_function":
@@ -42,7 +42,7 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
             break
         values[node] = _evaluate(node, values)
     for node, value in values.items():
-        if node in literals:
+        if node.op == "get_attr":
             continue
         # An output would hand the caller the compiled-in buffer itself.
         users = [user for user in node.users if user not in values and not _is_returned(user)]
