@@ -29,6 +29,7 @@ def catalogue() -> tuple[Law, ...]:
         resampling,
         selection,
         transposed,
+        winograd,
     )
 
     laws = collect(
@@ -36,6 +37,7 @@ def catalogue() -> tuple[Law, ...]:
         functions,
         matmul,
         convolution,
+        winograd,
         transposed,
         layout,
         selection,
