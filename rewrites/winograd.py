@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
 
-# Channels that each output has to sum over: with fewer, the additions cost more than the multiplications that they save.
+# Channels that each output has to sum over: with fewer, the additions cost more than the multiplications save.
 CHANNELS = 16
 DTYPES = ("float32", "float64")
 """Sums of inputs are rounded before they are multiplied: in narrow dtypes that costs half a digit."""
