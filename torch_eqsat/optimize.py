@@ -25,6 +25,7 @@ from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.graph.strided import reads_memory, replace_contiguous_views
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.kernels import residency_of, with_kernels
@@ -53,10 +54,11 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
 
     Until everything is decided and checked, work is done on copies; an exception leaves ``graph`` as it was (but for
-    folded factory operators, whose values are bitwise the same).
+    folded factory operators and reads of contiguous memory made views, whose values are bitwise the same).
     """
     target = "" if setting.options.target == HERE else setting.options.target
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen, target=target)
+    replace_contiguous_views(graph)
     if reason := _untouchable(graph):
         report.decision = f"left as it is: {reason}"
         return report
@@ -101,7 +103,7 @@ def _untouchable(graph: Graph) -> str:
         namespace = getattr(node.target, "namespace", "")
         if namespace in COLLECTIVES:
             return f"ranks have to agree on the order of {node.target}"
-        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.as_strided:
+        if reads_memory(node):
             return "as_strided reads memory in a layout that a rewrite may change"
     return ""
 

@@ -1,0 +1,50 @@
+"""Which reads by address are views, and that group normalisation leaves the rest of a graph to be rewritten."""
+
+import pytest
+import torch
+from torch.fx import symbolic_trace
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from torch_eqsat.graph.strided import reads_memory, replace_contiguous_views
+
+aten = torch.ops.aten
+
+
+def traced(function, *inputs):
+    return make_fx(function, tracing_mode="fake")(*inputs)
+
+
+def by_address(module):
+    return [node for node in module.graph.nodes if reads_memory(node)]
+
+
+def test_a_read_of_all_of_a_contiguous_tensor_is_a_view():
+    x = torch.randn(2, 3, 4)
+    module = traced(lambda x: torch.as_strided(x.relu(), (6, 4), (4, 1)).exp(), x)
+    replace_contiguous_views(module.graph)
+    module.recompile()
+    assert not by_address(module)
+    assert torch.equal(module(x), x.relu().view(6, 4).exp())
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [((4, 3), (1, 4), None), ((2, 4), (4, 1), None), ((3, 4), (4, 1), 0), ((3, 4), (0, 1), None)],
+    ids=["transposed", "a part", "from an address", "repeated"],
+)
+def test_other_reads_stay(size, stride, offset):
+    module = traced(lambda x: torch.as_strided(x.relu(), size, stride, offset), torch.randn(3, 4))
+    replace_contiguous_views(module.graph)
+    assert len(by_address(module)) == 1
+
+
+def test_a_read_of_what_does_not_lie_contiguous_stays():
+    module = traced(lambda x: torch.as_strided(x.relu(), (3, 4), (4, 1)), torch.randn(4, 3).t())
+    replace_contiguous_views(module.graph)
+    assert len(by_address(module)) == 1
+
+
+def test_a_read_of_which_nothing_is_known_stays():
+    module = symbolic_trace(lambda x: aten.as_strided.default(x, (3, 4), (4, 1)))
+    replace_contiguous_views(module.graph)
+    assert len(by_address(module)) == 1
