@@ -40,17 +40,13 @@ def _phases(t: Builder, x: Handle, axis: int) -> list[Handle]:
     return [t.view(t.slice(pairs, axis + 1, i, i + 1), (*before, half, *after)) for i in (0, 1)]
 
 
-def _minus(t: Builder, a: Handle, b: Handle) -> Handle:
-    return t.add(a, t.mul(b, t.scalar(-1.0, b.type.dtype)))
-
-
 def _transformed_kernel(t: Builder, w: Handle, axis: int) -> Handle:
     """[w₀; (w₀ + w₁ + w₂) / 2; (w₀ − w₁ + w₂) / 2; w₂]"""
     halves = t.mul(w, t.scalar(0.5, w.type.dtype))
     low, middle, high = (t.slice(halves, axis, i, i + 1) for i in range(3))
     ends = t.add(low, high)
     first, last = t.slice(w, axis, 0, 1), t.slice(w, axis, 2, 3)
-    return t.cat([first, t.add(ends, middle), _minus(t, ends, middle), last], 0)
+    return t.cat([first, t.add(ends, middle), t.minus(ends, middle), last], 0)
 
 
 @law(
@@ -83,7 +79,7 @@ def window_of_three(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | Non
     even, odd = _phases(t, t.pad(x, pads), axis)
     inputs = [t.slice(phase, axis, i, i + half) for i in (0, 1) for phase in (even, odd)]
     d0, d1, d2, d3 = inputs
-    sums = [_minus(t, d0, d2), t.add(d1, d2), _minus(t, d2, d1), _minus(t, d3, d1)]
+    sums = [t.minus(d0, d2), t.add(d1, d2), t.minus(d2, d1), t.minus(d3, d1)]
     paddings = tuple(0 if i == axis - 2 else n for i, n in enumerate(y["padding"]))
     products = t.like(y, t.cat(sums, 1), _transformed_kernel(t, w, axis), padding=paddings, groups=4 * groups)
     return _outputs(t, products, axis, y)
@@ -93,7 +89,7 @@ def _outputs(t: Builder, products: Handle, axis: int, y: Handle) -> Handle:
     """The outputs that the four products make, those at even and at odd positions side by side."""
     channels = y.shape[1]
     m = [t.slice(products, 1, i * channels, (i + 1) * channels) for i in range(4)]
-    pair = [t.add(t.add(m[0], m[1]), m[2]), t.add(_minus(t, m[1], m[2]), m[3])]
+    pair = [t.add(t.add(m[0], m[1]), m[2]), t.add(t.minus(m[1], m[2]), m[3])]
     shape = pair[0].shape
     spread = [t.view(z, (*shape[: axis + 1], 1, *shape[axis + 1 :])) for z in pair]
     both = t.view(t.cat(spread, axis + 1), (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :]))

@@ -1,7 +1,8 @@
-"""Which reads by address are views, and that group normalisation leaves the rest of a graph to be rewritten."""
+"""Which reads by address are views: those of a decomposed group normalisation are."""
 
 import pytest
 import torch
+from torch._inductor.decomposition import select_decomp_table
 from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -25,6 +26,15 @@ def test_a_read_of_all_of_a_contiguous_tensor_is_a_view():
     module.recompile()
     assert not by_address(module)
     assert torch.equal(module(x), x.relu().view(6, 4).exp())
+
+
+def test_a_group_normalisation_reads_nothing_by_address():
+    inputs = torch.randn(1, 4, 3, 3), torch.randn(4), torch.randn(4)
+    norm = lambda x, weight, bias: torch.nn.functional.group_norm(x, 2, weight, bias)  # noqa: E731
+    module = make_fx(norm, select_decomp_table(), tracing_mode="fake")(*inputs)
+    assert by_address(module), "the decomposition is another one now, and needs no replacing"
+    replace_contiguous_views(module.graph)
+    assert not by_address(module)
 
 
 @pytest.mark.parametrize(

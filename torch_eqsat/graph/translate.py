@@ -42,10 +42,6 @@ def _arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Transla
     return translate
 
 
-def _minus(t: Builder, a: Handle, b: Handle) -> Handle:
-    return t.add(a, t.mul(b, t.scalar(-1.0, b.type.dtype)))
-
-
 def _divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
     x, d = args
     if kwargs or not isinstance(x, Handle) or not x.type.is_floating or (isinstance(d, int | float) and d == 0):
@@ -232,11 +228,11 @@ def _identity(t: Builder, args: Sequence[Any], _: dict[str, Any], result: Tensor
 
 TRANSLATIONS: dict[Any, Translation] = {
     aten.add.Tensor: _arithmetic(Builder.add),
-    aten.sub.Tensor: _arithmetic(_minus),
+    aten.sub.Tensor: _arithmetic(Builder.minus),
     aten.mul.Tensor: _arithmetic(Builder.mul),
     aten.div.Tensor: _divide,
     aten.add.Scalar: _arithmetic(Builder.add),
-    aten.sub.Scalar: _arithmetic(_minus),
+    aten.sub.Scalar: _arithmetic(Builder.minus),
     aten.mul.Scalar: _arithmetic(Builder.mul),
     aten.div.Scalar: _divide,
     aten.neg.default: _negate,

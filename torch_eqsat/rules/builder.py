@@ -142,6 +142,10 @@ class Builder:
     def mul(self, a: Handle, b: Handle) -> Handle:
         return self.apply("mul", (a, b))
 
+    def minus(self, a: Handle, b: Handle) -> Handle:
+        """a − b, which the language writes as a sum."""
+        return self.add(a, self.mul(b, self.scalar(-1.0, b.type.dtype)))
+
     def matmul(self, a: Handle, b: Handle) -> Handle:
         return self.apply("matmul", (a, b))
 
