@@ -293,6 +293,11 @@ class Grower:
     def _make_pad(self, x: Handle) -> Handle:
         return self.t.pad(x, [(self.rng.choice((0, 0, 1)), self.rng.choice((0, 0, 1))) for _ in x.shape])
 
+    def _make_filter_bank(self, x: Handle) -> Handle:
+        x, taps = self._floats(x), self.rng.randint(1, 3)
+        rows = [[self.rng.choice((-1.0, 0.5, 1.0, 2.0)) for _ in range(taps)] for _ in range(self.rng.randint(1, 3))]
+        return self.t.filter_bank(x, rows, dim=self._axis(x), into=self._axis(x), step=self.rng.choice((1, 2)))
+
     def _make_flip(self, x: Handle) -> Handle:
         return self.t.apply("flip", (x,), dim=self._axis(x))
 

@@ -1,52 +1,68 @@
-"""Fewer multiplications for a window of three: Winograd's F(2, 3), along one axis at a time.
+"""Fewer multiplications for a small window: Winograd's convolutions, along one axis at a time.
 
-Two neighbouring outputs of a window of three need four products where the plain sum takes six. Of a 3x3 window first
-the rows are rewritten, then the columns of what that leaves, which is F(2x2, 3x3): 16 products in place of 36. Source:
+m neighbouring outputs of a window of r are the coefficients of a product of polynomials, transposed, and n = m + r - 1
+points determine it: n products where the plain sum takes m r. Of a 3x3 window first the rows are rewritten, then the
+columns of what that leaves: F(2x2, 3x3) with 16 products in place of 36, F(4x4, 3x3) with 36 in place of 144. Sources:
 S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for Convolutional
-Neural Networks (CVPR 2016), section 4.1.
+Neural Networks (CVPR 2016), section 4; the points are those of least error for their number in B. Barabasz et al.,
+Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks (TOMS 2020), section 5.
 
-The additions before and after are of all channels, once each, and so pay where each channel is multiplied often. With a
-1x1 convolution before it, 512 channels of 28 x 28 take 9.8 ms in place of 15.1, 128 channels 0.66 in place of 1.05 (AMD
-EPYC, family 26, frozen). Both outputs read what they read before and nothing else; in float32 the error halves.
+The sums before and after are of all channels, once each, and so pay where each channel is multiplied often. They are
+rounded: in float32 one convolution by both axes is off by up to twice what the plain sum is at four points, six to
+eight times at six. What a tile of outputs reads reaches all of its outputs, zero though the weights may be: as rounding
+errors of the size of the largest input in it, and as NaN where that is not finite.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache
+from math import prod
+
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import law
 
-# Channels that each output has to sum over: with fewer, the additions cost more than the multiplications save.
+# Channels that each output sums over, and outputs that each channel is summed into: with fewer, the sums around the
+# products cost more than the products save.
 CHANNELS = 16
-# Bytes of an image. Sums and products of the first axis are twice as large each, of both axes four times, and memory
-# that an allocator gives back and takes anew in every call costs more than multiplications: with 8 MiB here a VAE's
-# decoder took 45 ms where freed memory was kept and 53 to 62 where glibc returned it, and 48 unchanged.
-LARGEST = 4 << 20
+# Bytes of what is multiplied: glibc gives larger blocks back and takes them anew in every call (see
+# torch_eqsat.allocator), which costs more than multiplications.
+LARGEST = 32 << 20
+# Inputs are summed before they are multiplied: in narrow dtypes that costs half a digit.
 DTYPES = ("float32", "float64")
-"""Sums of inputs are rounded before they are multiplied: in narrow dtypes that costs half a digit."""
+# Finite points; infinity is one more.
+FOUR_POINTS = (Fraction(0), Fraction(1), Fraction(-1))
+SIX_POINTS = (*FOUR_POINTS, Fraction(1, 2), Fraction(-2))
+
+Matrix = tuple[tuple[float, ...], ...]
 
 
-def _axis(y: Handle, w: Handle) -> int | None:
-    """The first axis with a window of three, a step at a time."""
-    for i, (size, stride, dilation) in enumerate(zip(w.shape[2:], y["stride"], y["dilation"], strict=True)):
-        if size == 3 and stride == dilation == 1:
-            return i + 2
-    return None
+@cache
+def transforms(points: tuple[Fraction, ...], window: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The matrices A [m, n], G [n, window] and B [n, n] of n - 1 finite ``points`` and infinity: m outputs are
+    A ((G w) ∘ (B d))."""
+    n = len(points) + 1
+    others = [[q for q in points if q != p] for p in points]
+    scales = [prod((p - q for q in rest), start=Fraction(1)) for p, rest in zip(points, others, strict=True)]
+    outputs = [[p**i for p in points] + [Fraction(i == n - window)] for i in range(n - window + 1)]
+    kernel = [[p**i / scale for i in range(window)] for p, scale in zip(points, scales, strict=True)]
+    kernel.append([Fraction(i == window - 1) for i in range(window)])
+    inputs = [[*_polynomial(rest), Fraction(0)] for rest in others] + [_polynomial(points)]
+    return _matrix(outputs), _matrix(kernel), _matrix(inputs)
 
 
-def _phases(t: Builder, x: Handle, axis: int) -> list[Handle]:
-    """The even and the odd positions of ``x`` along ``axis``."""
-    before, half, after = x.shape[:axis], x.shape[axis] // 2, x.shape[axis + 1 :]
-    pairs = t.view(x, (*before, half, 2, *after))
-    return [t.view(t.slice(pairs, axis + 1, i, i + 1), (*before, half, *after)) for i in (0, 1)]
+def _matrix(rows: Sequence[Sequence[Fraction]]) -> Matrix:
+    return tuple(tuple(map(float, row)) for row in rows)
 
 
-def _transformed_kernel(t: Builder, w: Handle, axis: int) -> Handle:
-    """[w₀; (w₀ + w₁ + w₂) / 2; (w₀ − w₁ + w₂) / 2; w₂]"""
-    halves = t.mul(w, t.scalar(0.5, w.type.dtype))
-    low, middle, high = (t.slice(halves, axis, i, i + 1) for i in range(3))
-    ends = t.add(low, high)
-    first, last = t.slice(w, axis, 0, 1), t.slice(w, axis, 2, 3)
-    return t.cat([first, t.add(ends, middle), t.minus(ends, middle), last], 0)
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of ∏ (x - root), those of low powers first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [Fraction(0), *coefficients], [root * c for c in coefficients] + [Fraction(0)]
+        coefficients = [a - b for a, b in zip(shifted, scaled, strict=True)]
+    return coefficients
 
 
 @law(
@@ -55,42 +71,73 @@ def _transformed_kernel(t: Builder, w: Handle, axis: int) -> Handle:
         "conv([1, 16, 4, 5], [16, 16, 3, 3], padding=[1, 1])",
         "conv([2, 32, 5, 4], [32, 16, 1, 3], padding=[0, 1], groups=2)",
         "conv([1, 16, 7], [16, 16, 3])",
+        "conv([1, 16, 1, 4], [16, 16, 3, 3], padding=[1, 1])",
+        "conv([1, 16, 4], [16, 16, 2])",
     ],
     refused=[
         "conv([1, 16, 4, 4], [16, 16, 3, 3], stride=[2, 2])",
-        "conv([1, 16, 4, 4], [16, 1, 3, 3], padding=[1, 1], groups=16)",
-        "conv([1, 16, 2, 4], [16, 16, 3, 3], padding=[1, 1])",
-        "conv([1, 64, 224, 224], [16, 64, 3, 3], padding=[1, 1])",
+        "conv([1, 16, 6, 6], [16, 16, 3, 3], dilation=[2, 2])",
+        "conv([1, 16, 5, 5], [16, 16, 5, 5], padding=[2, 2])",
+        "conv([1, 8, 4, 4], [16, 8, 3, 3], padding=[1, 1])",
+        "conv([1, 16, 4, 4], [8, 16, 3, 3], padding=[1, 1])",
+        "conv([1, 16, 1, 1], [16, 16, 3, 3], padding=[1, 1])",
+        "conv([1, 64, 448, 448], [16, 64, 3, 3], padding=[1, 1])",
+        "conv([1, 16, 448, 448], [64, 16, 3, 3], padding=[1, 1])",
+        "conv(convert([1, 16, 4, 4], dtype='bfloat16'), convert([16, 16, 3, 3], dtype='bfloat16'))",
     ],
 )
-def window_of_three(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
-    """[d₀ d₁ d₂; d₁ d₂ d₃] w = [m₀ + m₁ + m₂; m₁ − m₂ + m₃] with m = (d₀ − d₂, d₁ + d₂, d₂ − d₁, d₃ − d₁) · w'"""
-    axis, groups = _axis(y, w), y["groups"]
-    if axis is None or x.type.dtype not in DTYPES or min(w.shape[1], w.shape[0] // groups) < CHANNELS:
-        return None
-    if max(x.type.bytes, y.type.bytes) >= LARGEST:
-        return None
-    size = y.shape[axis]
-    half, padding = (size + 1) // 2, y["padding"][axis - 2]
-    if half < 2:
-        return None
-    pads = [(0, 0)] * x.rank
-    pads[axis] = (padding, padding + size % 2)
-    even, odd = _phases(t, t.pad(x, pads), axis)
-    inputs = [t.slice(phase, axis, i, i + half) for i in (0, 1) for phase in (even, odd)]
-    d0, d1, d2, d3 = inputs
-    sums = [t.minus(d0, d2), t.add(d1, d2), t.minus(d2, d1), t.minus(d3, d1)]
-    paddings = tuple(0 if i == axis - 2 else n for i, n in enumerate(y["padding"]))
-    products = t.like(y, t.cat(sums, 1), _transformed_kernel(t, w, axis), padding=paddings, groups=4 * groups)
-    return _outputs(t, products, axis, y)
+def four_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """[d₀ d₁ d₂; d₁ d₂ d₃] w = A ((G w) ∘ (B d)) with products at 0, 1, −1 and ∞"""
+    return _multiplied(t, y, x, w, FOUR_POINTS)
 
 
-def _outputs(t: Builder, products: Handle, axis: int, y: Handle) -> Handle:
-    """The outputs that the four products make, those at even and at odd positions side by side."""
-    channels = y.shape[1]
-    m = [t.slice(products, 1, i * channels, (i + 1) * channels) for i in range(4)]
-    pair = [t.add(t.add(m[0], m[1]), m[2]), t.add(t.minus(m[1], m[2]), m[3])]
-    shape = pair[0].shape
-    spread = [t.view(z, (*shape[: axis + 1], 1, *shape[axis + 1 :])) for z in pair]
-    both = t.view(t.cat(spread, axis + 1), (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :]))
-    return t.slice(both, axis, 0, y.shape[axis])
+@law(
+    "y := conv(x, w)",
+    example=[
+        "conv([1, 16, 4, 9], [16, 16, 3, 3], padding=[1, 1])",
+        "conv([2, 32, 5, 8], [32, 16, 1, 3], padding=[0, 1], groups=2)",
+        "conv([1, 16, 10], [16, 16, 3])",
+        "conv([1, 16, 4, 5], [16, 16, 5, 5], padding=[2, 2])",
+    ],
+    refused=[
+        "conv([1, 16, 5, 5], [16, 16, 3, 3], stride=[2, 2])",
+        "conv([1, 16, 9, 9], [16, 16, 3, 3], dilation=[2, 2])",
+        "conv([1, 16, 2, 2], [16, 16, 3, 3], padding=[1, 1])",
+        "conv([1, 8, 4, 4], [16, 8, 3, 3], padding=[1, 1])",
+        "conv([1, 64, 448, 448], [16, 64, 3, 3], padding=[1, 1])",
+    ],
+)
+def six_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
+    """As four_points, with products at 0, 1, −1, 1/2, −2 and ∞ for four outputs of a window of three, two of five"""
+    return _multiplied(t, y, x, w, SIX_POINTS)
+
+
+def _multiplied(t: Builder, y: Handle, x: Handle, w: Handle, points: tuple[Fraction, ...]) -> Handle | None:
+    """``y`` with one axis rewritten: the first where a window moves a step at a time and takes fewer products so."""
+    groups, padding, n = y["groups"], y["padding"], len(points) + 1
+    if x.type.dtype not in DTYPES or min(w.shape[1], w.shape[0] // groups) < CHANNELS:
+        return None
+    for i, window in enumerate(w.shape[2:]):
+        axis, tile = i + 2, n + 1 - window
+        tiles = -(-y.shape[axis] // max(tile, 1))
+        if tile > 1 and y["stride"][i] == y["dilation"][i] == 1 and n * tiles < window * y.shape[axis]:
+            break
+    else:
+        return None
+    if n * tiles * max(x.type.bytes // x.shape[axis], y.type.bytes // y.shape[axis]) >= LARGEST:
+        return None
+    of_outputs, of_kernel, of_inputs = transforms(points, window)
+    # All axes at once: the next one then has its padding already.
+    pads = [(0, 0), (0, 0), *((size, size) for size in padding)]
+    pads[axis] = (padding[i], max(tile * tiles + window - 1 - x.shape[axis] - padding[i], 0))
+    products = t.like(
+        y,
+        t.filter_bank(t.pad(x, pads), of_inputs, dim=axis, into=1, step=tile),
+        t.filter_bank(w, of_kernel, dim=axis, into=0),
+        padding=(0,) * len(padding),
+        groups=n * groups,
+    )
+    before, after = products.shape[:axis], products.shape[axis + 1 :]
+    parts = t.view(products, (*before, tiles, 1, *after))
+    outputs = t.filter_bank(parts, of_outputs, dim=1, into=axis + 1, dilation=y.shape[1])
+    return t.slice(t.view(outputs, (*y.shape[:axis], tiles * tile, *after)), axis, 0, y.shape[axis])

@@ -14,6 +14,7 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
+from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.probes import time_copy
@@ -25,7 +26,7 @@ from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.graph.strided import reads_memory, replace_contiguous_views
+from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
 from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.kernels import residency_of, with_kernels
@@ -103,8 +104,8 @@ def _untouchable(graph: Graph) -> str:
         namespace = getattr(node.target, "namespace", "")
         if namespace in COLLECTIVES:
             return f"ranks have to agree on the order of {node.target}"
-        if reads_memory(node):
-            return "as_strided reads memory in a layout that a rewrite may change"
+        if uses_addresses(node):
+            return f"{node.target} depends on a layout in memory that a rewrite may change"
     return ""
 
 
@@ -144,6 +145,8 @@ def _apply(
             report.decision = "left as it is: the original graph is faster" if report.race.winner else too_little
             return False
     _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin))
+    if torch.device(setting.device).type == "cpu":
+        keep_freed_memory()
     report.changed = True
     report.decision = f"rewritten, {added} calls are new"
     return False

@@ -6,7 +6,8 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_eqsat.graph.strided import reads_memory, replace_contiguous_views
+from torch_eqsat.graph.stored import STORED
+from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
 
 aten = torch.ops.aten
 
@@ -16,7 +17,7 @@ def traced(function, *inputs):
 
 
 def by_address(module):
-    return [node for node in module.graph.nodes if reads_memory(node)]
+    return [node for node in module.graph.nodes if uses_addresses(node)]
 
 
 def test_a_read_of_all_of_a_contiguous_tensor_is_a_view():
@@ -52,6 +53,25 @@ def test_a_read_of_what_does_not_lie_contiguous_stays():
     module = traced(lambda x: torch.as_strided(x.relu(), (3, 4), (4, 1)), torch.randn(4, 3).t())
     replace_contiguous_views(module.graph)
     assert len(by_address(module)) == 1
+
+
+def test_a_read_with_named_arguments_stays():
+    module = symbolic_trace(lambda x: aten.as_strided.default(x, size=(3, 4), stride=(4, 1)))
+    replace_contiguous_views(module.graph)
+    assert len(by_address(module)) == 1
+
+
+def test_what_is_written_by_address_is_not_replaced():
+    module = traced(lambda x, y: torch.as_strided_scatter(x, y, (3, 4), (4, 1)), torch.randn(3, 4), torch.randn(3, 4))
+    replace_contiguous_views(module.graph)
+    assert len(by_address(module)) == 1
+
+
+def test_inductor_goes_on_storing_what_was_read():
+    module = traced(lambda x: torch.as_strided(x.relu(), (6, 4), (4, 1)).exp(), torch.randn(2, 3, 4))
+    replace_contiguous_views(module.graph)
+    (relu,) = (node for node in module.graph.nodes if node.target is aten.relu.default)
+    assert relu.meta[STORED]
 
 
 def test_a_read_of_which_nothing_is_known_stays():

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.graph.evaluate import evaluate
 from torch_eqsat.graph.lowering import LOWERINGS, Evaluator, lower
 from torch_eqsat.ir.operators import OPERATORS, infer_type
-from torch_eqsat.ir.term import Node, attributes
+from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
+from torch_eqsat.rules.builder import Builder, GraphStore
 
 relaxed = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 sizes = st.integers(1, 5)
@@ -87,6 +89,25 @@ def test_reduce(data, shape, kind):
 
 
 @relaxed
+@given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
+def test_filter_bank(data, taps, step, dilation):
+    dim, into = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))
+    shape = [data.draw(st.integers(1, 3)) for _ in range(3)]
+    shape[dim] += dilation * (taps - 1)
+    rows = data.draw(st.lists(st.tuples(*[st.sampled_from([-2.0, 0.5, 1.0])] * taps), min_size=1, max_size=3))
+    agrees("filter_bank", [f32(*shape)], dim=dim, into=into, step=step, dilation=dilation, coefficients=rows)
+
+
+def test_a_filter_bank_by_hand():
+    """[x₀ + 2 x₁, x₂ + 2 x₃] and [x₁, x₃], one after the other."""
+    x = torch.arange(5.0)
+    graph = TermGraph()
+    t = Builder(GraphStore(graph))
+    y = t.filter_bank(t.input((5,)), [[1.0, 2.0], [0.0, 1.0]], dim=0, into=0, step=2)
+    assert evaluate(graph, {0: x}, "float32")[y.id].tolist() == [2.0, 8.0, 1.0, 3.0]
+
+
+@relaxed
 @given(st.data())
 def test_avg_pool(data):
     draw = data.draw
@@ -129,11 +150,17 @@ def test_factories():
 
 GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 POOL = {"kernel": (2, 2), "stride": (1, 1), "padding": (0, 0), "ceil_mode": False}
+FILTERS = {"dim": 0, "into": 0, "step": 1, "dilation": 1}
 REFUSED = [
     ("add", {}, [f32(2)]),
     ("add", {}, [f32(2), f32(3)]),
     ("mul", {}, [f32(2), TensorType((2,), "float64")]),
     ("pointwise", {"dtype": "bool"}, [f32(2), f32(3)]),
+    ("filter_bank", {**FILTERS, "coefficients": ((1.0, 1.0), (1.0,))}, [f32(4)]),
+    ("filter_bank", {**FILTERS, "coefficients": ((1.0, 1.0, 1.0),)}, [f32(2)]),
+    ("filter_bank", {**FILTERS, "coefficients": ((1.0,),)}, [TensorType((2,), "int64")]),
+    ("filter_bank", {**FILTERS, "dim": 1, "coefficients": ((1.0,),)}, [f32(2)]),
+    ("filter_bank", {**FILTERS, "step": 0, "coefficients": ((1.0,),)}, [f32(2)]),
     ("matmul", {}, [f32(2, 3), f32(4, 5)]),
     ("matmul", {}, [f32(2), f32(2)]),
     ("matmul", {}, [f32(1, 2, 3), f32(2, 3, 4)]),

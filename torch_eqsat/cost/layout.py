@@ -12,7 +12,7 @@ from torch_eqsat.cost.epilogue import is_packed
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
 
-_FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "index", "slice"})
+_FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "filter_bank", "index", "slice"})
 """Operators besides pointwise ones whose result lies as their operands do."""
 
 

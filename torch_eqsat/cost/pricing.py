@@ -175,12 +175,16 @@ class Pricing:
             start = BAG_MS
         elif node.op == "cat":
             start = PART_MS * (len(types) - 1)
-        share = 1.0 if node.op in ("cat", "pad") else self.memory_share
+        elif node.op == "filter_bank":
+            start = PART_MS * (len(node["coefficients"]) - 1)
+        share = 1.0 if node.op in ("cat", "pad", "filter_bank") else self.memory_share
         return start + elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
 
 
 def _work(node: Node) -> Mapping[str, float]:
     """Functions applied to each element, by class."""
+    if node.op == "filter_bank":
+        return {"cheap": sum(c != 0 for row in node["coefficients"] for c in row) / len(node["coefficients"])}
     if node.op != "pointwise":
         return {class_of(node.op): 1}
     function = str(node["uid"]).partition("(")[0].split(".")

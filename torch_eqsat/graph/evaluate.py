@@ -138,7 +138,13 @@ def is_exact(graph: TermGraph, roots: Sequence[int]) -> bool:
     nodes = [graph.nodes[number] for number in graph.reachable(roots)]
     return all(
         node.op not in INEXACT and (node.op != "reduce" or node["kind"] in ("sum", "amax", "amin")) for node in nodes
-    ) and all(dict(node.attrs).get("value", 0.0) * 1024 % 1 == 0 for node in nodes)
+    ) and all(number * 1024 % 1 == 0 for node in nodes for number in _numbers(node))
+
+
+def _numbers(node: Node) -> list[float]:
+    """The constants that ``node`` computes with."""
+    attrs = dict(node.attrs)
+    return [attrs.get("value", 0.0), *(c for row in attrs.get("coefficients", ()) for c in row)]
 
 
 def takes_integers(graph: TermGraph, roots: Sequence[int]) -> bool:

@@ -29,6 +29,10 @@ class Emitter(Protocol):
 
     def device(self) -> torch.device: ...
 
+    def store(self, value: Value) -> None:
+        """Have ``value`` computed once and stored, not anew by each of its readers."""
+        ...
+
 
 class Evaluator:
     """An Emitter that runs operators on real tensors."""
@@ -45,6 +49,9 @@ class Evaluator:
 
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    def store(self, value: Value) -> None:
+        """Values are tensors, and stored."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -185,6 +192,27 @@ def _slice(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     return emit.call(aten.slice.Tensor, args[0], a["dim"], a["start"], a["stop"])
 
 
+def _filter_bank(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    # Inductor would compute what is read here, a padded image as a rule, again in each filter and each tap of it.
+    emit.store(args[0])
+    dim, step = a["dim"], a["step"]
+    starts = [a["dilation"] * k for k in range(len(a["coefficients"][0]))]
+    reach = (_shape(args[0])[dim] - starts[-1] - 1) // step * step + 1
+    inputs = [emit.call(aten.slice.Tensor, args[0], dim, start, start + reach, step) for start in starts]
+    return emit.call(aten.cat.default, [_combination(emit, row, inputs) for row in a["coefficients"]], a["into"])
+
+
+def _combination(emit: Emitter, coefficients: Sequence[float], inputs: Sequence[Value]) -> Value:
+    """Σ coefficient · input, of which at least one is not zero."""
+    total: Value = None
+    for coefficient, x in zip(coefficients, inputs, strict=True):
+        if coefficient == 0:
+            continue
+        term = x if coefficient == 1 else emit.call(aten.mul.Tensor, x, coefficient)
+        total = term if total is None else emit.call(aten.add.Tensor, total, term)
+    return total
+
+
 def _index(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     target = aten.index.Tensor if a.get("checked") else aten._unsafe_index.Tensor
     return emit.call(target, args[0], [*[None] * a["first"], *args[1:]])
@@ -232,6 +260,7 @@ LOWERINGS: dict[str, Lowering] = {
     "slice": _slice,
     "cat": lambda emit, a, args: emit.call(aten.cat.default, list(args), a["dim"]),
     "pad": _pad,
+    "filter_bank": _filter_bank,
     "reduce": _reduction,
     "avg_pool": _pool,
     "index": _index,

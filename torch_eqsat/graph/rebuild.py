@@ -18,6 +18,7 @@ from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
 from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
 from torch_eqsat.graph.lowering import aten, lower
+from torch_eqsat.graph.stored import STORED, mark_stored
 from torch_eqsat.ir.term import TermGraph
 
 CARRIED_META = (
@@ -30,6 +31,7 @@ CARRIED_META = (
     "seq_nr",
     "custom",
     "from_node",
+    STORED,
 )
 
 
@@ -173,6 +175,10 @@ class _FxEmitter:
             node.meta.update({k: self.origin.meta[k] for k in CARRIED_META if k in self.origin.meta})
         self.added += 1
         return node
+
+    def store(self, value: Any) -> None:
+        if isinstance(value, FxNode):
+            mark_stored(value)
 
     def repeat(self, call: Call, operands: list[Any]) -> Any:
         """The captured call on other operands."""

@@ -180,6 +180,20 @@ def _pad(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     return TensorType(shape, types[0].dtype)
 
 
+def _filter_bank(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
+    """Filter i is Σₖ coefficients[i][k] · x[step · t + dilation · k] at each place t along ``dim``; the filters lie
+    side by side along ``into``."""
+    x, dim, into, step, dilation = types[0], *(attrs[name] for name in ("dim", "into", "step", "dilation"))
+    taps = {len(row) for row in attrs["coefficients"]}
+    require(x.is_floating and len(taps) == 1, f"filters of {x.dtype} with {sorted(taps)} taps")
+    require(0 <= dim < x.rank and 0 <= into < x.rank and min(step, dilation) > 0, f"filters by {attrs}")
+    shape = list(x.shape)
+    shape[dim] = (x.shape[dim] - dilation * (taps.pop() - 1) - 1) // step + 1
+    require(shape[dim] > 0, f"filters {attrs['coefficients']} are longer than axis {dim} of {x.shape}")
+    shape[into] *= len(attrs["coefficients"])
+    return TensorType(tuple(shape), x.dtype)
+
+
 def _reduce(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     dims, x = attrs["dims"], types[0]
     require(x.is_floating, f"a reduction of {x.dtype}: aten widens integers")
@@ -259,6 +273,8 @@ _TABLE: list[tuple[str, int | None, Infer, str]] = [
     ("slice", 1, _slice, "view selection"),
     ("cat", None, _cat, ""),
     ("pad", 1, _pad, ""),  # with zeros
+    # Linear, but not stated as such: what it is linear in is many small sums, of which laws would make many more.
+    ("filter_bank", 1, _filter_bank, ""),
     ("reduce", 1, _reduce, "reduction"),  # keeps the reduced axes with size 1; attribute kind names it
     ("avg_pool", 1, _pool, "reduction"),
     ("max_pool", 1, _pool, "reduction"),  # padded with −∞

@@ -168,6 +168,20 @@ class Builder:
     def pad(self, x: Handle, pads: Sequence[tuple[int, int]]) -> Handle:
         return x if not any(map(any, pads)) else self.apply("pad", (x,), pads=tuple(pads))
 
+    def filter_bank(
+        self,
+        x: Handle,
+        coefficients: Sequence[Sequence[float]],
+        *,
+        dim: int,
+        into: int,
+        step: int = 1,
+        dilation: int = 1,
+    ) -> Handle:
+        """Σₖ coefficients[i][k] · x[step · t + dilation · k] along ``dim``, for each i side by side along ``into``."""
+        places = {"dim": dim, "into": into, "step": step, "dilation": dilation}
+        return self.apply("filter_bank", (x,), **places, coefficients=coefficients)
+
     def reduce(self, x: Handle, kind: str, dims: Sequence[int]) -> Handle:
         """``kind`` ("sum", "mean", "amax", …) over ``dims``, which stay with size 1."""
         return self.apply("reduce", (x,), kind=kind, dims=tuple(sorted(dims)))
