@@ -159,6 +159,7 @@ REFUSED = [
     ("filter_bank", {**FILTERS, "coefficients": ((1.0, 1.0), (1.0,))}, [f32(4)]),
     ("filter_bank", {**FILTERS, "coefficients": ((1.0, 1.0, 1.0),)}, [f32(2)]),
     ("filter_bank", {**FILTERS, "coefficients": ((1.0,),)}, [TensorType((2,), "int64")]),
+    ("filter_bank", {**FILTERS, "coefficients": ((1.0, 1.0), (0.0, 0.0))}, [f32(4)]),
     ("filter_bank", {**FILTERS, "dim": 1, "coefficients": ((1.0,),)}, [f32(2)]),
     ("filter_bank", {**FILTERS, "step": 0, "coefficients": ((1.0,),)}, [f32(2)]),
     ("matmul", {}, [f32(2, 3), f32(4, 5)]),

@@ -203,7 +203,7 @@ def _filter_bank(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Val
 
 
 def _combination(emit: Emitter, coefficients: Sequence[float], inputs: Sequence[Value]) -> Value:
-    """Σ coefficient · input, of which at least one is not zero."""
+    """Σ coefficient · input; a coefficient that is not zero is there by the operator's type rule."""
     total: Value = None
     for coefficient, x in zip(coefficients, inputs, strict=True):
         if coefficient == 0:

@@ -187,6 +187,7 @@ def _filter_bank(attrs: Attrs, types: Sequence[TensorType]) -> TensorType:
     taps = {len(row) for row in attrs["coefficients"]}
     require(x.is_floating and len(taps) == 1, f"filters of {x.dtype} with {sorted(taps)} taps")
     require(0 <= dim < x.rank and 0 <= into < x.rank and min(step, dilation) > 0, f"filters by {attrs}")
+    require(all(map(any, attrs["coefficients"])), f"a filter of zeros alone: {attrs['coefficients']}")
     shape = list(x.shape)
     shape[dim] = (x.shape[dim] - dilation * (taps.pop() - 1) - 1) // step + 1
     require(shape[dim] > 0, f"filters {attrs['coefficients']} are longer than axis {dim} of {x.shape}")
