@@ -169,9 +169,7 @@ def triangle_of_symmetric_matrix(
     if not above or narrow(a) or p["dims"] != swap or r["kind"] != "sum" or r["dims"] != (g.rank - 2, g.rank - 1):
         return None
     own = t.view(t.reduce(t.apply("diagonal", (g,)), "sum", [g.rank - 2]), r.shape)
-    number = a.type.dtype
-    both = t.add(t.like(r, g), t.mul(own, t.scalar(-1.0, number)))
-    return t.mul(both, t.scalar(0.5, number))
+    return t.mul(t.minus(t.like(r, g), own), t.scalar(0.5, a.type.dtype))
 
 
 @law(

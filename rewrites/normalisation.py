@@ -69,7 +69,7 @@ def variance_by_moments(t: Builder, r: Handle, x: Handle) -> Handle | None:
     if r["kind"] != "var0.0":
         return None
     mean = t.like(r, x, kind="mean")
-    return t.add(t.like(r, t.mul(x, x), kind="mean"), t.mul(t.mul(mean, mean), t.scalar(-1.0, x.type.dtype)))
+    return t.minus(t.like(r, t.mul(x, x), kind="mean"), t.mul(mean, mean))
 
 
 @law(
