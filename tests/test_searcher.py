@@ -97,3 +97,24 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
     assert program().cost == pytest.approx(2.0 - saved * kept, rel=2e-3)
     assert bool(program().laws) == kept
     assert bool(program(measure=True).laws) == (saved > 0)  # the race decides
+
+
+def found(task, unmeasurable, ms):
+    """The outcome for a task of one region, where kernels take ``ms`` by key, or 0.1, but for one without a time."""
+
+    def times(kernels, until):
+        return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
+
+    (region,) = split_into_regions(task)
+    searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    (outcome,) = searcher.search([[region]])
+    return outcome
+
+
+def test_the_best_program_without_estimates_is_taken(task_of):
+    """By estimates x (a (b c)) is the cheapest of a chain; one of its kernels gets no time."""
+    task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
+    captured = ("80x32 32x64", "80x64 64x48", "80x48 48x4")
+    outcome = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
+    assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
+    assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)

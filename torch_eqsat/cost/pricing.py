@@ -44,7 +44,8 @@ class Pricing:
     ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`). In a program that is known as a
     ``whole`` so is how images lie (see `layout.py`). Weights of which there are too many by ``residency`` are read from
     memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that
-    of float32 on a CPU, if it was measured.
+    of float32 on a CPU, if it was measured. ``distrust`` is what estimates of kernels are multiplied by: a large one
+    keeps what was not measured out of a program.
     """
 
     frozen: bool
@@ -61,6 +62,7 @@ class Pricing:
     gpu: str = "H200"
     memory_share: float = MEMORY_SHARE
     roofline: Roofline | None = None
+    distrust: float = 1.0
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
@@ -132,6 +134,10 @@ class Pricing:
         if found is not None:
             return found
         self.missing[kernel.key] = kernel
+        return self.distrust * self.estimate_ms(kernel)
+
+    def estimate_ms(self, kernel: Kernel) -> float:
+        """A lower estimate of the time in ms of a kernel that is not measured."""
         return self._roofline(kernel.dtype).lower_estimate_ms(kernel)
 
     def _roofline(self, dtype: str) -> Roofline:
