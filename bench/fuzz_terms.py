@@ -296,7 +296,9 @@ class Grower:
     def _make_filter_bank(self, x: Handle) -> Handle:
         x, taps = self._floats(x), self.rng.randint(1, 3)
         rows = [[self.rng.choice((-1.0, 0.5, 1.0, 2.0)) for _ in range(taps)] for _ in range(self.rng.randint(1, 3))]
-        return self.t.filter_bank(x, rows, dim=self._axis(x), into=self._axis(x), step=self.rng.choice((1, 2)))
+        rows = [[c if i == 0 or self.rng.random() < 0.7 else 0.0 for i, c in enumerate(row)] for row in rows]
+        steps = {"step": self.rng.choice((1, 2)), "dilation": self.rng.choice((1, 1, 2))}
+        return self.t.filter_bank(x, rows, dim=self._axis(x), into=self._axis(x), **steps)
 
     def _make_flip(self, x: Handle) -> Handle:
         return self.t.apply("flip", (x,), dim=self._axis(x))

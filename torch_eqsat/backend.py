@@ -22,6 +22,7 @@ from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
+from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import is_weight, lift_weights
 from torch_eqsat.optimize import GraphInputs, optimize
@@ -60,6 +61,9 @@ def eqsat_mcts(
     our_pass = EqsatPass(own, frozen, weights, values, rules)
     patches["joint_custom_pre_pass"] = [*_user_passes(patches), our_pass]
     compiled: Callable[..., Any] = compile_fx(module, list(inputs), config_patches=patches)
+    on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
+    if on_cpu and (our_pass.rewrote or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
+        keep_freed_memory()
     return compiled
 
 
@@ -115,6 +119,7 @@ class EqsatPass(CustomGraphPass):
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
+        self.called = self.rewrote = False
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
@@ -123,6 +128,7 @@ class EqsatPass(CustomGraphPass):
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
+        self.called = True
         try:
             setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.rules.shipped)
             report = optimize(graph, setting, self._inputs(graph))
@@ -135,6 +141,7 @@ class EqsatPass(CustomGraphPass):
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )
             return
+        self.rewrote |= report.changed
         counters[COUNTERS]["rewritten" if report.changed else "unchanged"] += 1
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)

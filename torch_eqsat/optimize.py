@@ -14,7 +14,6 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
-from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.probes import time_copy
@@ -145,8 +144,6 @@ def _apply(
             report.decision = "left as it is: the original graph is faster" if report.race.winner else too_little
             return False
     _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin))
-    if torch.device(setting.device).type == "cpu":
-        keep_freed_memory()
     report.changed = True
     report.decision = f"rewritten, {added} calls are new"
     return False

@@ -40,7 +40,7 @@ class Options:
     exactness: str = field(
         default="reassociates",
         metadata={
-            "help": "laws allowed: bitwise equal results, rounding as by another order of sums, or approximations",
+            "help": "laws allowed: bitwise equal results, rounding as other sums and Winograd's do, or approximations",
             "choices": ("bitwise", "reassociates", "approximates"),
         },
     )

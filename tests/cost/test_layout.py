@@ -5,9 +5,12 @@ import torch
 
 from torch_eqsat.cost.layout import gathers_of_channels
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.search.program import captured_prices
 
 SHAPES = [(1, 8, 16, 16), (8, 8, 1, 1)]
+GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
 
 def upsampled(x):
@@ -50,6 +53,18 @@ def test_channels_are_moved_together_between_convolutions_alone(task_of, functio
     graph = task_of(function, *SHAPES, static=(1,)).graph
     assert any(node.op == "index" for node in graph.nodes)
     assert len(gathers_of_channels(graph)) == expected
+
+
+def test_filters_of_images_lie_as_the_images_do():
+    graph = TermGraph()
+    t = Builder(GraphStore(graph))
+    w = t.input(SHAPES[1])
+    graph.constant[w.id] = True
+    image = t.apply("conv", [t.input(SHAPES[0]), w], **GEOMETRY)
+    filtered = t.filter_bank(image, [[1.0, 2.0]], dim=3, into=1)
+    gathered = t.apply("index", [filtered, t.input((32, 1), "int64"), t.input((32,), "int64")], first=2)
+    graph.roots = [t.apply("conv", [gathered, w], **GEOMETRY).id]
+    assert len(gathers_of_channels(graph)) == 1
 
 
 def test_a_weight_that_is_not_known_says_nothing(task_of):

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
-from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.pricing import PART_MS, Pricing
 from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
@@ -47,3 +48,14 @@ def test_alone_an_operator_moves_all_its_bytes() -> None:
     )
     assert alone == 3 * X.bytes / slow.cache_bytes_per_ms
     assert fused == alone / 4
+
+
+def test_filters_move_all_their_bytes_and_are_buffers_of_their_own() -> None:
+    """Two filters of 64 rows each in place of 64 rows of a captured sum; of three coefficients one is zero."""
+    bank = Node(
+        "filter_bank", attributes(dim=0, into=0, step=1, dilation=1, coefficients=((1.0, 2.0), (0.0, 1.0))), (0,)
+    )
+    y = TensorType((126, 1024), "float32")
+    slow = Coefficients(cheap_ns=0.0)
+    price = Pricing(frozen=True, coefficients=slow).price(bank, [X], y, [False], False)
+    assert price == pytest.approx(PART_MS + (X.bytes + y.bytes) / slow.cache_bytes_per_ms)

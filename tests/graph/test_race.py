@@ -1,12 +1,15 @@
-"""Which graphs cannot be timed by themselves. (Those that can are compiled: see tests/test_backend.py.)"""
+"""Graphs that are timed by themselves, and those that cannot be."""
 
 import pytest
 import torch
+from torch._inductor import config as inductor_config
+from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch_eqsat.cost.timings import timings
 from torch_eqsat.graph.race import NoRaceError, race
+from torch_eqsat.graph.stored import STORED, mark_stored
 
 
 def graph_of(name, value):
@@ -29,3 +32,30 @@ def test_graphs_that_do_not_run_as_they_are(graph, reason):
     with pytest.raises(NoRaceError, match=reason):
         race([graph, graph], frozenset(), [torch.ones(2)], 0.1)
     assert timings() == before
+
+
+class Stored(CustomGraphPass):
+    """Notes which calls Inductor is told to store."""
+
+    def __init__(self):
+        self.targets = []
+
+    def uuid(self):
+        return "stored"
+
+    def __call__(self, graph):
+        self.targets.append([str(node.target) for node in graph.nodes if STORED in node.meta])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freezing", [False, True])
+def test_what_is_stored_is_stored_there_too(trace, freezing):
+    module = trace(
+        lambda x, w: (torch.constant_pad_nd(torch.sin(x), (0, 2)) @ w).cos(), torch.ones(4, 6), torch.ones(8)
+    )
+    (padded,) = (node for node in module.graph.nodes if "constant_pad" in str(node.target))
+    mark_stored(padded)
+    stored = Stored()
+    with inductor_config.patch(post_grad_custom_pre_pass=stored, freezing=freezing, force_disable_caches=True):
+        race([module.graph, module.graph], frozenset({1}), [torch.ones(4, 6), torch.ones(8)], 0.1)
+    assert stored.targets == [["aten.constant_pad_nd.default"]] * 2

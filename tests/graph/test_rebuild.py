@@ -8,6 +8,7 @@ from torch_eqsat.cost.forms import KERNEL
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.rebuild import _FxEmitter, rebuild
+from torch_eqsat.graph.stored import STORED, mark_stored
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
@@ -68,6 +69,34 @@ def test_a_product_in_another_form(trace, form, rows, calls):
     finish(module, captured, program, t.add(product, b))
     assert sorted(name.split(".")[1].replace("reshape", "view") for name in targets(module)) == calls
     torch.testing.assert_close(module(*values), expected)
+
+
+def stored(module):
+    return [str(node.target) for node in module.graph.nodes if STORED in node.meta]
+
+
+def test_what_a_filter_bank_reads_is_stored(trace):
+    module = trace(lambda x: torch.sin(x), torch.randn(4, 8))
+    captured = capture(module.graph)
+    program, t, (x,) = start(captured, 0)
+    finish(module, captured, program, t.filter_bank(t.pad(x, [(0, 0), (0, 2)]), [[1.0, 0.5, 2.0]], dim=1, into=0))
+    assert stored(module) == ["aten.constant_pad_nd.default"]
+
+
+def test_of_the_calls_for_one_that_is_stored_the_last_is(trace):
+    values = torch.rand(1, 8), torch.rand(8, 6)
+    module = trace(lambda x, a: (x @ a).sin(), *values)
+    mark_stored(next(node for node in module.graph.nodes if "mm" in str(node.target)))
+    captured = capture(module.graph)
+    program, t, (x, a) = start(captured, 0, 1)
+    product = t.matmul(x, a)
+    program.nodes[product.id] = Node("matmul", ((KERNEL, "column"),), program.nodes[product.id].children)
+    sine = next(node for node in captured.graph.nodes if node.op == "fx" and "sin" in node["uid"])
+    program.roots = [program.add(Node("fx", sine.attrs, (product.id,)), product.type, False)]
+    term = next(i for i, node in enumerate(captured.graph.nodes) if node.op == "fx" and "mm" in node["uid"])
+    rebuild(captured, program, [term if i == product.id else -1 for i in range(len(program))])
+    assert targets(module).count("aten.permute.default") == 3
+    assert stored(module) == ["aten.permute.default"]
 
 
 @pytest.mark.parametrize(

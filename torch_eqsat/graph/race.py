@@ -18,15 +18,30 @@ from torch._functorch import config as functorch_config
 from torch._guards import tracing
 from torch._inductor import config as inductor_config
 from torch._inductor.compile_fx import compile_fx
+from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import _disable_current_modes
 
 from torch_eqsat.cost.contest import Contest, contest
 from torch_eqsat.cost.timer import Call
 from torch_eqsat.cost.timings import count_timing
+from torch_eqsat.graph.stored import STORED, mark_stored
+
+
+class _MarkStored(CustomGraphPass):
+    """Marks again what is to be stored: of a node's metadata, tracing keeps ``custom`` alone."""
+
+    def uuid(self) -> str:
+        return STORED
+
+    def __call__(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if STORED in node.meta.get("custom", ()):
+                mark_stored(node)
+
 
 # The user's passes of these hooks have run on the graphs, or are written for another kind of graph.
-_WITHOUT_PASSES = {"joint_custom_pre_pass": None, "pre_grad_custom_pass": None}
+_PASSES = {"joint_custom_pre_pass": _MarkStored(), "pre_grad_custom_pass": None}
 
 
 class NoRaceError(Exception):
@@ -69,7 +84,7 @@ def _outside() -> Iterator[None]:
         no_python_dispatcher(),
         torch.no_grad(),
         torch._C._DisableAutocast(),
-        inductor_config.patch(_WITHOUT_PASSES),
+        inductor_config.patch(_PASSES),
         functorch_config.patch(enable_autograd_cache=False),
     ):
         yield
@@ -88,6 +103,9 @@ def _compiled(graph: Graph, weights: AbstractSet[int], values: Sequence[Any]) ->
             attribute = module.graph.get_attr(name)
         node.replace_all_uses_with(attribute)
         module.graph.erase_node(node)
+    for node in module.graph.nodes:
+        if STORED in node.meta:
+            node.meta["custom"] = {**node.meta.get("custom", {}), STORED: True}
     module.recompile()
     inputs = [_own(value) for index, value in enumerate(values) if index not in frozen]
     run = compile_fx(module, list(inputs))

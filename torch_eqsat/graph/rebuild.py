@@ -31,7 +31,6 @@ CARRIED_META = (
     "seq_nr",
     "custom",
     "from_node",
-    STORED,
 )
 
 
@@ -89,6 +88,8 @@ def _realise(
         else:
             types = [t for c in node.children if (t := program.types[c]) is not None]
             value = lower(emitter, node, args, types)
+        if emitter.origin is not None and STORED in emitter.origin.meta:
+            emitter.store(value)
         values.append(value)
     return values, pinned
 

@@ -1,0 +1,55 @@
+"""Winograd's convolutions end to end."""
+
+import pytest
+import torch
+from torch import nn
+
+from torch_eqsat import report as reports
+
+OPTIONS = {"eqsat.strict": True, "eqsat.seconds": 5.0, "eqsat.deterministic": True, "force_disable_caches": True}
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    yield
+    torch.compiler.reset()
+
+
+def network():
+    """Two convolutions, whose 30 rows and columns are no multiple of a tile."""
+    return nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, bias=False)).eval()
+
+
+def applied():
+    laws = reports.last_reports()[-1].laws
+    return laws["four_points"] + laws["six_points"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_inference(layout):
+    model = network()
+    image = torch.randn(2, 64, 30, 30).to(memory_format=layout)
+    with torch.no_grad():
+        expected = model(image)
+        result = torch.compile(model, backend="eqsat_mcts", options={**OPTIONS, "freezing": True})(image)
+    assert applied() >= 4
+    assert result.stride() == expected.stride()
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_training():
+    model = network()
+    image = torch.randn(2, 64, 30, 30, requires_grad=True)
+    variables = [image, *model.parameters()]
+    expected = model(image)
+    gradients = torch.autograd.grad(expected.square().mean(), variables)
+    result = torch.compile(model, backend="eqsat_mcts", options=OPTIONS)(image)
+    assert applied() >= 4
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    for found, wanted in zip(torch.autograd.grad(result.square().mean(), variables), gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
