@@ -38,11 +38,12 @@ def test_rewritten_graph():
         measure_seconds=2.0,
         verify_seconds=0.04,
         kernels_measured=9,
+        kernels_left=3,
     )
     assert str(report) == (
         "graph of 12 calls, weights frozen: rewritten, 3 calls are new\n"
         "  predicted 4.000 ms before, 1.250 ms after\n"
-        "  search 1.3 s, measuring 2.0 s (9 kernels), checking 0.0 s\n"
+        "  search 1.3 s, measuring 2.0 s (9 of 12 kernels), checking 0.0 s\n"
         "  laws: view_of_view x5, matmul_associates_right x2, factor_of_one x1\n"
         "  region x1 of 40 terms: 2.000 -> 0.250 ms; saturated after 1 playouts, 120 e-nodes, 0.25 s\n"
         "  region x2 of 40 terms: 1.000 -> 0.500 ms; saturated after 1 playouts, 120 e-nodes, 0.25 s"
@@ -74,3 +75,7 @@ def test_last_reports():
     assert len(reports.last_reports()) == 64
     reports.reset()
     assert reports.last_reports() == []
+
+
+def test_all_kernels_measured():
+    assert "(5 kernels)" in str(GraphReport(1, False, kernels_measured=5))

@@ -100,7 +100,7 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
 
 
 def found(task, unmeasurable, ms):
-    """The outcome for a task of one region, where kernels take ``ms`` by key, or 0.1, but for one without a time."""
+    """The outcome and the report for a task of one region, where kernels take ``ms`` by key, or 0.1, but for one without a time."""
 
     def times(kernels, until):
         return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
@@ -108,13 +108,14 @@ def found(task, unmeasurable, ms):
     (region,) = split_into_regions(task)
     searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
     (outcome,) = searcher.search([[region]])
-    return outcome
+    return outcome, searcher.report
 
 
 def test_the_best_program_without_estimates_is_taken(task_of):
     """By estimates x (a (b c)) is the cheapest of a chain; one of its kernels gets no time."""
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
     captured = ("80x32 32x64", "80x64 64x48", "80x48 48x4")
-    outcome = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
+    outcome, report = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
     assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
     assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)
+    assert report.kernels_left == 1

@@ -45,7 +45,8 @@ class RaceReport:
 class GraphReport:
     """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why;
     ``folded`` counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices
-    were used, "" for the prices of this machine; ``race`` is there if the graphs were measured."""
+    were used, "" for the prices of this machine; ``race`` is there if the graphs were measured. ``kernels_left`` were
+    met by the search and have no time: more of `eqsat.measure_seconds` would time them."""
 
     nodes: int
     frozen: bool
@@ -60,6 +61,7 @@ class GraphReport:
     measure_seconds: float = 0.0
     verify_seconds: float = 0.0
     kernels_measured: int = 0
+    kernels_left: int = 0
     target: str = ""
     race: RaceReport | None = None
 
@@ -72,13 +74,17 @@ class GraphReport:
                 total[law] += count * region.count
         return total
 
+    def _kernels(self) -> str:
+        met = f" of {self.kernels_measured + self.kernels_left}" if self.kernels_left else ""
+        return f"{self.kernels_measured}{met} kernels"
+
     def __str__(self) -> str:
         lines = [
             f"graph of {self.nodes} calls{', weights frozen' if self.frozen else ''}: {self.decision}",
             f"  {f'estimated for {self.target}:' if self.target else 'predicted'} "
             f"{self.base_ms:.3f} ms before, {self.best_ms:.3f} ms after",
             f"  search {self.search_seconds:.1f} s, measuring {self.measure_seconds:.1f} s "
-            f"({self.kernels_measured} kernels), checking {self.verify_seconds:.1f} s"
+            f"({self._kernels()}), checking {self.verify_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
         if self.race is not None:

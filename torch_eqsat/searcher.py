@@ -109,6 +109,8 @@ class Searcher:
         distrust = 1.0 if self._waits else DISTRUST
         outcomes = self._reprice(tasks, outcomes, self._exact_seconds(outcomes, end), distrust)
         outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
+        met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
+        self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
         return outcomes
 
