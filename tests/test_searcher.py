@@ -100,7 +100,7 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
 
 
 def found(task, unmeasurable, ms):
-    """The outcome and the report for a task of one region, where kernels take ``ms`` by key, or 0.1, but for one without a time."""
+    """The outcome and the report for a task of one region. Kernels take ``ms`` by key, or 0.1; one has no time."""
 
     def times(kernels, until):
         return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
