@@ -49,6 +49,11 @@ def row(case: str, samples_ms: Mapping[str, Sequence[float]], ready: Mapping[str
     """The row of a case from the samples of its variants; the rest is what eqsat was ``ready`` with."""
     least = {variant: min(samples_ms[variant]) for variant in COMPARED}
     middle = {variant: statistics.median(samples_ms[variant]) for variant in COMPARED}
+    return row_of(case, least, middle, ready)
+
+
+def row_of(case: str, least: Mapping[str, float], middle: Mapping[str, float], ready: Mapping[str, float]) -> Row:
+    """The row of a case from the least and the median times of its variants in ms."""
     return Row(
         case=case,
         default_ms=round(least["default"], 4),

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from bench import suite_report
+from bench import report, suite_report
 from bench.cases import Case
 from bench.process import VariantError, VariantProcess
-from bench.runner import Outcome, ask_in_turn, progress
+from bench.runner import README, Outcome, ask_in_turn, progress, summary
 from bench.suite_models import MODELS, SETS
 from bench.suite_report import Row
 from bench.variants import VARIANTS
@@ -150,6 +150,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each variant; fewer for a slow model")
     parser.add_argument("--limit", type=float, default=300.0, help="the most seconds for compiling a variant")
     parser.add_argument("--again", action="store_true", help="replace rows that are there")
+    parser.add_argument("--readme", action="store_true", help="put the table of the cases into README.md")
     parser.add_argument("--out", type=Path, default=suite_report.RESULTS, help="the JSON file of the rows")
     parser.add_argument("--caches", type=Path, default=user_cache_path("torch_eqsat") / "suite")
     return parser
@@ -183,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.phase != "compile":
         suite.time_all(cases, options.seconds, options.rounds)
     print(f"{suite_report.table(suite.rows)}\n\n{(time.monotonic() - start) / 60:.1f} minutes")
+    if options.readme:
+        report.fill_readme(README, summary(suite_report.rows_of_cases(suite.rows)))
     return 1 if suite_report.broken(suite.rows) else 0
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Case
+from bench import report
+from bench.cases import CASES, Case
 from bench.report import is_wrong, machine, markdown
 from bench.suite_models import SETS
 from bench.variants import VARIANTS
@@ -125,6 +126,18 @@ def table(rows: Rows) -> str:
         parts.append(markdown(("geometric mean", "", "models", "worst", "of"), cells))
     parts += [f"{model}, {variant}: {row['failure']}" for (model, variant), row in rows.items() if row.get("failure")]
     return "\n\n".join(parts)
+
+
+def rows_of_cases(rows: Rows) -> list[report.Row]:
+    """What these rows say of the cases of `make bench` that were timed: the table of the README."""
+    found = []
+    for case in CASES:
+        own = {variant: rows.get((case, variant), {}) for variant in report.COMPARED}
+        if all("min_ms" in row for row in own.values()):
+            least, middle = ({v: row[key] for v, row in own.items()} for key in ("min_ms", "median_ms"))
+            ours = own["eqsat"]
+            found.append(report.row_of(case, least, middle, {**ours, "compile_s": ours["compile_cold_s"]}))
+    return found
 
 
 def broken(rows: Rows) -> list[Row]:

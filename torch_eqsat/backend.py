@@ -59,12 +59,27 @@ def eqsat_mcts(
     if torch.is_grad_enabled():
         weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values, rules)
-    patches["joint_custom_pre_pass"] = [*_user_passes(patches), our_pass]
-    compiled: Callable[..., Any] = compile_fx(module, list(inputs), config_patches=patches)
+    others = _user_passes(patches)
+    patches["joint_custom_pre_pass"] = [*others, our_pass]
+    compiled: Callable[..., Any]
+    try:
+        compiled = compile_fx(module, list(inputs), config_patches=patches)
+    except Exception as error:
+        if own.strict or not our_pass.rewrote:
+            raise
+        counters[COUNTERS]["faults"] += 1
+        reports.record(reports.GraphReport(len(module.graph.nodes), frozen, f"left as it is: {_first_line(error)}"))
+        logger.warning("the graph is compiled as it was, rewritten it fails: %s", _first_line(error))
+        patches["joint_custom_pre_pass"] = others
+        return compile_fx(module, list(inputs), config_patches=patches)  # type: ignore[no-any-return]
     on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
     if on_cpu and (our_pass.rewrote or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
         keep_freed_memory()
     return compiled
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _placeholders(module: GraphModule) -> list[Any]:
@@ -136,7 +151,7 @@ class EqsatPass(CustomGraphPass):
             counters[COUNTERS]["faults"] += 1
             if self.options.strict:
                 raise
-            logger.warning("graph left as it is: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+            logger.warning("graph left as it is: %s", _first_line(error))
             reports.record(
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )

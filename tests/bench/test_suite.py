@@ -15,6 +15,7 @@ from bench.suite_models import MODELS, SETS
 
 READY = {
     "compile_s": 3.0, "search_s": 1.0, "error": 1e-6, "error_fp64": 1e-6, "eager_error_fp64": 1e-6, "call_ms": 100.0,
+    "predicted_base_ms": 5.0, "predicted_best_ms": 1.0,
 }  # fmt: skip
 MILLISECONDS = {"eager": 9.0, "default": 6.0, "freezing": 4.0, "eqsat": 2.0}
 
@@ -82,6 +83,19 @@ def test_a_variant_that_comes_later_is_timed_together_with_the_others(options, t
 def test_training_models_run_only_in_variants_that_train(options, tmp_path, capsys):
     suite.main([*options[2:], "--models", "train_lora", "--variants", "default,freezing,eqsat", "--phase", "compile"])
     assert list(suite_report.load(tmp_path / "suite.json")) == [("train_lora", "default")]
+
+
+def test_the_readme_gets_the_cases_of_which_all_is_timed(options, tmp_path, monkeypatch, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results -->\n<!-- /results -->\n")
+    monkeypatch.setattr(suite, "README", readme)
+    models = ["--models", "trace,resnet50,lstm_loop"]
+    suite.main([*options[2:], *models, "--variants", "default,freezing,eqsat", "--readme"])
+    cells = [[cell.strip() for cell in line.split("|")] for line in readme.read_text().splitlines() if "2.00x" in line]
+    assert [line[1:7] for line in cells] == [
+        ["lstm_loop", "6.00", "4.00", "2.00", "2.00x", "2.00x"],
+        ["resnet50", "6.00", "4.00", "2.00", "2.00x", "2.00x"],
+    ]
 
 
 def test_unknown_names_are_errors():

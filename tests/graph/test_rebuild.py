@@ -71,6 +71,21 @@ def test_a_product_in_another_form(trace, form, rows, calls):
     torch.testing.assert_close(module(*values), expected)
 
 
+def test_the_copy_of_a_shared_output_belongs_where_that_output_does(trace):
+    """Of a gradient's copy that was tagged as part of the forward graph the partitioner made an error."""
+    module = trace(lambda x: (torch.sin(x), torch.sin(x + 0.0)), torch.randn(4))
+    (output,) = module.graph.find_nodes(op="output")
+    for node, tag in zip(output.args[0], ("must_be_in_forward", "is_backward"), strict=True):
+        node.meta["partitioner_tag"] = tag
+    captured = capture(module.graph)
+    program, t, (x,) = start(captured, 0)
+    program.roots = [t.apply("abs", [x]).id] * 2
+    rebuild(captured, program, [-1, captured.term[output.args[0][0]]])
+    first, second = output.args[0]
+    assert str(second.target) == "aten.clone.default"
+    assert (first.meta["partitioner_tag"], second.meta["partitioner_tag"]) == ("must_be_in_forward", "is_backward")
+
+
 def stored(module):
     return [str(node.target) for node in module.graph.nodes if STORED in node.meta]
 

@@ -237,6 +237,7 @@ def _redirect(capture: Capture, emitter: _FxEmitter, pinned: dict[FxNode, list[A
         new = new_of[capture.term[old]]
         if new is not old:
             _check_same(old, new)
+            emitter.origin = old
             new = _as_fresh(emitter, old, new, taken)
             output.replace_input_with(old, new)
         taken.setdefault(base_of(new), base_of(old))

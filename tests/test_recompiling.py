@@ -1,0 +1,72 @@
+"""A rewritten graph that does not compile is compiled as it was."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from torch_eqsat import backend
+from torch_eqsat import report as reports
+from torch_eqsat.backend import COUNTERS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    yield
+    torch.compiler.reset()
+
+
+def spoil(graph, *_):
+    """Take the operands of the last call away."""
+    next(node for node in reversed(graph.nodes) if node.op == "call_function").args = ()
+    return reports.GraphReport(len(graph.nodes), False, "rewritten, 1 calls are new", changed=True)
+
+
+def model():
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4))
+
+
+def compiled(module, **options):
+    return torch.compile(module, backend="eqsat_mcts", options={"force_disable_caches": True, **options})
+
+
+def check_said(records):
+    (said,) = (r.getMessage() for r in records if r.name == "torch_eqsat")
+    assert said.startswith("the graph is compiled as it was, rewritten it fails: ")
+    assert counters[COUNTERS]["faults"] == 1
+    assert reports.last_reports()[-1].decision.startswith("left as it is: ")
+
+
+@pytest.mark.parametrize("freezing", [False, True])
+def test_inference(monkeypatch, caplog, freezing):
+    monkeypatch.setattr(backend, "optimize", spoil)
+    module, x = model().eval(), torch.randn(3, 6)
+    with torch.no_grad(), caplog.at_level(logging.WARNING, logger="torch_eqsat"):
+        torch.testing.assert_close(compiled(module, freezing=freezing)(x), module(x))
+    check_said(caplog.records)
+
+
+def test_training(monkeypatch, caplog):
+    monkeypatch.setattr(backend, "optimize", spoil)
+    module, x = model(), torch.randn(3, 6, requires_grad=True)
+    with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
+        result = compiled(module)(x)
+    check_said(caplog.records)
+    variables = [x, *module.parameters()]
+    expected = torch.autograd.grad(module(x).square().sum(), variables)
+    for found, wanted in zip(torch.autograd.grad(result.square().sum(), variables), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_strict_raises(monkeypatch):
+    monkeypatch.setattr(backend, "optimize", spoil)
+    with torch.no_grad(), pytest.raises(Exception, match="missing value for argument"):
+        compiled(model().eval(), **{"eqsat.strict": True})(torch.randn(3, 6))
