@@ -184,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.phase != "compile":
         suite.time_all(cases, options.seconds, options.rounds)
     print(f"{suite_report.table(suite.rows)}\n\n{(time.monotonic() - start) / 60:.1f} minutes")
-    if options.readme:
-        report.fill_readme(README, summary(suite_report.rows_of_cases(suite.rows)))
+    if options.readme and (cases_timed := suite_report.rows_of_cases(suite.rows)):
+        report.fill_readme(README, summary(cases_timed))
     return 1 if suite_report.broken(suite.rows) else 0
 
 

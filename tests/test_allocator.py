@@ -69,3 +69,11 @@ def test_a_backend_that_rewrote_a_graph_keeps_memory(monkeypatch, changed, wante
     monkeypatch.setattr("torch_eqsat.backend.optimize", lambda *_: GraphReport(1, False, changed=changed))
     torch.compile(torch.relu, backend="eqsat_mcts", options={"force_disable_caches": True})(torch.ones(3))
     assert len(kept) == wanted
+
+
+def test_a_program_from_a_cache_may_be_rewritten(monkeypatch):
+    kept = []
+    monkeypatch.setattr("torch_eqsat.backend.keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr("torch_eqsat.backend.compile_fx", lambda module, inputs, **_: module.forward)
+    torch.compile(lambda x: x.relu(), backend="eqsat_mcts")(torch.ones(3))
+    assert kept == [True]

@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
+from torch_eqsat.plan import load_plan, store_plan
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,8 @@ def fresh(monkeypatch, tmp_path):
 def spoil(graph, *_):
     """Take the operands of the last call away."""
     next(node for node in reversed(graph.nodes) if node.op == "call_function").args = ()
-    return reports.GraphReport(len(graph.nodes), False, "rewritten, 1 calls are new", changed=True)
+    store_plan("spoilt", {})
+    return reports.GraphReport(len(graph.nodes), False, "rewritten, 1 calls are new", changed=True, plan_key="spoilt")
 
 
 def model():
@@ -40,9 +42,11 @@ def compiled(module, **options):
 
 def check_said(records):
     (said,) = (r.getMessage() for r in records if r.name == "torch_eqsat")
-    assert said.startswith("the graph is compiled as it was, rewritten it fails: ")
-    assert counters[COUNTERS]["faults"] == 1
-    assert reports.last_reports()[-1].decision.startswith("left as it is: ")
+    assert said.startswith("graph left as it is: rewritten it does not compile: ")
+    assert (counters[COUNTERS]["faults"], counters[COUNTERS]["rewritten"], counters[COUNTERS]["unchanged"]) == (1, 0, 1)
+    assert load_plan("spoilt") is None
+    (report,) = reports.last_reports()
+    assert not report.changed and report.decision.startswith("left as it is: rewritten it does not compile")
 
 
 @pytest.mark.parametrize("freezing", [False, True])

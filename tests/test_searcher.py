@@ -119,3 +119,44 @@ def test_the_best_program_without_estimates_is_taken(task_of):
     assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
     assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)
     assert report.kernels_left == 1
+
+
+def test_without_time_to_measure_nothing_is_changed(regions):
+    asked = []
+    setting = Setting(Options(measure_seconds=0.0), False, "cpu", 1, "key")
+    searcher = Searcher(setting, GraphReport(2, False), LocalPool(), lambda kernels, until: asked.append(1) or {})
+    (outcome,) = searcher.search([regions])
+    assert not asked and not outcome.program.laws
+
+
+def test_what_programs_need_is_measured_before_what_they_might(task_of):
+    """Then what might be better, the cheap first."""
+    asked = []
+
+    def times(kernels, until):
+        asked.append([k.key.removeprefix("matmul float32 cpu ") for k in kernels])
+        return {k.key: 1.0 for k in kernels}
+
+    task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
+    (region,) = split_into_regions(task)
+    searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    searcher.search([[region]])
+    originals, needed, others, *_ = asked
+    assert originals == ["80x32 32x64", "80x64 64x48", "80x48 48x4"]
+    assert needed == ["64x48 48x4", "32x64 64x4", "80x32 32x4"]
+    assert others[:3] == ["32x48 48x4", "80x64 64x4", "32x64 64x48"]
+    assert not {*originals, *needed} & {*others}
+
+
+def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
+    pool = LocalPool()
+    asked = []
+
+    def times(kernels, until):
+        asked.append(pool.interrupted)
+        pool.interrupted = len(asked) == 2
+        return {kernel.key: 1.0 for kernel in kernels}
+
+    searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
+    searcher.search([regions])
+    assert asked == [False, False]

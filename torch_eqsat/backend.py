@@ -27,6 +27,7 @@ from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import is_weight, lift_weights
 from torch_eqsat.optimize import GraphInputs, optimize
 from torch_eqsat.options import Options
+from torch_eqsat.plan import forget_plan
 from torch_eqsat.searcher import Setting
 from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
 
@@ -65,15 +66,14 @@ def eqsat_mcts(
     try:
         compiled = compile_fx(module, list(inputs), config_patches=patches)
     except Exception as error:
-        if own.strict or not our_pass.rewrote:
+        if own.strict or not our_pass.rewritten:
             raise
-        counters[COUNTERS]["faults"] += 1
-        reports.record(reports.GraphReport(len(module.graph.nodes), frozen, f"left as it is: {_first_line(error)}"))
-        logger.warning("the graph is compiled as it was, rewritten it fails: %s", _first_line(error))
+        # The first attempt's passes before autograd may have changed the module; what it computes they keep.
         patches["joint_custom_pre_pass"] = others
-        return compile_fx(module, list(inputs), config_patches=patches)  # type: ignore[no-any-return]
+        compiled = compile_fx(module, list(inputs), config_patches=patches)
+        our_pass.take_back(error)
     on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
-    if on_cpu and (our_pass.rewrote or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
+    if on_cpu and (our_pass.rewritten or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
         keep_freed_memory()
     return compiled
 
@@ -134,7 +134,8 @@ class EqsatPass(CustomGraphPass):
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
-        self.called = self.rewrote = False
+        self.called = False
+        self.rewritten: list[reports.GraphReport] = []
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
@@ -156,11 +157,24 @@ class EqsatPass(CustomGraphPass):
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )
             return
-        self.rewrote |= report.changed
+        if report.changed:
+            self.rewritten.append(report)
         counters[COUNTERS]["rewritten" if report.changed else "unchanged"] += 1
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)
         reports.record(report)
+
+    def take_back(self, error: Exception) -> None:
+        """Say that what was rewritten did not compile, and keep it from coming back from the disk."""
+        for report in self.rewritten:
+            report.changed = False
+            report.decision = f"left as it is: rewritten it does not compile ({_first_line(error)})"
+            forget_plan(report.plan_key)
+        counters[COUNTERS]["rewritten"] -= len(self.rewritten)
+        counters[COUNTERS]["unchanged"] += len(self.rewritten)
+        counters[COUNTERS]["faults"] += 1
+        logger.warning("graph left as it is: rewritten it does not compile: %s", _first_line(error))
+        self.rewritten.clear()
 
     def _inputs(self, graph: Graph) -> GraphInputs:
         """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""

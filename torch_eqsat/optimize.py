@@ -70,7 +70,7 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         setting = replace(setting, calibration=calibration_of(table))
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
-    key = _plan_key(task, setting)
+    key = report.plan_key = _plan_key(task, setting)
     plan = load_plan(key) if setting.options.cache else None
     if plan is not None:
         report.from_plan = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -46,6 +47,12 @@ def store_plan(key: str, plan: dict[str, Any]) -> None:
         os.replace(file.name, path)
     except OSError as error:
         logger.warning("plan %s cannot be stored: %s", path, error)
+
+
+def forget_plan(key: str) -> None:
+    """Remove the plan, if it is there."""
+    with contextlib.suppress(OSError):
+        plan_path(key).unlink()
 
 
 def encode_program(graph: TermGraph, origin: list[int]) -> dict[str, Any]:

@@ -43,10 +43,10 @@ class RaceReport:
 
 @dataclass
 class GraphReport:
-    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why;
-    ``folded`` counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices
-    were used, "" for the prices of this machine; ``race`` is there if the graphs were measured. ``kernels_left`` were
-    met by the search and have no time: more of `eqsat.measure_seconds` would time them."""
+    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why; ``folded``
+    counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices were used, ""
+    for the prices of this machine; ``plan_key`` is that of the plan on disk; ``race`` is there if the graphs were
+    measured. ``kernels_left`` were met by the search and have no time, for want of `eqsat.measure_seconds` mostly."""
 
     nodes: int
     frozen: bool
@@ -63,6 +63,7 @@ class GraphReport:
     kernels_measured: int = 0
     kernels_left: int = 0
     target: str = ""
+    plan_key: str = ""
     race: RaceReport | None = None
 
     @property

@@ -33,11 +33,12 @@ logger = logging.getLogger(__name__)
 # Rounds of measuring what the best programs need and extracting again; estimates are optimistic, so each round measures
 # what looks best of what is left. An extraction of densenet121 takes 2 s.
 REPRICE_ROUNDS = 5
-# The share of the time left for measuring that goes to kernels that no program needs as yet. Of the 200 of vgg11's
-# e-graph, which took 25 s, its best program needs 19.
-OTHERS_SHARE = 0.5
-# By how much a kernel without a time counts for more than its estimate at the end: any program without it is better.
-DISTRUST = 1e3
+# Shares of the time left for measuring, taken anew in each round: for what programs need, and then for what none needs
+# as yet. Of the 200 kernels of vgg11's e-graph, which took 25 s, its best program needs 19. Some is always left for
+# kernels that whole programs run with weights from elsewhere than the e-graph's.
+NEEDED_SHARE, OTHERS_SHARE = 0.9, 0.5
+# What a kernel without a time costs besides its estimate at the end (ms): any program without it is better.
+DISTRUST_MS = 1e6
 # The share of the time that goes to the searches; the rest is for extracting again at measured prices, and exactly.
 SEARCH_SHARE = 0.7
 # The exact extraction at the end may take this long for a region (s), if that much more is left of the time. Growing
@@ -104,10 +105,10 @@ class Searcher:
             logger.warning("interrupted: the search ends with the best it has found, at prices as they are")
             self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
             return outcomes
-        end = start + options.seconds
+        end = start + options.seconds - self.report.measure_seconds  # and what is measured from now on
         outcomes = self._at_measured_prices(tasks, outcomes, end)
-        distrust = 1.0 if self._waits else DISTRUST
-        outcomes = self._reprice(tasks, outcomes, self._exact_seconds(outcomes, end), distrust)
+        exact = self._exact_seconds(outcomes, end + self.report.measure_seconds)
+        outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else DISTRUST_MS)
         outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
         self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
@@ -115,14 +116,15 @@ class Searcher:
         return outcomes
 
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome], end: float) -> list[Outcome]:
-        """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again."""
+        """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
+        until ``end`` (of time.monotonic(), s), before which no time for measuring is counted."""
         for _ in range(REPRICE_ROUNDS):
             needed = [kernel for o in outcomes for kernel in o.unmeasured]
             others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
-            if self._measure(needed) + self._measure(others, OTHERS_SHARE) == 0:
+            if self._measure(needed, NEEDED_SHARE) + self._measure(others, OTHERS_SHARE) == 0:
                 break
             outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
-            if time.monotonic() > end and not self._waits:
+            if time.monotonic() > end + self.report.measure_seconds and not self._waits:
                 break
         return outcomes
 
@@ -132,7 +134,7 @@ class Searcher:
         unused = self.setting.options.measure_seconds - self.report.measure_seconds
         left = math.inf if self._waits else share * unused
         wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
-        found = self._times(wanted, start + left) if wanted and left > 0 else {}
+        found = self._times(wanted, start + left) if wanted and left > 0 and not self.pool.interrupted else {}
         new = set(found) - set(self.prices)
         self.prices.update(found)
         self.report.kernels_measured += 0 if self._waits else len(new)
@@ -193,14 +195,16 @@ class Searcher:
         )
 
     def _reprice(
-        self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float], distrust: float = 1.0
+        self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float], distrust_ms: float = 0.0
     ) -> list[Outcome]:
-        """Extract again at today's prices, estimates times ``distrust``, with as many seconds for exact extraction as
-        ``milp`` says."""
+        """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
+        extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed = self.setting.options.seed
-        pricing = replace(self.pricing(), distrust=distrust)
-        requests = [partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i]) for i in possible]
+        requests = []
+        for i in possible:
+            pricing = replace(self.pricing(), distrust_ms=distrust_ms)
+            requests.append(partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i]))
         again = dict(zip(possible, self.pool.map(requests), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
@@ -209,7 +213,7 @@ class Searcher:
         without estimates. Those that save most come first."""
         if self.setting.options.deterministic:  # it ends by the clock
             return [-1.0] * len(outcomes)
-        seconds = [0.0 if outcome.unmeasured else -1.0 for outcome in outcomes]
+        seconds = [0.0 if outcome.unmeasured and not self._waits else -1.0 for outcome in outcomes]
         left = max(0.0, end - time.monotonic())
         for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
             if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:

@@ -112,6 +112,8 @@ def test_of_the_calls_for_one_that_is_stored_the_last_is(trace):
     rebuild(captured, program, [term if i == product.id else -1 for i in range(len(program))])
     assert targets(module).count("aten.permute.default") == 3
     assert stored(module) == ["aten.permute.default"]
+    (sine,) = (node for node in module.graph.nodes if "sin" in str(node.target))
+    assert STORED in sine.args[0].meta
 
 
 @pytest.mark.parametrize(

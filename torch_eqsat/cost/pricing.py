@@ -44,7 +44,7 @@ class Pricing:
     ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`). In a program that is known as a
     ``whole`` so is how images lie (see `layout.py`). Weights of which there are too many by ``residency`` are read from
     memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that
-    of float32 on a CPU, if it was measured. ``distrust`` is what estimates of kernels are multiplied by: a large one
+    of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a kernel: much of it
     keeps what was not measured out of a program.
     """
 
@@ -62,11 +62,12 @@ class Pricing:
     gpu: str = "H200"
     memory_share: float = MEMORY_SHARE
     roofline: Roofline | None = None
-    distrust: float = 1.0
+    distrust_ms: float = 0.0
 
     def as_captured(self) -> Pricing:
         """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
-        return replace(self, alternatives=False) if self.alternatives else self
+        changed = self.alternatives or self.distrust_ms
+        return replace(self, alternatives=False, distrust_ms=0.0) if changed else self
 
     def price(
         self,
@@ -106,13 +107,14 @@ class Pricing:
         return elementwise_ms(result.numel, sum(t.bytes for t in types), result.bytes, {"cheap": 1}, self.coefficients)
 
     def kernel_ms(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> float:
-        """The time in ms of a heavy kernel: measured, or else a lower estimate."""
+        """The time in ms of a heavy kernel, or of a form of it: measured, or else a lower estimate of its own."""
         try:
             kernel = self.kernel_of(node, types, constants)
         except TypeMismatchError:  # a dtype or rank that no kernel is measured for
             return self.opaque(types, types[0])
         own = self._ms(kernel)
-        return min([own, *self.forms_ms(kernel).values()]) if self.alternatives else own
+        forms = self.forms_ms(kernel).values() if self.alternatives else ()
+        return min([own, *forms]) if kernel.key in self.measured else own
 
     def forms_ms(self, kernel: Kernel) -> dict[str, float]:
         """The times in ms of the other forms of a kernel (see `forms.py`) that are measured. Those that are not do not
@@ -134,7 +136,7 @@ class Pricing:
         if found is not None:
             return found
         self.missing[kernel.key] = kernel
-        return self.distrust * self.estimate_ms(kernel)
+        return self.distrust_ms + self.estimate_ms(kernel)
 
     def estimate_ms(self, kernel: Kernel) -> float:
         """A lower estimate of the time in ms of a kernel that is not measured."""

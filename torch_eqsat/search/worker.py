@@ -95,7 +95,8 @@ def _reprice(request: RepriceRequest) -> Outcome:
     return Outcome(
         program,
         captured.cost,
-        min(found.lower_bound, program.cost),
+        # What has no time was kept out, and could be better.
+        0.0 if pricing.distrust_ms and pricing.missing else min(found.lower_bound, program.cost),
         unmeasured(program, pricing),
         tuple(pricing.missing.values()),
         before.stop,
