@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_eqsat.cost.layout import gathers_of_channels
+from torch_eqsat.cost.layout import copies_of_slices, gathers_of_channels
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
@@ -89,3 +89,19 @@ def test_a_whole_program_knows_what_its_gathers_cost(task_of, whole):
     # Vectors of 8 channels against single elements of as many bytes.
     ratio = gather_ms(behind) / gather_ms(between)
     assert ratio > 8 if whole else ratio == 1
+
+
+def test_each_convolution_of_a_slice_of_channels_has_it_copied(task_of):
+    def some_channels(x, w, u, v):
+        y = torch.conv2d(x, w)
+        a, b = y[:, :4], y[:, 4:]
+        return torch.conv2d(a, u) + torch.conv2d(torch.conv2d(a, v), v) + torch.conv2d(b.relu(), v) + b.sin()
+
+    task = task_of(some_channels, *SHAPES, (4, 4, 1, 1), (4, 4, 1, 1), static=(1, 2, 3))
+    assert sorted(copies_of_slices(task.graph).values()) == [2]
+
+    def ms(whole):
+        prices = captured_prices(task, Pricing(True, epilogues=True, whole=whole))
+        return sum(prices(t) for t, node in enumerate(task.graph.nodes) if node.op == "slice")
+
+    assert ms(False) == 0.0 < ms(True)

@@ -79,9 +79,11 @@ class Pricing:
         *,
         absorbed: bool = False,
         of_channels: bool = False,
+        copies: int = 0,
     ) -> float:
         """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
-        What is ``absorbed`` by a convolution costs nothing; a gather ``of_channels`` moves vectors of them. What reads
+        What is ``absorbed`` by a convolution costs nothing; a gather ``of_channels`` moves vectors of them; a view may
+        be copied, once for each of ``copies`` users. What reads
         a tuple (``types`` leaves such operands out) costs nothing here either: the call that returns it does."""
         operator = OPERATORS[node.op]
         if len(types) != len(node.children):
@@ -95,7 +97,7 @@ class Pricing:
         if "heavy" in operator.traits:
             return self.kernel_ms(node, types, constants)
         if "view" in operator.traits:
-            return 0.0
+            return copies * elementwise_ms(result.numel, result.bytes, result.bytes, {"cheap": 1}, self.coefficients)
         return self._fusible(node, types, result, of_channels)
 
     def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:

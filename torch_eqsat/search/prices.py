@@ -1,5 +1,5 @@
-"""Prices of terms in their graph: what a convolution before them takes in is free, and gathers cost what their layout
-makes of them."""
+"""Prices of terms in their graph: what a convolution before them takes in is free, gathers cost what their layout
+makes of them, and slices of channels the copies that convolutions need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from torch_eqsat.cost.epilogue import ABSORBABLE, Stage, stage_of
-from torch_eqsat.cost.layout import gathers_of_channels
+from torch_eqsat.cost.layout import copies_of_slices, gathers_of_channels
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.ir.term import Node, TermGraph
@@ -25,7 +25,9 @@ class TermPrices:
     ) -> None:
         self._graph, self._pricing = graph, pricing
         self._stages = _term_stages(graph, uses) if pricing.epilogues else {}
-        self._of_channels = gathers_of_channels(graph) if pricing.epilogues and pricing.whole else frozenset()
+        lies = pricing.epilogues and pricing.whole
+        self._of_channels = gathers_of_channels(graph) if lies else frozenset()
+        self._copies = copies_of_slices(graph) if lies else {}
 
     def __call__(self, term: int) -> float:
         graph, node = self._graph, self._graph.nodes[term]
@@ -39,6 +41,7 @@ class TermPrices:
             graph.constant[term],
             absorbed=absorbed,
             of_channels=term in self._of_channels,
+            copies=self._copies.get(term, 0),
         )
 
 
