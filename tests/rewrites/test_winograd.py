@@ -32,7 +32,7 @@ def both_axes(text, law):
 
 @pytest.mark.parametrize(("law", "tile", "points"), [(FOUR, 2, 4), (SIX, 4, 6)], ids=["four", "six"])
 def test_a_tile_of_outputs_takes_a_product_a_point(law, tile, points):
-    graph, root, _, (_, products) = both_axes("conv([1, 16, 8, 8], [32, 16, 3, 3], padding=[1, 1])", law)
+    graph, root, _, (_, products) = both_axes("conv([1, 16, 8, 8], weights(32, 16, 3, 3), padding=[1, 1])", law)
     assert graph.nodes[products]["groups"] == points**2
     assert graph.types[products].shape == (1, points**2 * 32, 8 // tile, 8 // tile)
     assert graph.types[graph.nodes[products].children[1]].shape == (points**2 * 32, 16, 1, 1)
@@ -41,7 +41,7 @@ def test_a_tile_of_outputs_takes_a_product_a_point(law, tile, points):
 
 def test_an_axis_that_takes_no_fewer_products_is_passed_over():
     graph = TermGraph()
-    root = build_example("conv([1, 16, 2, 64], [16, 16, 3, 3], padding=[1, 1])", Builder(GraphStore(graph))).id
+    root = build_example("conv([1, 16, 2, 64], weights(16, 16, 3, 3), padding=[1, 1])", Builder(GraphStore(graph))).id
     _, products = rewritten(SIX, graph, root)
     assert graph.types[products].shape == (1, 6 * 16, 2, 16)
 
@@ -67,7 +67,7 @@ def values(text, law, change, seed=0):
 @pytest.mark.parametrize("channels", [16, 256])
 @pytest.mark.parametrize(("law", "multiple"), [(FOUR, 3), (SIX, 12)], ids=["four", "six"])
 def test_errors_are_a_small_multiple_of_those_of_the_sum(law, multiple, channels, seed):
-    text = f"conv([1, {channels}, 14, 14], [16, {channels}, 3, 3], padding=[1, 1])"
+    text = f"conv([1, {channels}, 14, 14], weights(16, {channels}, 3, 3), padding=[1, 1])"
     direct, other, exact = values(text, law, torch.relu, seed)
     own, error = ((y - exact).square().mean().sqrt() for y in (direct, other))
     assert error <= multiple * own
@@ -80,7 +80,7 @@ def test_what_is_not_finite_reaches_only_the_tiles_that_read_it(law, place):
         x[0, 3, *place] = float("inf")
         return x
 
-    direct, other, _ = values("conv([1, 16, 16, 16], [16, 16, 3, 3], padding=[1, 1])", law, spoilt)
+    direct, other, _ = values("conv([1, 16, 16, 16], weights(16, 16, 3, 3), padding=[1, 1])", law, spoilt)
     spoilt_outputs, of_sum = (~y.isfinite()[0].all(0) for y in (other, direct))
     assert of_sum[~spoilt_outputs].sum() == 0
     rows, columns = (axis.nonzero().flatten() for axis in (spoilt_outputs.any(1), spoilt_outputs.any(0)))
