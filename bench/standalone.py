@@ -53,6 +53,7 @@ class Standalone(Pricing):
         *,
         absorbed: bool = False,
         of_channels: bool = False,
+        copies: int = 0,
     ) -> float:
         operator = OPERATORS[node.op]
         operands = len(types) == len(node.children)
