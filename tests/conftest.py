@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -38,3 +39,14 @@ def task_of(trace):
         return Task(captured.graph, captured.parts)
 
     return make
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A cache of plans of its own, and nothing left of earlier compilations."""
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    yield
+    torch.compiler.reset()

@@ -22,6 +22,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
 from torch_eqsat.rules.law import law
 
+pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
 OPTIONS = {
     "eqsat.strict": True,
@@ -29,17 +30,6 @@ OPTIONS = {
     "eqsat.measure_seconds": 10.0,
     "force_disable_caches": True,
 }
-
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
-    """A cache of plans of its own, and nothing left of earlier compilations."""
-    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
-    torch.compiler.reset()
-    counters.clear()
-    torch.manual_seed(0)
-    yield
-    torch.compiler.reset()
 
 
 def compiled(model, dynamic=None, **options):

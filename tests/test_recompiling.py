@@ -12,17 +12,7 @@ from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.plan import load_plan, store_plan
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
-    torch.compiler.reset()
-    counters.clear()
-    torch.manual_seed(0)
-    yield
-    torch.compiler.reset()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh")]
 
 
 def spoil(graph, *_):

@@ -8,14 +8,7 @@ from torch_eqsat import report as reports
 
 OPTIONS = {"eqsat.strict": True, "eqsat.seconds": 5.0, "eqsat.deterministic": True, "force_disable_caches": True}
 
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
-    torch.compiler.reset()
-    torch.manual_seed(0)
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def network():
