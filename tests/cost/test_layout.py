@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_eqsat.cost.layout import copies_of_slices, gathers_of_channels
+from torch_eqsat.cost.layout import Layouts
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
@@ -52,7 +52,7 @@ def alone(x, w):
 def test_channels_are_moved_together_between_convolutions_alone(task_of, function, expected):
     graph = task_of(function, *SHAPES, static=(1,)).graph
     assert any(node.op == "index" for node in graph.nodes)
-    assert len(gathers_of_channels(graph)) == expected
+    assert len(Layouts(graph).gathers_of_channels()) == expected
 
 
 def test_filters_of_images_lie_as_the_images_do():
@@ -64,18 +64,18 @@ def test_filters_of_images_lie_as_the_images_do():
     filtered = t.filter_bank(image, [[1.0, 2.0]], dim=3, into=1)
     gathered = t.apply("index", [filtered, t.input((32, 1), "int64"), t.input((32,), "int64")], first=2)
     graph.roots = [t.apply("conv", [gathered, w], **GEOMETRY).id]
-    assert len(gathers_of_channels(graph)) == 1
+    assert len(Layouts(graph).gathers_of_channels()) == 1
 
 
 def test_a_weight_that_is_not_known_says_nothing(task_of):
-    assert not gathers_of_channels(task_of(between, *SHAPES).graph)
+    assert not Layouts(task_of(between, *SHAPES).graph).gathers_of_channels()
 
 
 def test_double_precision_is_no_call_of_onednn(task_of):
     def in_double(x, w):
         return between(x.double(), w.double())
 
-    assert not gathers_of_channels(task_of(in_double, *SHAPES, static=(1,)).graph)
+    assert not Layouts(task_of(in_double, *SHAPES, static=(1,)).graph).gathers_of_channels()
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -98,7 +98,7 @@ def test_each_convolution_of_a_slice_of_channels_has_it_copied(task_of):
         return torch.conv2d(a, u) + torch.conv2d(torch.conv2d(a, v), v) + torch.conv2d(b.relu(), v) + b.sin()
 
     task = task_of(some_channels, *SHAPES, (4, 4, 1, 1), (4, 4, 1, 1), static=(1, 2, 3))
-    assert sorted(copies_of_slices(task.graph).values()) == [2]
+    assert sorted(Layouts(task.graph).copies_of_slices().values()) == [2]
 
     def ms(whole):
         prices = captured_prices(task, Pricing(True, epilogues=True, whole=whole))

@@ -18,40 +18,36 @@ _FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "filter_bank", "inde
 """Operators besides pointwise ones whose result lies as their operands do."""
 
 
-def gathers_of_channels(graph: TermGraph) -> frozenset[int]:
-    """The ``index`` terms among what ``graph.roots`` need that move whole vectors of channels; the roots are taken to
-    be outputs. Of a captured operator it is its meaning that counts."""
-    layouts = _Layouts(graph)
-    return frozenset(t for t in layouts.order if graph.nodes[t].op == "index" and layouts.moves_channels(t))
-
-
-def copies_of_slices(graph: TermGraph) -> Counter[int]:
-    """How often the ``slice`` terms among what ``graph.roots`` need are copied: oneDNN reads pixels whose channels lie
-    side by side, so each convolution of some channels of an image first has them copied. NASNet-A with the pointwise
-    convolutions of one input merged was predicted 3 % faster, and was 7 % slower."""
-    layouts = _Layouts(graph)
-    return Counter(operand for term in layouts.order if (operand := layouts.sliced_operand(term)) is not None)
-
-
-class _Layouts:
-    """Which values lie with their channels last; an operator as captured and its meaning are one value."""
+class Layouts:
+    """Which values of ``graph`` lie with their channels last; an operator as captured and its meaning are one value.
+    The roots are taken to be outputs."""
 
     def __init__(self, graph: TermGraph) -> None:
         self.graph = graph
         self._meaning = dict(graph.equal)
-        self.outputs = {self._value(root) for root in graph.roots}
-        self.order = self._operands_first()
+        self._outputs = {self._value(root) for root in graph.roots}
+        self._order = self._operands_first()
         self._by_itself: dict[int, bool] = {}
-        for term in self.order:
+        for term in self._order:
             self._by_itself[term] = self._lies_by_itself(term)
-        self.channels_last = self._as_used()
+        self._channels_last = self._as_used()
 
-    def moves_channels(self, term: int) -> bool:
+    def gathers_of_channels(self) -> frozenset[int]:
+        """The ``index`` terms among what the roots need that move whole vectors of channels."""
+        return frozenset(t for t in self._order if self.graph.nodes[t].op == "index" and self._moves_channels(t))
+
+    def copies_of_slices(self) -> Counter[int]:
+        """How often the ``slice`` terms among what the roots need are copied: oneDNN reads pixels whose channels lie
+        side by side, so each convolution of some channels of an image first has them copied. NASNet-A with the
+        pointwise convolutions of one input merged was predicted 3 % faster, and was 7 % slower."""
+        return Counter(operand for term in self._order if (operand := self._sliced_operand(term)) is not None)
+
+    def _moves_channels(self, term: int) -> bool:
         """Whether the gather ``term`` finds the channels last on both sides."""
         operand = self._operands(term)[0]
-        return self.channels_last[term] and self.channels_last[operand]
+        return self._channels_last[term] and self._channels_last[operand]
 
-    def sliced_operand(self, term: int) -> int | None:
+    def _sliced_operand(self, term: int) -> int | None:
         """The slice of channels that ``term`` is a convolution of."""
         if not self._is_packed(term):
             return None
@@ -69,7 +65,7 @@ class _Layouts:
 
     def _operands_first(self) -> list[int]:
         done: dict[int, None] = {}
-        stack = [(root, False) for root in self.outputs]
+        stack = [(root, False) for root in self._outputs]
         while stack:
             term, expanded = stack.pop()
             if expanded:
@@ -87,11 +83,11 @@ class _Layouts:
         """How values lie, where what is fused follows its users; a convolution's need comes before that of others."""
         wanted: dict[int, bool] = {}
         lying: dict[int, bool] = {}
-        for term in reversed(self.order):
+        for term in reversed(self._order):
             by_itself = self._by_itself[term]
             made_for_users = self._follows(term) and self.graph.nodes[term].op != "slice"
             used = wanted.get(term, by_itself) if made_for_users else by_itself
-            lying[term] = used and term not in self.outputs
+            lying[term] = used and term not in self._outputs
             for operand in self._operands(term):
                 if self._is_packed(term):
                     wanted[operand] = True

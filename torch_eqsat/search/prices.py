@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from torch_eqsat.cost.epilogue import ABSORBABLE, Stage, stage_of
-from torch_eqsat.cost.layout import copies_of_slices, gathers_of_channels
+from torch_eqsat.cost.layout import Layouts
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.ir.term import Node, TermGraph
@@ -25,9 +25,9 @@ class TermPrices:
     ) -> None:
         self._graph, self._pricing = graph, pricing
         self._stages = _term_stages(graph, uses) if pricing.epilogues else {}
-        lies = pricing.epilogues and pricing.whole
-        self._of_channels = gathers_of_channels(graph) if lies else frozenset()
-        self._copies = copies_of_slices(graph) if lies else {}
+        layouts = Layouts(graph) if pricing.epilogues and pricing.whole else None
+        self._of_channels = layouts.gathers_of_channels() if layouts else frozenset()
+        self._copies = layouts.copies_of_slices() if layouts else {}
 
     def __call__(self, term: int) -> float:
         graph, node = self._graph, self._graph.nodes[term]
