@@ -59,6 +59,7 @@ def key_scale_into_attention(t: Builder, y: Handle, k: Handle, s: Handle) -> Han
     "y := sdpa(q, k, v)",
     example="sdpa([1, 2, 5, 4], [1, 2, 1, 4], [1, 2, 1, 4])",
     refused="sdpa([1, 2, 5, 4], [1, 2, 2, 4], [1, 2, 2, 4])",
+    assumes={"q": "all_finite", "k": "all_finite"},
 )
 def attention_to_one_key(t: Builder, y: Handle, q: Handle, k: Handle, v: Handle) -> Handle | None:
     """Attention to a single key is its value, for every query"""

@@ -135,6 +135,7 @@ def products_join(t: Builder, m: Handle, a: Handle, b: Handle, u: Handle, v: Han
     ],
     refused="matmul(cat([2, 3], [2, 3], dim=0), [3, 4])",
     expansive=True,
+    assumes={"w": "no_overflow"},
 )
 def product_with_concatenation(t: Builder, m: Handle, c: Handle, w: Handle) -> Handle | None:
     """[A, B, …] W = A W₁ + B W₂ + … for the rows W₁, W₂, … of W"""
@@ -183,6 +184,7 @@ def input_channels_join(t: Builder, y: Handle, z: Handle, a: Handle, u: Handle, 
         "conv(cat([1, 2, 5, 5], [1, 2, 5, 5], dim=0), [4, 2, 1, 1])",
     ],
     expansive=True,
+    assumes={"w": "no_overflow"},
 )
 def input_channels_part(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle, w: Handle) -> Handle | None:
     """conv([a, b], w) = conv(a, w₁) + conv(b, w₂) for the input channels w₁, w₂ of w"""

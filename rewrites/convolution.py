@@ -21,6 +21,7 @@ def _per_output_channel(t: Builder, c: Handle, kernel: Handle) -> Handle:
         "mul(conv([1, 4, 5], [4, 2, 3], groups=2), [1, 4, 1])",
     ],
     refused="mul(conv([1, 2, 5, 5], [3, 2, 3, 3]), [3, 1])",
+    assumes={"x": "finite", "w": "no_overflow", "c": "no_overflow"},
 )
 def channel_scale_into_kernel(t: Builder, p: Handle, y: Handle, x: Handle, w: Handle, c: Handle) -> Handle | None:
     """conv(x, w) · c = conv(x, w · c) for a factor per output channel"""
@@ -34,6 +35,7 @@ def channel_scale_into_kernel(t: Builder, p: Handle, y: Handle, x: Handle, w: Ha
     example="add(conv(x := [1, 2, 6, 6], [3, 2, 3, 3], stride=[2, 2], padding=[1, 1]), "
     "conv(x, [3, 2, 1, 1], stride=[2, 2]))",
     refused="add(conv(x := [1, 2, 5, 5], [2, 2, 3, 3], padding=[1, 1]), conv(x, [2, 1, 1, 1], groups=2))",
+    assumes={"x": "finite"},
 )
 def kernels_of_one_input_take_one_size(
     t: Builder, y: Handle, z: Handle, x: Handle, w: Handle, u: Handle
@@ -62,6 +64,7 @@ def _is_identity_shaped(y: Handle, x: Handle, w: Handle) -> bool:
     "add(y := conv(x, w), x)",
     example=["add(conv(x := [1, 4, 5, 5], [4, 2, 3, 3], padding=[1, 1], groups=2), x)"],
     refused="add(conv(x := [1, 1, 5, 5], [2, 1, 3, 3], padding=[1, 1]), x)",
+    assumes={"x": "finite"},
 )
 def identity_into_kernel(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """conv(x, w) + x = conv(x, w + 1), where 1 is the kernel of the identity"""
@@ -74,6 +77,7 @@ def identity_into_kernel(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle 
     "add(y := conv(x, w), m := mul(x, c))",
     example="add(conv(x := [1, 4, 5, 5], [4, 1, 3, 3], padding=[1, 1], groups=4), mul(x, [4, 1, 1]))",
     refused="add(conv(x := [1, 5, 5, 5], [5, 5, 3, 3], padding=[1, 1]), mul(x, [5, 1]))",
+    assumes={"x": "finite"},
 )
 def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: Handle, c: Handle) -> Handle | None:
     """conv(x, w) + x · c = conv(x, w + c · 1) for a factor per channel"""
@@ -114,6 +118,7 @@ def convolution_meets_scaled_input(t: Builder, r: Handle, y: Handle, m: Handle, 
     "z := conv(y := conv(x, w), u)",
     example="conv(conv([1, 2, 5, 5], [3, 2, 3, 3], padding=[1, 1]), [4, 3, 1, 1])",
     refused="conv(conv([1, 2, 5, 5], [3, 2, 3, 3]), [4, 3, 2, 2])",
+    assumes={"x": "finite", "w": "no_overflow", "u": "no_overflow"},
 )
 def pointwise_convolution_composes(t: Builder, z: Handle, y: Handle, x: Handle, w: Handle, u: Handle) -> Handle | None:
     """conv1x1(conv(x, w), u) = conv(x, u w)"""
@@ -128,6 +133,7 @@ def pointwise_convolution_composes(t: Builder, z: Handle, y: Handle, x: Handle, 
     "y := conv(add(x, c), w)",
     example="conv(add([1, 3, 5, 5], [3, 1, 1]), [4, 3, 3, 3])",
     refused="conv(add([1, 3, 5, 5], [3, 1, 1]), [4, 3, 3, 3], padding=[1, 1])",
+    assumes={"x|c": "no_cancellation", "x": "finite no_overflow"},
 )
 def shift_through_convolution(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """conv(x + c, w) = conv(x, w) + (Σₖ w) c for a shift per channel and no padding"""
@@ -139,7 +145,11 @@ def shift_through_convolution(t: Builder, y: Handle, x: Handle, c: Handle, w: Ha
     return t.add(t.like(y, x, w), t.view(shift, (w.shape[0], *(1,) * (w.rank - 2))))
 
 
-@law("y := conv(add(a, b), w)", example="conv(add([1, 3, 5, 5], [1, 3, 5, 5]), [4, 3, 1, 1])")
+@law(
+    "y := conv(add(a, b), w)",
+    example="conv(add([1, 3, 5, 5], [1, 3, 5, 5]), [4, 3, 1, 1])",
+    assumes={"a|b": "no_cancellation", "a": "finite no_overflow"},
+)
 def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handle, w: Handle) -> Handle | None:
     """conv1x1(a + b, w) = conv1x1(a, w) + conv1x1(b, w)"""
     if not is_pointwise_convolution(y, w) or a.shape != b.shape:
@@ -152,6 +162,7 @@ def pointwise_convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handl
     example="conv(add([1, 4, 5, 5], [1, 4, 5, 5]), [4, 2, 3, 3], padding=[1, 1], groups=2)",
     refused=["conv(add([1, 3, 5, 5], [1, 3, 5, 5]), [4, 3, 1, 1])", "conv(add([1, 3, 5, 5], [5]), [4, 3, 3, 3])"],
     expansive=True,
+    assumes={"a|b": "no_cancellation", "a": "finite no_overflow"},
 )
 def convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handle, w: Handle) -> Handle | None:
     """conv(a + b, w) = conv(a, w) + conv(b, w) for wider windows"""
@@ -171,6 +182,7 @@ def convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handle, w: Hand
         "conv(mul([1, 3, 5, 5], [5, 1]), [4, 3, 1, 1])",
         "conv(mul([5], [1, 3, 5, 5]), [4, 3, 1, 1])",
     ],
+    assumes={"x": "finite", "w": "no_overflow", "c": "no_overflow"},
 )
 def input_scale_into_kernel(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """conv(x · c, w) = conv(x, w · c) for a factor per input channel"""
@@ -207,6 +219,7 @@ def padding_into_convolution(t: Builder, y: Handle, p: Handle, x: Handle, w: Han
     "y := conv(x, p := pad(w))",
     example="conv([1, 3, 5, 5], pad([4, 3, 1, 1], pads=[[0, 0], [0, 0], [1, 1], [1, 1]]), padding=[1, 1])",
     refused="conv([1, 3, 5, 5], pad([4, 3, 1, 1], pads=[[0, 0], [0, 0], [1, 1], [1, 1]]))",
+    assumes={"x": "finite"},
 )
 def border_of_kernel_is_dropped(t: Builder, y: Handle, x: Handle, p: Handle, w: Handle) -> Handle | None:
     """conv(x, pad(w)) = conv(x, w) with less padding"""
@@ -232,6 +245,7 @@ def _with_fewer_groups(t: Builder, y: Handle, x: Handle, w: Handle, factor: int)
     example="conv([1, 8, 5, 5], [4, 2, 3, 3], groups=4)",
     refused="conv([1, 8, 5, 5], [4, 8, 3, 3])",
     expansive=True,
+    assumes={"x": "all_finite"},
 )
 def groups_are_halved(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """A convolution in 2 g groups is one in g groups, with zeros in its kernel"""
@@ -243,6 +257,7 @@ def groups_are_halved(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | N
     example="conv([1, 6, 5], [4, 3, 3], groups=2)",
     refused="conv([1, 8, 5], [4, 8, 3])",
     expansive=True,
+    assumes={"x": "all_finite"},
 )
 def groups_are_joined(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """A grouped convolution is one without groups, with zeros in its kernel"""

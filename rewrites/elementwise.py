@@ -18,13 +18,19 @@ ASSOCIATIVE = [Place("add", 2), Place("mul", 2), Place("maximum", 2), Place("min
     normalises=True,
     example="mul(mul([4, 3, 3], [4, 1, 1]), [1, 3])",
     refused="mul(mul([4, 1], [4, 3]), [4, 3])",
+    assumes={"c": "no_overflow", "d": "no_overflow"},
 )
 def small_factors_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x · c) · d = x · (c · d)"""
     return t.mul(x, t.mul(c, d)) if small(x, c, d) else None
 
 
-@law("add(add(x, c), d)", normalises=True, example="add(add([4, 3, 3], [4, 1, 1]), [3])")
+@law(
+    "add(add(x, c), d)",
+    normalises=True,
+    example="add(add([4, 3, 3], [4, 1, 1]), [3])",
+    assumes={"x|c": "no_cancellation"},
+)
 def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) + d = x + (c + d)"""
     return t.add(x, t.add(c, d)) if small(x, c, d) else None
@@ -35,6 +41,7 @@ def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
     normalises=True,
     example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])",
     refused="mul(add([4, 3], [4, 3]), [3])",
+    assumes={"x|c": "no_cancellation", "x": "finite no_overflow"},
 )
 def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) · d = x · d + c · d"""
@@ -49,7 +56,11 @@ def _has_shift(t: Builder, x: Handle) -> bool:
     return any(node.op == "add" and t.smaller_operand(node, x) for node in t.forms(x))
 
 
-@law("add(add(x, c), add(y, d))", example="add(add([4, 3], [3]), add([4, 3], [3]))")
+@law(
+    "add(add(x, c), add(y, d))",
+    example="add(add([4, 3], [3]), add([4, 3], [3]))",
+    assumes={"x|c": "no_cancellation", "y|d": "no_cancellation"},
+)
 def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -> Handle | None:
     """(x + c) + (y + d) = (x + y) + (c + d), where x and y have no shift left"""
     if x.shape != y.shape or not small(x, c, d) or _has_shift(t, x) or _has_shift(t, y):
@@ -57,7 +68,7 @@ def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -
     return t.add(t.add(x, y), t.add(c, d))
 
 
-@law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])")
+@law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])", assumes={"x|c": "no_cancellation"})
 def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handle | None:
     """(x + c) + y = (x + y) + c, where neither has a shift left"""
     if x.shape != y.shape or not small(x, c) or _has_shift(t, x) or _has_shift(t, y):
@@ -65,13 +76,13 @@ def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handl
     return t.add(t.add(x, y), c)
 
 
-@law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))")
+@law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))", assumes={"x": "finite"})
 def common_factor(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """x · c + x · d = x · (c + d)"""
     return t.mul(x, t.add(c, d)) if small(x, c, d) and not narrow(x) else None
 
 
-@law("add(mul(x, c), x)", example="add(mul(x := [4, 3], [3]), x)")
+@law("add(mul(x, c), x)", example="add(mul(x := [4, 3], [3]), x)", assumes={"x": "finite"})
 def common_factor_of_one(t: Builder, x: Handle, c: Handle) -> Handle | None:
     """x · c + x = x · (c + 1)"""
     return t.mul(x, t.add(c, t.scalar(1.0, x.type.dtype))) if small(x, c) and x.type.is_floating else None
@@ -92,7 +103,12 @@ def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
 # What normalises nothing and only opens ways: a search chooses it.
 
 
-@law("root := F(F(a, b), c)", F=ASSOCIATIVE, expansive=True, example="F(F([4, 3], [3]), [4, 1])")
+def _associated(F: Place) -> dict[str, str]:
+    """Of sums a and b may take each other away, of products b · c may overflow."""
+    return {"add": {"a|b": "no_cancellation"}, "mul": {"b": "no_overflow", "c": "no_overflow"}}.get(F.op, {})
+
+
+@law("root := F(F(a, b), c)", F=ASSOCIATIVE, expansive=True, example="F(F([4, 3], [3]), [4, 1])", assumes=_associated)
 def operation_associates(t: Builder, root: Handle, a: Handle, b: Handle, c: Handle) -> Handle:
     """(a ∘ b) ∘ c = a ∘ (b ∘ c) for sums, products, maxima and minima"""
     return t.like(root, a, t.like(root, b, c))
@@ -103,6 +119,8 @@ def operation_associates(t: Builder, root: Handle, a: Handle, b: Handle, c: Hand
     example="add(mul([4, 3], c := [4, 3]), mul([4, 3], c))",
     back="mul(add([4, 3], [4, 3]), [4, 3])",
     expansive="both",
+    assumes={"c": "finite", "a": "no_overflow"},
+    assumes_back={"a|b": "no_cancellation", "c": "finite", "a": "no_overflow"},
 )
 def products_with_a_common_factor() -> None:
     """a · c + b · c = (a + b) · c"""
@@ -119,6 +137,7 @@ def addend_of_zero() -> None:
 @equation(
     "add(add(x, c), mul(add(m, c), -1)) = add(x, mul(m, -1))",
     example="add(add([4, 3], c := [4, 3]), mul(add([4, 1], c), -1))",
+    assumes={"c": "bounded"},
 )
 def common_addend_cancels() -> None:
     """(x + c) − (m + c) = x − m"""

@@ -47,6 +47,7 @@ def column_factor_moves_out_of_table(
     exactness="bitwise",
     example="embedding(embedding([9, 4], integers(5)), integers(2, 3))",
     refused="embedding(embedding([9, 4], integers(5)), [2, 3])",
+    assumes={"i": "in_range"},
 )
 def lookup_of_lookup(t: Builder, e: Handle, f: Handle, w: Handle, i: Handle, j: Handle) -> Handle | None:
     """embedding(embedding(w, i), j) = embedding(w, i[j])"""
@@ -75,6 +76,7 @@ def conversion_of_truth_values(t: Builder, c: Handle, b: Handle, x: Handle) -> H
         "matmul(convert(equal(integers(5, 1), integers(4)), dtype='float32'), [4, 3])",
         "matmul(convert(equal(integers(1, 4), integers(4, repeats=1)), dtype='float32'), [4, 3])",
     ],
+    assumes={"w": "finite"},
 )
 def one_hot_times_matrix(t: Builder, m: Handle, c: Handle, e: Handle, v: Handle, r: Handle, w: Handle) -> Handle | None:
     """(v = [0, 1, …]) W = the rows v of W, or zeros where v is no row"""
@@ -110,6 +112,7 @@ def _is_diagonal(t: Builder, d: Handle, e: Handle, v: Handle, z: Handle) -> bool
         "matmul(where(booleans(4, 4), [4], 0.0), [4, 3])",
         "matmul(where(booleans(4, 4, eye=1), [4], 1.0), [4, 3])",
     ],
+    assumes={"x": "finite"},
 )
 def diagonal_times_matrix(
     t: Builder, m: Handle, d: Handle, e: Handle, v: Handle, z: Handle, x: Handle
@@ -132,6 +135,7 @@ def diagonal_times_matrix(
     "m := matmul(x, d := where(e, v, z))",
     example="matmul([3, 4], where(booleans(4, 4, eye=1), [4], 0.0))",
     refused="matmul([3, 4], where(booleans(4, 4), [4], 0.0))",
+    assumes={"x": "finite"},
 )
 def matrix_times_diagonal(
     t: Builder, m: Handle, d: Handle, e: Handle, v: Handle, z: Handle, x: Handle
@@ -159,6 +163,7 @@ def matrix_times_diagonal(
         "reduce(where(booleans(4, 4, upper=1), matmul(a := [4, 4], permute(a, dims=[0, 1])), 0.0), "
         "kind='sum', dims=[0, 1])",
     ],
+    assumes={"a": "bounded no_overflow"},
 )
 def triangle_of_symmetric_matrix(
     t: Builder, r: Handle, d: Handle, e: Handle, g: Handle, a: Handle, p: Handle, z: Handle
@@ -175,6 +180,7 @@ def triangle_of_symmetric_matrix(
 @law(
     "d := diagonal(m := matmul(a, b))",
     example=["diagonal(matmul([4, 3], [3, 4]))", "diagonal(matmul([2, 4, 3], [2, 3, 4]))"],
+    assumes={"a": "no_overflow"},
 )
 def diagonal_of_product(t: Builder, d: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """diag(A B) = Σ over columns of A ∘ Bᵀ"""

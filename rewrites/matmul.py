@@ -10,6 +10,8 @@ from torch_eqsat.rules.law import equation, law
     "matmul(matmul(a, b), c) = matmul(a, matmul(b, c))",
     example=["matmul(matmul([2, 3], [3, 4]), [4, 5])", "matmul(matmul([2, 3, 3], [2, 3, 4]), [2, 4, 5])"],
     back="matmul([2, 3], matmul([3, 4], [4, 5]))",
+    assumes={"a": "finite", "b": "no_overflow", "c": "no_overflow"},
+    assumes_back={"a": "finite no_overflow", "b": "no_overflow"},
 )
 def matmul_is_associative() -> None:
     """(A B) C = A (B C)"""
@@ -28,6 +30,7 @@ def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
     "p := mul(m := matmul(x, y), s)",
     example="mul(matmul([2, 3], [3, 4]), [4])",
     refused="mul(matmul([2, 3], [3, 4]), [2, 1])",
+    assumes={"x": "finite", "y": "no_overflow", "s": "no_overflow"},
 )
 def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s: Handle) -> Handle | None:
     """(X Y) · s = X (Y · s) for a number, or a factor per column"""
@@ -40,6 +43,7 @@ def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle
     "m := matmul(add(x, c), w)",
     example="matmul(add([5, 3], [3]), [3, 4])",
     refused="matmul(add([5, 3], [5, 1]), [3, 4])",
+    assumes={"x|c": "no_cancellation", "x": "finite no_overflow"},
 )
 def shift_through_matmul(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """(X + 1 cᵀ) W = X W + 1 (cᵀ W) for a shift that is the same in every row"""
@@ -65,6 +69,7 @@ def transposed_matmul(t: Builder, p: Handle, a: Handle, b: Handle) -> Handle | N
     "m := matmul(mul(x, c), w)",
     example="matmul(mul([5, 3], [3]), [3, 4])",
     refused=["matmul(mul([5, 3], [5, 1]), [3, 4])", "matmul(mul([5, 3], [5, 3]), [3, 4])"],
+    assumes={"c": "no_overflow", "w": "no_overflow"},
 )
 def inner_scale_moves_right(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """(X · cᵀ) W = X (c · W) for a factor per inner index"""
@@ -79,6 +84,7 @@ def inner_scale_moves_right(t: Builder, m: Handle, x: Handle, c: Handle, w: Hand
     example="mul(matmul([2, 3], [3, 4]), [2, 1])",
     refused="mul(matmul([2, 3], [3, 4]), [4])",
     expansive=True,
+    assumes={"x": "finite no_overflow"},
 )
 def row_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s: Handle) -> Handle | None:
     """(X Y) · s = (s · X) Y for a factor per row"""
@@ -128,7 +134,12 @@ def product_of_transposed(t: Builder, p: Handle, q: Handle, a: Handle, b: Handle
     return t.permute(t.matmul(b, a), swap) if p["dims"] == q["dims"] == swap else None
 
 
-@law("m := matmul(a, b)", example="matmul([4, 3], [3, 1])", refused="matmul([4, 3], [3, 2])")
+@law(
+    "m := matmul(a, b)",
+    example="matmul([4, 3], [3, 1])",
+    refused="matmul([4, 3], [3, 2])",
+    assumes={"a": "no_overflow"},
+)
 def product_with_a_column(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """A b = Σ over columns of A · bᵀ"""
     if b.shape[-1] != 1 or b.shape[-2] == 1 or narrow(a):

@@ -104,6 +104,17 @@ def _shifted(t: Builder, index: Handle, shift: int) -> Handle:
     return t.add(index, t.scalar(shift, index.type.dtype)) if shift else index
 
 
+def _placed(t: Builder, index: Handle, shift: int, tables: Sequence[Handle], number: int) -> Handle:
+    """Where the rows that ``index`` names in table ``number`` lie in all tables, stacked; an index out of its table's
+    range stays out of range, so that the look-up goes on raising an error."""
+    rows, all_rows = tables[number].shape[0], sum(w.shape[0] for w in tables)
+    moved, known = _shifted(t, index, shift), t.interval(index)
+    if known and known[0] >= 0 and known[1] < rows:
+        return moved
+    within = t.apply("equal", (t.apply("clamp", (index,), low=0, high=rows - 1), index))
+    return t.apply("where", (within, moved, t.scalar(all_rows, index.type.dtype)))
+
+
 @siblings(
     "e := embedding(w, i)",
     shared="w",
@@ -128,7 +139,8 @@ def lookups_in_several_tables(t: Builder, members: list[Member]) -> list[Handle]
         return None
     if any(i.type.dtype != "int64" for i in _of(members, "i")):
         return None
-    indices = [_shifted(t, i, shift) for i, shift in zip(_of(members, "i"), _shifts(tables), strict=True)]
+    shifts = _shifts(tables)
+    indices = [_placed(t, i, shifts[n], tables, n) for n, i in enumerate(_of(members, "i"))]
     return _looked_up(t, t.like(members[0]["e"], t.cat(tables, 0), _flat(t, indices)), members)
 
 
@@ -161,7 +173,8 @@ def bags_from_several_tables(t: Builder, members: list[Member]) -> list[Handle] 
     if len({w.shape[1] for w in tables}) != 1 or {h.type.dtype for h in (*indices, *offsets)} != {"int64"}:
         return None
     starts = [0, *accumulate(i.numel for i in indices)][:-1]
-    index = t.cat([_shifted(t, i, shift) for i, shift in zip(indices, _shifts(tables), strict=True)], 0)
+    shifts = _shifts(tables)
+    index = t.cat([_placed(t, i, shifts[n], tables, n) for n, i in enumerate(indices)], 0)
     offset = t.cat([_shifted(t, o, start) for o, start in zip(offsets, starts, strict=True)], 0)
     merged = t.like(members[0]["e"], t.cat(tables, 0), index, offset)
     return _parts(t, merged, [o.numel for o in offsets], 0)

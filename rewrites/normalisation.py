@@ -27,6 +27,7 @@ def _is_fixed_along(c: Handle, r: Handle, x: Handle) -> bool:
     "r := reduce(p := add(x, c))",
     example="reduce(add([4, 3], [3]), kind='mean', dims=[0])",
     refused="reduce(add([4, 3], [3]), kind='sum', dims=[0])",
+    assumes={"x|c": "no_cancellation"},
 )
 def shift_moves_out_of_mean(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """mean(x + c) = mean(x) + c for a shift that does not vary along the mean"""
@@ -39,6 +40,7 @@ def shift_moves_out_of_mean(t: Builder, r: Handle, p: Handle, x: Handle, c: Hand
     "r := reduce(p := add(x, c))",
     example="reduce(add([4, 3], [4, 1]), kind='var0.0', dims=[1])",
     refused="reduce(add([4, 3], [3]), kind='var0.0', dims=[1])",
+    assumes={"c": "bounded"},
 )
 def variance_of_shifted(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """var(x + c) = var(x) for a shift that does not vary along the variance"""
@@ -49,6 +51,7 @@ def variance_of_shifted(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) 
     "r := reduce(p := mul(x, c))",
     example="reduce(mul([4, 3], [4, 1]), kind='var0.0', dims=[1])",
     refused="reduce(mul([4, 3], [3]), kind='var0.0', dims=[1])",
+    assumes={"x": "finite", "c": "no_overflow"},
 )
 def variance_of_scaled(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """var(c · x) = c² · var(x) for a factor that does not vary along the variance"""
@@ -63,6 +66,7 @@ def variance_of_scaled(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -
     example="reduce([4, 3], kind='var0.0', dims=[1])",
     refused="reduce([4, 3], kind='var1.0', dims=[1])",
     expansive=True,
+    assumes={"x": "no_cancellation no_overflow"},
 )
 def variance_by_moments(t: Builder, r: Handle, x: Handle) -> Handle | None:
     """var(x) = mean(x²) − mean(x)²"""

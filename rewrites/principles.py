@@ -73,6 +73,11 @@ def _composed(A: Place, B: Place) -> list[str]:
     return texts[:2]
 
 
+def _commuted(A: Place, B: Place) -> dict[str, str]:
+    """Of two linear maps both of which compute something, sums are taken in another order."""
+    return {} if is_selection(A.op) or is_selection(B.op) else {"x": "finite no_overflow"}
+
+
 @law(
     "a := A(b := B(x))",
     places=[
@@ -83,6 +88,7 @@ def _composed(A: Place, B: Place) -> list[str]:
         if not a.op == b.op == "matmul" and next(_sample_pairs(a, b), None) is not None
     ],
     example=_composed,
+    assumes=_commuted,
 )
 def maps_on_disjoint_axes_commute(t: Builder, a: Handle, b: Handle, x: Handle, A: Place, B: Place) -> Handle | None:
     """A(B(x)) = B(A(x)) when A and B act on different axes of x, and both are linear or one only selects"""
@@ -142,7 +148,14 @@ def _sum_of_images(L: Place) -> list[str]:
     return [f"({', '.join([*before, f'add({image}, {other})'])})"]
 
 
-@law("m := L(f := mul(x, s))", L=[p for p in LINEAR if p.op != "slice"], example=_scaled)
+def _scaled_image(L: Place) -> dict[str, str]:
+    """Some maps fill places with zeros, which an infinite factor would make NaN."""
+    if L.op == "pad":
+        return {"s": "all_finite"}
+    return {} if is_selection(L.op) else {"x": "finite no_overflow"}
+
+
+@law("m := L(f := mul(x, s))", L=[p for p in LINEAR if p.op != "slice"], example=_scaled, assumes=_scaled_image)
 def factor_moves_out_of_linear_map(t: Builder, m: Handle, f: Handle, x: Handle, s: Handle, L: Place) -> Handle | None:
     """L(s · x) = s · L(x) for a number, or a factor that does not vary along the axes that L acts on"""
     if not is_linear(m.op, dict(m.attrs), L.position) or f.shape != x.shape or s.numel >= x.numel or s.rank > x.rank:
@@ -163,7 +176,7 @@ def _merged(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, position: in
     return t.on(p, position, t.add(x, y))
 
 
-@law("add(p := L(x), q := L(y))", L=WORKING, example=_sum_of_images)
+@law("add(p := L(x), q := L(y))", L=WORKING, example=_sum_of_images, assumes={"x": "finite no_overflow"})
 def images_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:
     """L(x) + L(y) = L(x + y) for a linear map that computes something"""
     return _merged(t, p, q, x, y, L.position)
@@ -180,6 +193,7 @@ def moved_terms_add(t: Builder, p: Handle, q: Handle, x: Handle, y: Handle, L: P
     L=[p for p in WORKING if p != Place("conv", 2, 0)],
     example=_image("add({x}, {x})"),
     expansive=True,
+    assumes={"x|y": "no_cancellation", "x": "finite no_overflow"},
 )
 def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handle, L: Place) -> Handle | None:
     """L(x + y) = L(x) + L(y)"""

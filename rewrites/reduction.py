@@ -179,6 +179,7 @@ def number_moves_out_of_extremum(t: Builder, r: Handle, p: Handle, x: Handle, s:
     "r := reduce(m := matmul(a, b))",
     example="reduce(matmul([2, 4, 3], [2, 3, 5]), kind='sum', dims=[1, 2])",
     refused="reduce(matmul([2, 4, 3], [2, 3, 5]), kind='sum', dims=[0, 1, 2])",
+    assumes={"a": "finite"},
 )
 def sum_of_product(t: Builder, r: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """Σ over rows and columns of A B = (Σ over rows of A) (Σ over columns of B)"""
@@ -196,6 +197,7 @@ def sum_of_product(t: Builder, r: Handle, m: Handle, a: Handle, b: Handle) -> Ha
         "reduce(view(matmul([6, 3], [3, 5]), shape=[2, 3, 5]), kind='amax', dims=[1])",
         "reduce(view(matmul([6, 3], [3, 5]), shape=[5, 6]), kind='sum', dims=[0])",
     ],
+    assumes={"a": "finite"},
 )
 def reduction_of_split_rows(t: Builder, r: Handle, v: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """Σ over axes that a view splits the rows of A B into = (Σ of the rows of A so split) B"""

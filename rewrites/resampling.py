@@ -17,6 +17,7 @@ from torch_eqsat.rules.law import law
     "p := avg_pool(add(x, c))",
     example="avg_pool(add([1, 3, 4, 4], [3, 1, 1]), kernel=[2, 2], stride=[2, 2])",
     refused="avg_pool(add([1, 3, 4, 4], [3, 1, 1]), kernel=[3, 3], stride=[1, 1], padding=[1, 1])",
+    assumes={"x|c": "no_cancellation"},
 )
 def shift_moves_out_of_pool(t: Builder, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """pool(x + c) = pool(x) + c for a shift per channel"""
@@ -70,6 +71,7 @@ def _phase_kernel(t: Builder, w: Handle, axis: int, s: int, padding: int, phase:
     ],
     refused="conv(view(expand(view([1, 2, 3, 4], shape=[1, 2, 3, 1, 4, 1]), shape=[1, 2, 3, 2, 4, 1]), "
     "shape=[1, 2, 6, 4]), [3, 2, 3, 3], stride=[2, 2], padding=[1, 1])",
+    assumes={"x": "finite"},
 )
 def convolution_of_copies(
     t: Builder, y: Handle, v: Handle, e: Handle, u: Handle, x: Handle, w: Handle

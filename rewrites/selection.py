@@ -128,14 +128,24 @@ def slice_of_output_channels(t: Builder, s: Handle, y: Handle, x: Handle, w: Han
 @law(
     "s := slice(e := embedding(w, i))",
     exactness="bitwise",
-    example="slice(embedding([9, 4], integers(2, 5)), dim=1, start=0, stop=1)",
+    example="slice(embedding([9, 4], integers(2, 5)), dim=2, start=0, stop=1)",
+    refused="slice(embedding([9, 4], integers(2, 5)), dim=1, start=0, stop=1)",
 )
-def slice_through_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Handle) -> Handle:
-    """embedding(w, i) read at some positions = embedding(w, those of i); some columns = embedding(those of w, i)"""
-    dim, start, stop = s["dim"], s["start"], s["stop"]
-    if dim == e.rank - 1:
-        return t.like(e, t.slice(w, 1, start, stop), i)
-    return t.like(e, w, t.slice(i, dim, start, stop))
+def columns_of_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Handle) -> Handle | None:
+    """Some columns of embedding(w, i) = embedding(those of w, i)"""
+    return t.like(e, t.slice(w, 1, s["start"], s["stop"]), i) if s["dim"] == e.rank - 1 else None
+
+
+@law(
+    "s := slice(e := embedding(w, i))",
+    exactness="bitwise",
+    example="slice(embedding([9, 4], integers(2, 5)), dim=1, start=0, stop=1)",
+    refused="slice(embedding([9, 4], integers(2, 5)), dim=2, start=0, stop=1)",
+    assumes={"i": "in_range"},
+)
+def positions_of_embedding(t: Builder, s: Handle, e: Handle, w: Handle, i: Handle) -> Handle | None:
+    """embedding(w, i) read at some positions = embedding(w, those of i); the others are no longer checked"""
+    return t.like(e, w, t.slice(i, s["dim"], s["start"], s["stop"])) if s["dim"] < e.rank - 1 else None
 
 
 @law(

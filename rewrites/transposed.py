@@ -18,6 +18,7 @@ from torch_eqsat.rules.law import law
         "mul(conv_transpose([1, 4, 5], [4, 2, 3], groups=2), [1, 4, 1])",
     ],
     refused="mul(conv_transpose([1, 2, 3, 3], [2, 3, 1, 1]), [3, 1])",
+    assumes={"x": "finite", "w": "no_overflow", "c": "no_overflow"},
 )
 def channel_scale_into_transposed_kernel(
     t: Builder, p: Handle, y: Handle, x: Handle, w: Handle, c: Handle

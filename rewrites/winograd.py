@@ -89,6 +89,7 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
         "conv(convert([1, 16, 4, 4], dtype='bfloat16'), convert(weights(16, 16, 3, 3), dtype='bfloat16'))",
         "conv([1, 16, 4, 5], [16, 16, 3, 3], padding=[1, 1])",
     ],
+    assumes={"x": "finite even no_overflow"},
 )
 def four_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """[d₀ d₁ d₂; d₁ d₂ d₃] w = A ((G w) ∘ (B d)) with products at 0, 1, −1 and ∞"""
@@ -110,6 +111,7 @@ def four_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
         "conv([1, 8, 4, 4], weights(16, 8, 3, 3), padding=[1, 1])",
         "conv([1, 64, 448, 448], weights(16, 64, 3, 3), padding=[1, 1])",
     ],
+    assumes={"x": "finite even no_overflow"},
 )
 def six_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
     """As four_points, with products at 0, 1, −1, 1/2, −2 and ∞ for four outputs of a window of three, two of five"""

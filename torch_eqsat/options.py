@@ -12,6 +12,7 @@ from typing import Any
 
 from torch_eqsat.cost.targets import HERE, TARGETS
 from torch_eqsat.errors import OptionError
+from torch_eqsat.rules.assumptions import GRANTED, PROPERTIES
 from torch_eqsat.rules.law import Law
 
 PREFIX = "eqsat."
@@ -51,6 +52,13 @@ class Options:
     )
     disable: tuple[str, ...] = field(
         default=(), metadata={"help": "laws not to use, by name of the law, its declaration or its family"}
+    )
+    assume: tuple[str, ...] = field(
+        default=tuple(sorted(GRANTED)),
+        metadata={
+            "help": f"what laws may assume of values of which it is not known, out of {', '.join(PROPERTIES)}",
+            "choices": PROPERTIES,
+        },
     )
     strategy: str = field(
         default="mcts",
@@ -125,8 +133,9 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
         value = tuple(value)
     elif type(value) is not type(default):
         raise OptionError(f"option {key!r} is {value!r}; it takes a {type(default).__name__}: {metadata['help']}")
-    if "choices" in metadata and value not in metadata["choices"]:
-        raise OptionError(f"option {key!r} is {value!r}; it is one of {', '.join(metadata['choices'])}")
+    for choice in value if isinstance(value, tuple) else (value,):
+        if choice not in metadata.get("choices", (choice,)):
+            raise OptionError(f"option {key!r} is {choice!r}; it is one of {', '.join(metadata['choices'])}")
     if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
         raise OptionError(f"option {key!r} is {value!r}; it is at least {metadata['least']}")
     return value

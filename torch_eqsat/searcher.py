@@ -192,6 +192,7 @@ class Searcher:
             options.seed,
             options.strategy,
             self.setting.rules,
+            frozenset(options.assume),
         )
 
     def _reprice(

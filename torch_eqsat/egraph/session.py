@@ -14,9 +14,11 @@ from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.program import Query, compile_law, constructor, declare
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
+from torch_eqsat.ir.known import Known, analyse
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
 from torch_eqsat.ir.types import TensorType, broadcast_shapes
+from torch_eqsat.rules.assumptions import GRANTED, hold
 from torch_eqsat.rules.builder import Builder, Handle
 from torch_eqsat.rules.law import Law
 from torch_eqsat.rules.pattern import applications
@@ -40,14 +42,16 @@ class _Undo:
     declared: set[tuple[str, int]]
     active: set[str]
     constant: list[bool]
+    known: list[Known]
     interned: list[Node] = field(default_factory=list)
 
 
 class Session:
-    """``limit`` is the number of e-nodes above which no more right sides are added."""
+    """``limit`` is the number of e-nodes above which no more right sides are added; ``granted`` are the assumptions of
+    laws that are taken to hold where it is not known."""
 
-    def __init__(self, laws: Sequence[Law], limit: int = 20_000) -> None:
-        self.limit = limit
+    def __init__(self, laws: Sequence[Law], limit: int = 20_000, granted: frozenset[str] = GRANTED) -> None:
+        self.limit, self.granted = limit, granted
         self._engine = Engine()
         self._number = {law.name: number for number, law in enumerate(laws)}
         self._needs = {law.name: frozenset(a.constructor for a in applications(law.pattern)) for law in laws}
@@ -60,6 +64,7 @@ class Session:
         self._terms: list[Node] = []
         self._types: list[TensorType | None] = []
         self._constant: list[bool] = []
+        self._known: list[Known] = []
         self._depth: list[int] = []
         self._law: list[str] = []
         self._merges: list[int] = []  # how many merges of siblings lie between a term and the captured graph
@@ -121,6 +126,10 @@ class Session:
         """Whether a member of the e-class of ``term`` depends on constants alone."""
         return self._constant[self._class[term]]
 
+    def known_of(self, term: int, /) -> Known:
+        """What is known of the values of the e-class of ``term``."""
+        return self._known[self._class[term]]
+
     def forms(self, term: int, /) -> list[Node]:
         """The e-nodes known in the e-class of ``term``, with e-class ids as children (for guards of laws)."""
         return [
@@ -151,6 +160,7 @@ class Session:
         self._terms.append(node)
         self._types.append(type_)
         self._constant.append(constant)
+        self._known.append(self._analysed(node, type_))
         self._depth.append(max((self._depth[child] for child in node.children), default=0) + heavy)
         self._law.append(self._current_law)
         self._merges.append(self._current_merges)
@@ -161,6 +171,11 @@ class Session:
             self._undo[-1].interned.append(node)
         return number
 
+    def _analysed(self, node: Node, type_: TensorType | None) -> Known:
+        classes = [self._class[child] for child in node.children]
+        types = [self._types[c] for c in classes]
+        return analyse(node.op, dict(node.attrs), [self._known[c] for c in classes], [*types, type_])
+
     def _declaration(self, op: str, arity: int) -> str:
         self._declared.add((op, arity))
         return declare(op, arity)
@@ -168,7 +183,8 @@ class Session:
     def push(self) -> None:
         """Remember this state."""
         self._engine.push()
-        self._undo.append(_Undo(len(self._terms), set(self._declared), set(self._active), list(self._constant)))
+        constant, known = list(self._constant), list(self._known)
+        self._undo.append(_Undo(len(self._terms), set(self._declared), set(self._active), constant, known))
 
     def pop(self) -> None:
         """Go back to the state of the last push."""
@@ -176,7 +192,8 @@ class Session:
         undo = self._undo.pop()
         for node in undo.interned:
             self._interned.pop(node, None)
-        self._declared, self._active, self._constant = undo.declared, undo.active, undo.constant
+        self._declared, self._active = undo.declared, undo.active
+        self._constant, self._known = undo.constant, undo.known
         self._constants.forget(undo.terms)
         for column in (
             self._terms, self._types, self._depth, self._law, self._merges, self._kind, self._class
@@ -288,7 +305,7 @@ class Session:
         count = 0
         for row in rows:
             bound = self._bind(law, row)
-            if bound is None:
+            if bound is None or not hold(law.assumptions, bound, self, self.granted):
                 continue
             count += self._replace(law, bound[root], partial(self._build, law, bound))
             if len(self._terms) > self._ceiling:
@@ -305,6 +322,8 @@ class Session:
         for row in rows:
             bound = self._bind(law, row)
             if bound is None or not self._may_merge(law, bound[root]):
+                continue
+            if not hold(law.assumptions, bound, self, self.granted):
                 continue
             shared = bound[law.shared].id if law.shared else None
             key = (shared, bound[root].attrs, self._depth[bound[root].id])
@@ -378,6 +397,8 @@ class Session:
             self._class[number] = root
             if self._constant[number] and not self._constant[root]:
                 self._constant[root] = True
+            if self._known[number] is not self._known[root]:
+                self._known[root] = self._known[root].met(self._known[number])
             if self._types[number] != self._types[root]:
                 raise UnsoundRewriteError(
                     f"{self._terms[number].op} : {self._types[number]} was put into the e-class of "

@@ -19,9 +19,10 @@ from torch_eqsat.graph.calls import is_pinned, operands_of, tensor_type
 from torch_eqsat.graph.facts import known_facts
 from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise
 from torch_eqsat.graph.translate_items import translate_item
+from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.rules.builder import Builder, Handle, known_in
 
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")
@@ -73,13 +74,16 @@ class Capture:
     pinned: list[FxNode] = field(default_factory=list)
 
 
-def capture(fx: Graph, static: Collection[FxNode] = (), exact: bool = False) -> Capture:
-    """The term graph of ``fx``; ``static`` are the placeholders that hold weights. With ``exact`` operators whose
-    meaning in the language rounds otherwise (a division as a product, a fused bias) stay opaque."""
+def capture(
+    fx: Graph, static: Collection[FxNode] = (), exact: bool = False, modest: Collection[FxNode] = ()
+) -> Capture:
+    """The term graph of ``fx``; ``static`` are the placeholders that hold weights, ``modest`` those of them whose numbers
+    are known to be so (see torch_eqsat.ir.term.FACTS). With ``exact`` operators whose meaning in the language rounds
+    otherwise (a division as a product, a fused bias) stay opaque."""
     result = Capture(fx)
     constants = constant_nodes(fx, static)
     same = _representatives(fx, constants)
-    store = _Recorder(result, exact)
+    store = _Recorder(result, exact, modest)
     for node in fx.nodes:
         if node.op == "output":
             result.graph.roots += [result.term[n] for n in operands_of(node) if n in result.term]
@@ -128,9 +132,9 @@ def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, F
 class _Recorder:
     """Adds terms to a Capture; also the TermStore through which translations add theirs."""
 
-    def __init__(self, result: Capture, exact: bool) -> None:
+    def __init__(self, result: Capture, exact: bool, modest: Collection[FxNode]) -> None:
         self.result = result
-        self.exact = exact
+        self.exact, self.modest = exact, modest
         self.builder = Builder(self)
         self._made: list[int] = []
 
@@ -148,6 +152,9 @@ class _Recorder:
     def is_constant(self, term: int, /) -> bool:
         return self.result.graph.constant[term]
 
+    def known_of(self, term: int, /) -> Known:
+        return known_in(self.result.graph, term)
+
     def type_of(self, term: int, /) -> TensorType:
         type_ = self.result.graph.types[term]
         assert type_ is not None
@@ -157,7 +164,7 @@ class _Recorder:
         type_ = tensor_type(node.meta.get("val"))
         shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
         name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
-        known = known_facts(node) if constant and type_ else {}
+        known = known_facts(node, self.modest) if constant and type_ else {}
         term = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
         index = self.result.graph.add(term, type_, constant)
         self.result.term[node] = index

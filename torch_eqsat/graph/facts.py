@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.calls import is_pinned, tensor_type
+from torch_eqsat.graph.calls import base_of, is_pinned, tensor_type
+from torch_eqsat.ir.known import MODEST
 
 FOLDED_PREFIX = "_eqsat_folded_"
 LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
 
-def known_facts(node: FxNode) -> dict[str, Any]:
-    """What is known of a constant that does not depend on weights (see torch_eqsat.ir.term.FACTS)."""
+def known_facts(node: FxNode, modest: Collection[FxNode] = ()) -> dict[str, Any]:
+    """What is known of a constant (see torch_eqsat.ir.term.FACTS); ``modest`` are weights of which that is known."""
     value = _known_value(node, {})
-    if value is None or value.is_complex():
+    if value is None:
+        return {"modest": 1} if _only_moves(node, modest) else {}
+    return _facts_of(value) | _bounds_of(value)
+
+
+def _bounds_of(value: torch.Tensor) -> dict[str, Any]:
+    """The bounds of small integers, and whether floating numbers are modest."""
+    if is_modest(value):
+        return {"modest": 1}
+    if value.dtype not in (torch.int64, torch.int32) or not value.numel():
+        return {}
+    with unset_fake_temporarily(), torch.no_grad():
+        return {"low": int(value.min()), "high": int(value.max())}
+
+
+def is_modest(value: torch.Tensor) -> bool:
+    """Whether all numbers of a floating tensor are finite, and none is larger than MODEST in magnitude."""
+    if not value.is_floating_point() or not value.numel():
+        return False
+    with unset_fake_temporarily(), torch.no_grad():
+        return bool(value.abs().max() <= MODEST)  # NaN is not
+
+
+def _only_moves(node: FxNode, modest: Collection[FxNode]) -> bool:
+    """Whether ``node`` holds numbers of weights in ``modest`` alone, as views and permutations of them do."""
+    while node.op == "call_function" and base_of(node) is not node and isinstance(node.args[0], FxNode):
+        node = node.args[0]
+    return node in modest
+
+
+def _facts_of(value: torch.Tensor) -> dict[str, Any]:
+    if value.is_complex():
         return {}
     with unset_fake_temporarily(), torch.no_grad():
         if value.dtype == torch.int64 and (times := _repeats(value)):

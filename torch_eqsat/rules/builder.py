@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch_eqsat.ir.known import Interval, Known, analyse
 from torch_eqsat.ir.operators import OPERATORS, infer_type
 from torch_eqsat.ir.term import FACTS, Attributes, Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
@@ -49,6 +50,8 @@ class TermStore(Protocol):
 
     def is_constant(self, term: int, /) -> bool: ...
 
+    def known_of(self, term: int, /) -> Known: ...
+
 
 def _known(type_: TensorType | None) -> TensorType:
     assert type_ is not None, "laws are built over tensors alone"
@@ -74,6 +77,19 @@ class GraphStore:
 
     def is_constant(self, term: int, /) -> bool:
         return self.graph.constant[term]
+
+    def known_of(self, term: int, /) -> Known:
+        return known_in(self.graph, term)
+
+
+def known_in(graph: TermGraph, term: int) -> Known:
+    """What is known of a term by what it is made of."""
+    known: dict[int, Known] = {}
+    for number in graph.reachable([term]):
+        node = graph.nodes[number]
+        types = [*(graph.types[child] for child in node.children), graph.types[number]]
+        known[number] = analyse(node.op, dict(node.attrs), [known[child] for child in node.children], types)
+    return known[term]
 
 
 class Builder:
@@ -128,6 +144,10 @@ class Builder:
             if node.op == "scalar" and fact == "value":
                 return node["value"]
         return None
+
+    def interval(self, x: Handle) -> Interval | None:
+        """The bounds within which ``x`` is known to lie, for every input."""
+        return self.store.known_of(x.id).interval
 
     def scalar(self, value: float, dtype: str = "float32") -> Handle:
         return self.apply("scalar", [], value=value, shape=(), dtype=dtype)

@@ -19,17 +19,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from torch_eqsat.errors import RuleError
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.rules.assumptions import Assumption, Declared, read
 from torch_eqsat.rules.pattern import Application, Place, parse_pattern, parse_side, variables
 from torch_eqsat.rules.sides import built, equated
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
 Texts = str | Sequence[str] | Callable[..., Sequence[str]]
 """Example terms, or a function that makes them from the places that metavariables stand for."""
+Assumes = Declared | Callable[..., Declared]
+"""What a law assumes of its variables (see torch_eqsat.rules.assumptions), or a function of the places that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ class Law:
     """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` says that all matches are
     replaced together (see :func:`siblings`), ``shared`` names the variable that they have in common. A law that
     ``normalises`` runs to a fixpoint before others; one that is ``expansive`` (it makes more forms than it joins) is
-    never applied along with others, only when a search chooses it. ``declaration`` is the function that declared it,
+    never applied along with others, only when a search chooses it. ``assumptions`` say for which values it holds;
+    ``declaration`` is the function that declared it,
     which other laws may share: those of other operators, and the way back of an equation."""
 
     name: str
@@ -55,13 +60,14 @@ class Law:
     shared: str = ""
     normalises: bool = False
     expansive: bool = False
+    assumptions: tuple[Assumption, ...] = ()
 
     def is_named_by(self, names: Iterable[str]) -> bool:
         """Whether one of ``names`` is that of the law, of its declaration or of its family."""
         return not {self.name, self.declaration, self.family}.isdisjoint(names)
 
 
-Declared = Callable[[Callable[..., Any]], list[Law]]
+Decorator = Callable[[Callable[..., Any]], list[Law]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class _Declaration:
     shared: str = ""
     normalises: bool = False
     expansive: bool = False
+    assumes: Assumes = field(default_factory=dict)
 
 
 def law(
@@ -83,21 +90,23 @@ def law(
     exactness: str = "reassociates",
     example: Texts = (),
     refused: Texts = (),
+    assumes: Assumes = MappingProxyType({}),
     normalises: bool = False,
     expansive: bool = False,
     places: Iterable[Mapping[str, Place]] | None = None,
     **metavariables: Iterable[Place],
-) -> Declared:
+) -> Decorator:
     """Declare a law with left side ``pattern``.
 
     ``exactness`` is the tier of its rounding; ``example`` are terms on which it must fire, ``refused`` near misses on
     which it must not. A metavariable (an upper-case operator name in the pattern) is expanded over the places given for
     it; ``places`` gives combinations of several. A parameter of the function that has the name of a metavariable is
     the place that it stands for. Examples of an expanded law may use the metavariable, or be made by a function of the
-    places. For the rest see :class:`Law`.
+    places. ``assumes`` says for which values of its variables the law holds (see torch_eqsat.rules.assumptions). For
+    the rest see :class:`Law`.
     Raises RuleError, naming the law, its file and line, when the declaration is malformed.
     """
-    given = _Declaration(exactness, example, refused, normalises=normalises, expansive=expansive)
+    given = _Declaration(exactness, example, refused, normalises=normalises, expansive=expansive, assumes=assumes)
     substitutions = list(places) if places is not None else _substitutions(metavariables)
     return lambda build: [_one_way(build, pattern, given, substitution) for substitution in substitutions]
 
@@ -109,14 +118,17 @@ def equation(
     example: Texts,
     back: Texts | None = None,
     refused: Texts = (),
+    assumes: Assumes = MappingProxyType({}),
+    assumes_back: Assumes = MappingProxyType({}),
     normalises: bool = False,
     expansive: str = "",
     **metavariables: Iterable[Place],
-) -> Declared:
+) -> Decorator:
     """Declare "left = right". The function is the guard: of the variables that it names, whether the sides are equal;
     one without a body, or that returns None, always agrees.
 
-    With ``back``, which gives examples of the right side, the equation is a law in both directions.
+    With ``back``, which gives examples of the right side, the equation is a law in both directions, the way back with
+    assumptions of its own.
     ``expansive`` is "forward", "back" or "both" (see :class:`Law`).
     Raises RuleError, naming the law, its file and line, when the declaration is malformed.
     """
@@ -135,6 +147,7 @@ def equation(
                     unequal,
                     normalises=normalises and way == "forward",
                     expansive=expansive in (way, "both"),
+                    assumes=assumes if way == "forward" else assumes_back,
                 )
                 laws.append(_one_way(guard, source, given, substitution, target, "back" if way == "back" else ""))
         return laws
@@ -149,9 +162,10 @@ def siblings(
     example: Texts,
     refused: Texts = (),
     exactness: str = "reassociates",
+    assumes: Assumes = MappingProxyType({}),
     expansive: bool = False,
     **metavariables: Iterable[Place],
-) -> Declared:
+) -> Decorator:
     """Declare an n-ary law: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is named) and
     the same attributes, and do not depend on one another, are given to the function at once as a list of dicts of
     handles; it returns their replacements in order, None for those that stay, or None.
@@ -159,7 +173,9 @@ def siblings(
     Stated for n at once because pairwise merging of n siblings makes n² pairs, then pairs of pairs: 72, 792, 65,808
     matches in three rounds on a 12-layer encoder.
     """
-    given = _Declaration(exactness, example, refused, siblings=True, shared=shared, expansive=expansive)
+    given = _Declaration(
+        exactness, example, refused, siblings=True, shared=shared, expansive=expansive, assumes=assumes
+    )
     return lambda build: [_one_way(build, pattern, given, places) for places in _substitutions(metavariables)]
 
 
@@ -199,6 +215,8 @@ def _one_way(
         if not function.__doc__:
             raise RuleError("a law states itself in its docstring")
         examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
+        declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
+        assumptions = read(declared, variables(pattern))
     except (RuleError, SyntaxError) as error:
         raise RuleError(f"law {name} ({where}): {error}") from error
     return Law(
@@ -217,6 +235,7 @@ def _one_way(
         shared=given.shared,
         normalises=given.normalises,
         expansive=given.expansive,
+        assumptions=assumptions,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch_eqsat.errors import RuleError, TypeMismatchError
 from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.rules.assumptions import EVERYTHING, hold
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
 from torch_eqsat.rules.example import build_example
 from torch_eqsat.rules.law import Law
@@ -57,13 +58,15 @@ def handle(graph: TermGraph, index: int) -> Handle:
     return Handle(index, type_)
 
 
-def rewrites(law: Law, graph: TermGraph) -> list[tuple[int, int]]:
-    """Pairs of terms that ``law`` makes equal, the second of each newly built in ``graph``.
+def rewrites(law: Law, graph: TermGraph, granted: frozenset[str] = EVERYTHING) -> list[tuple[int, int]]:
+    """Pairs of terms that ``law`` makes equal, the second of each newly built in ``graph``. What the law assumes has to
+    be ``granted`` or known.
 
     Raises RuleError where the two differ in shape or dtype.
     """
-    found = list(matches(law, graph))
-    builder = Builder(GraphStore(graph))
+    store = GraphStore(graph)
+    found = [bound for bound in matches(law, graph) if hold(law.assumptions, bound, store, granted)]
+    builder = Builder(store)
     root = law.pattern.name or "root"
     pairs: list[tuple[Handle, Handle | None]] = []
     if law.siblings:

@@ -15,6 +15,7 @@ from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.extract import extract
 from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.rules.assumptions import GRANTED
 from torch_eqsat.rules.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.program import Extractable, Program, Task, restarted
@@ -64,7 +65,7 @@ class Place:
 class Environment:
     """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is called
-    whenever ``best`` changes. ``work`` counts the e-nodes of the e-graph at each application of laws and each
+    whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the e-graph at each application of laws and each
     extraction: it grows as the time does, and is equal in every process."""
 
     task: Task
@@ -73,6 +74,7 @@ class Environment:
     limits: Limits
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
+    granted: frozenset[str] = GRANTED
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
@@ -83,7 +85,7 @@ class Environment:
         self._loaded: dict[str, Session] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
         self.node_limit = self.limits.nodes
-        session = Session(self.laws, self.node_limit)
+        session = Session(self.laws, self.node_limit, self.granted)
         session.load(self.task.graph)
         self._places = [Place(self.task, session, self.task.graph.digest())]
         self.largest_nodes = session.size
@@ -187,7 +189,7 @@ class Environment:
         digest = task.graph.digest()
         session = self._loaded.pop(digest, None)
         if session is None:
-            session = Session(self.laws, self.node_limit)
+            session = Session(self.laws, self.node_limit, self.granted)
             session.load(task.graph)
             self._normalise(session)
         session.push()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rules.assumptions import GRANTED
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
 from torch_eqsat.search.program import Extractable, Program, Task
@@ -14,7 +15,8 @@ from torch_eqsat.search.program import Extractable, Program, Task
 @dataclass(frozen=True)
 class SearchRequest:
     """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``rules``, the user's) not in
-    ``disabled`` and of exactness up to ``exactness``, by the strategy of that name."""
+    ``disabled`` and of exactness up to ``exactness``, by the strategy of that name; ``granted`` is what they may
+    assume."""
 
     task: Task
     pricing: Pricing
@@ -24,6 +26,7 @@ class SearchRequest:
     seed: int = 0
     strategy: str = "mcts"
     rules: Shipped = ()
+    granted: frozenset[str] = GRANTED
 
 
 @dataclass(frozen=True)

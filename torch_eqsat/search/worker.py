@@ -56,7 +56,9 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
             report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
             last = time.monotonic()
 
-    environment = Environment(request.task, laws, request.pricing, request.limits, request.seed, on_best)
+    environment = Environment(
+        request.task, laws, request.pricing, request.limits, request.seed, on_best, request.granted
+    )
     try:
         return _outcome(environment, run_strategy(request.strategy, environment)[0], failures)
     finally:
