@@ -29,7 +29,7 @@ def small_factors_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
     "add(add(x, c), d)",
     normalises=True,
     example="add(add([4, 3, 3], [4, 1, 1]), [3])",
-    assumes={"x|c": "no_cancellation"},
+    assumes={"x|c": "no_cancellation no_mask", "c|d": "no_mask"},
 )
 def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """(x + c) + d = x + (c + d)"""
@@ -59,7 +59,12 @@ def _has_shift(t: Builder, x: Handle) -> bool:
 @law(
     "add(add(x, c), add(y, d))",
     example="add(add([4, 3], [3]), add([4, 3], [3]))",
-    assumes={"x|c": "no_cancellation", "y|d": "no_cancellation"},
+    assumes={
+        "x|c": "no_cancellation no_mask",
+        "y|d": "no_cancellation no_mask",
+        "x|y": "no_mask",
+        "c|d": "no_mask",
+    },
 )
 def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -> Handle | None:
     """(x + c) + (y + d) = (x + y) + (c + d), where x and y have no shift left"""
@@ -68,7 +73,11 @@ def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -
     return t.add(t.add(x, y), t.add(c, d))
 
 
-@law("add(add(x, c), y)", example="add(add([4, 3], [3]), [4, 3])", assumes={"x|c": "no_cancellation"})
+@law(
+    "add(add(x, c), y)",
+    example="add(add([4, 3], [3]), [4, 3])",
+    assumes={"x|c": "no_cancellation no_mask", "x|y": "no_mask"},
+)
 def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handle | None:
     """(x + c) + y = (x + y) + c, where neither has a shift left"""
     if x.shape != y.shape or not small(x, c) or _has_shift(t, x) or _has_shift(t, y):
@@ -105,7 +114,9 @@ def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
 
 def _associated(F: Place) -> dict[str, str]:
     """Of sums a and b may take each other away, of products b · c may overflow."""
-    return {"add": {"a|b": "no_cancellation"}, "mul": {"b": "no_overflow", "c": "no_overflow"}}.get(F.op, {})
+    if F.op == "add":
+        return {"a|b": "no_cancellation no_mask", "b|c": "no_mask"}
+    return {"b": "no_overflow", "c": "no_overflow"} if F.op == "mul" else {}
 
 
 @law("root := F(F(a, b), c)", F=ASSOCIATIVE, expansive=True, example="F(F([4, 3], [3]), [4, 1])", assumes=_associated)
@@ -137,7 +148,7 @@ def addend_of_zero() -> None:
 @equation(
     "add(add(x, c), mul(add(m, c), -1)) = add(x, mul(m, -1))",
     example="add(add([4, 3], c := [4, 3]), mul(add([4, 1], c), -1))",
-    assumes={"c": "bounded"},
+    assumes={"c": "no_mask"},
 )
 def common_addend_cancels() -> None:
     """(x + c) − (m + c) = x − m"""

@@ -40,7 +40,7 @@ def shift_moves_out_of_mean(t: Builder, r: Handle, p: Handle, x: Handle, c: Hand
     "r := reduce(p := add(x, c))",
     example="reduce(add([4, 3], [4, 1]), kind='var0.0', dims=[1])",
     refused="reduce(add([4, 3], [3]), kind='var0.0', dims=[1])",
-    assumes={"c": "bounded"},
+    assumes={"c": "no_mask"},
 )
 def variance_of_shifted(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
     """var(x + c) = var(x) for a shift that does not vary along the variance"""

@@ -25,11 +25,12 @@ from torch_eqsat._version import __version__
 from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import is_weight, lift_weights
-from torch_eqsat.optimize import GraphInputs, optimize
+from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
 from torch_eqsat.plan import forget_plan
 from torch_eqsat.searcher import Setting
 from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
+from torch_eqsat.verdict import GraphInputs
 
 logger = logging.getLogger("torch_eqsat")
 
@@ -57,8 +58,6 @@ def eqsat_mcts(
         inputs = remaining
     frozen = remaining is not None or (freeze and inductor_config.freezing)
     patches["freezing"] = frozen
-    if torch.is_grad_enabled():
-        weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values, rules)
     others = _user_passes(patches)
     patches["joint_custom_pre_pass"] = [*others, our_pass]
@@ -131,6 +130,8 @@ class EqsatPass(CustomGraphPass):
     ) -> None:
         self.options, self.frozen, self.rules = options, frozen, rules
         self.weights = weights
+        # In a graph that is trained weights are no constants.
+        self.trained = torch.is_grad_enabled()
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
@@ -190,6 +191,8 @@ class EqsatPass(CustomGraphPass):
             if count != len(values):  # the body of a cond or of another higher-order operator
                 return GraphInputs(frozenset(), ())
             return GraphInputs(frozenset(set(range(len(parameters))) - mutated), values)
+        if self.trained and count >= len(known):  # the forward's inputs, then the gradients of its outputs
+            return GraphInputs(frozenset(), known, frozenset(self.weights))
         if count != len(known):
             return GraphInputs(frozenset(), ())
         return GraphInputs(frozenset(self.weights), known)

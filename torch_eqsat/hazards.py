@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -28,9 +29,9 @@ from torch_eqsat.rules.match import rewrites
 
 IMPLIED = {
     "all_finite": {"finite"},
-    "bounded": {"finite", "all_finite", "even"},
-    "even": {"bounded"},
-    "positive": {"finite", "all_finite", "bounded"},
+    "no_mask": {"finite", "all_finite", "even"},
+    "even": {"no_mask"},
+    "positive": {"finite", "all_finite", "no_mask"},
 }
 """What a property says besides itself."""
 MASK = torch.finfo(torch.float32).min
@@ -40,6 +41,7 @@ SCALES = (1.0, 30.0, 200.0, 1000.0, 1e-5)
 # Of the left side's rounding error, or of the epsilon of its largest element, what the right side may have.
 SLACK = 16.0
 EPSILON = 1.2e-7
+LARGE = 1e10  # what is left of masks by rounding is larger
 DRAWS = 8  # of offsets and scales
 
 Inputs = dict[int, Tensor]
@@ -78,7 +80,7 @@ def _needed(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
         for number in free:
             found |= _poisoned(both, inputs, number, free, agree, generator)
         if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers picks one: it is no sum
-            found |= _cancelling(both, inputs, free, generator)
+            found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, free, base)
         found |= _overflowing(both, inputs, free, agree, generator)
     return found | _out_of_range(graph, old, new, inputs, read)
 
@@ -124,6 +126,22 @@ def _poisoned(
     return found
 
 
+def _masked(
+    both: partial[tuple[Tensor, Tensor] | None], inputs: Inputs, free: Sequence[int], base: tuple[Tensor, Tensor]
+) -> set[str]:
+    """Of two inputs one all masks, and the other what takes them away again."""
+    for one, other in permutations(free, 2):
+        masks = {one: torch.full_like(inputs[one], MASK), other: torch.full_like(inputs[other], -MASK)}
+        result = both({**inputs, **masks}, "float64")
+        if result is None:
+            continue
+        a, b = result
+        finite = a.isfinite() & b.isfinite() & base[0].isfinite() & (a.abs() < LARGE) & (b.abs() < LARGE)
+        if not torch.allclose(a[finite], b[finite], rtol=1e-6, atol=1e-6 * _rms(base[0][base[0].isfinite()])):
+            return {"no_mask"}
+    return set()
+
+
 def _with(x: Tensor, place: int, value: float) -> Tensor:
     flat = x.contiguous().clone().view(-1)
     flat[place] = value
@@ -140,7 +158,7 @@ def _kinds(a: Tensor, b: Tensor, agree: Tensor, reached: Tensor, special: float)
     spread = fa & ~fb & agree
     wrong = fa & fb & agree & ~_near(a, b)
     if special == MASK:
-        found = {"bounded"} if bool(((wrong | (fa != fb)) & agree & reached).any()) else set()
+        found = {"no_mask"} if bool(((wrong | (fa != fb)) & agree & reached).any()) else set()
         return found | ({"even"} if bool(((wrong | spread) & ~reached).any()) else set())
     found = {"all_finite"} if bool((spread & ~reached & ~_beside(reached)).any() or wrong.any()) else set()
     other_kind = ~fa & ~fb & (a.isnan() != b.isnan())
@@ -189,7 +207,7 @@ def _cancelling(
 
 
 def _rms(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
+    return float(x.square().mean().sqrt()) if x.numel() else 0.0
 
 
 def _overflowing(

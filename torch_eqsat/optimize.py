@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.kernels import context_of, measure_many
+from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.probes import time_copy
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
-from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
+from torch_eqsat.graph.hard_inputs import sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
@@ -31,23 +32,16 @@ from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.kernels import residency_of, with_kernels
 from torch_eqsat.search.messages import Outcome
 from torch_eqsat.search.pool import WorkerPool
-from torch_eqsat.search.program import Task
+from torch_eqsat.search.program import Task, captured_program
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 from torch_eqsat.searcher import Searcher, Setting, Times
+from torch_eqsat.verdict import GraphInputs, Plan, fingerprint, judge, narrowed, remember, remembered
 
 logger = logging.getLogger(__name__)
 
 RACE_SECONDS = 3.0  # for timing the original and the rewritten graph in turn
 # Namespaces of operators that communicate.
 COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "fsdp"})
-
-
-@dataclass(frozen=True)
-class GraphInputs:
-    """What is known of a graph's placeholders: which of them hold weights, and real values for all (or none)."""
-
-    weights: frozenset[int]
-    values: Sequence[Any]
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
@@ -75,18 +69,19 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     if plan is not None:
         report.from_plan = True
         try:
-            _apply(plan, graph, captured, setting, inputs, report)
+            before = json.dumps(plan)
+            _apply(plan, graph, setting, inputs, report)
+            if json.dumps(plan) != before:
+                store_plan(key, plan)
         except Exception as error:
             logger.warning("plan %s does not fit and is made anew: %s", key, error)
             report.from_plan = False
-            captured = _capture(_copy(graph), inputs, setting)
         else:
             return report
-    plan = _search(task, setting, report)
-    refused = _apply(plan, graph, captured, setting, inputs, report)
+    found = _search(task, setting, report)
+    plan = _apply(found.plan(found.groups), graph, setting, inputs, report, found)
     if setting.options.cache and all(region["stop"] != "interrupted" for region in plan["regions"]):
-        # A refused program must not come back from the cache, where nothing is checked again.
-        store_plan(key, {**plan, "best_ms": plan["base_ms"]} if refused else plan)
+        store_plan(key, plan)
     return report
 
 
@@ -109,44 +104,92 @@ def _untouchable(graph: Graph) -> str:
 
 
 def _apply(
-    plan: dict[str, Any],
-    graph: Graph,
-    captured: Capture,
-    setting: Setting,
-    inputs: GraphInputs,
-    report: GraphReport,
-) -> bool:
-    """Rewrite ``graph`` by ``plan`` if it saves enough; whether the result was refused. ``captured`` is of a copy."""
+    plan: Plan, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport, found: Found | None = None
+) -> Plan:
+    """Rewrite ``graph`` by ``plan`` if it saves enough and is right; the plan that is to be remembered. Of a plan just
+    ``found`` those regions are kept that are right."""
+    options = setting.options
     report.regions = [RegionReport(**region) for region in plan["regions"]]
     report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
-    saved = report.base_ms - report.best_ms
-    options = setting.options
-    if options.target != HERE:
-        report.decision = f"left as it is: the plan is for {options.target}, at estimated prices"
-        return False
-    promises = saved > options.min_saving * report.base_ms
-    too_little = f"left as it is: the best program found saves {saved / max(report.base_ms, 1e-12):.1%}"
-    if not (promises or (options.measure and saved > 0)):
-        report.decision = too_little
-        return False
-    program, origin = decode_program(plan["program"])
-    added = rebuild(captured, program, origin)
+    if declined := _declined(plan, setting):
+        report.decision = declined
+        return plan
+    rewritten, added = _trial(plan, graph, setting, inputs)
     if added == 0:
         report.decision = "left as it is: the chosen program is the original"
-        return False
-    if options.verify and not report.from_plan and (problem := _judge(graph, captured.fx, inputs, report)):
-        report.decision = f"left as it is: the rewritten graph was refused ({problem})"
-        logger.warning(report.decision)
-        return True
+        return plan
+    if options.verify and (problem := _verdict(plan, graph, rewritten, setting, inputs, report)):
+        if found is None or report.refused:
+            report.decision = f"left as it is: the rewritten graph was refused ({problem})"
+            logger.warning(report.decision)
+            return plan
+        return _apply(_kept(found, problem, graph, setting, inputs, report), graph, setting, inputs, report, found)
     if options.measure:
-        report.race = _race(plan, graph, captured.fx, inputs)
-        if report.race.winner == "original" or not (report.race.winner or promises):
-            report.decision = "left as it is: the original graph is faster" if report.race.winner else too_little
-            return False
-    _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin))
+        report.race = _race(plan, graph, rewritten, inputs)
+        if report.race.winner == "original" or not (report.race.winner or _promises(plan, setting)):
+            faster = bool(report.race.winner)
+            report.decision = "left as it is: the original graph is faster" if faster else _too_little(plan, setting)
+            return plan
+    program, origin = decode_program(plan["program"])
+    _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin, frozen=setting.frozen))
     report.changed = True
     report.decision = f"rewritten, {added} calls are new"
-    return False
+    return plan
+
+
+def _declined(plan: Plan, setting: Setting) -> str:
+    """Why ``plan`` is not worth to be used, or must not; "" if it is."""
+    options = setting.options
+    if options.target != HERE:
+        return f"left as it is: the plan is for {options.target}, at estimated prices"
+    if _promises(plan, setting) or (options.measure and plan["best_ms"] < plan["base_ms"]):
+        return ""
+    return _too_little(plan, setting)
+
+
+def _promises(plan: Plan, setting: Setting) -> bool:
+    return bool(plan["base_ms"] - plan["best_ms"] > setting.options.min_saving * plan["base_ms"])
+
+
+def _too_little(plan: Plan, setting: Setting) -> str:
+    saved = (plan["base_ms"] - plan["best_ms"]) / max(plan["base_ms"], 1e-12)
+    return f"left as it is: the best program found saves {saved:.1%}"
+
+
+def _trial(plan: Plan, graph: Graph, setting: Setting, inputs: GraphInputs) -> tuple[Graph, int]:
+    """A rewritten copy of ``graph``, and how many of its calls are new."""
+    captured = _capture(_copy(graph), inputs, setting)
+    added = rebuild(captured, *decode_program(plan["program"]), frozen=setting.frozen)
+    return captured.fx, added
+
+
+def _verdict(
+    plan: Plan, graph: Graph, rewritten: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport
+) -> str:
+    """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
+    start = time.monotonic()
+    key = fingerprint(plan, inputs)
+    problem = remembered(plan, key)
+    if problem is None:
+        problem = judge(_copy(graph), rewritten, inputs, deterministic=setting.options.deterministic)
+        remember(plan, key, problem)
+    report.verify_seconds += time.monotonic() - start
+    return problem
+
+
+def _kept(found: Found, problem: str, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport) -> Plan:
+    """The plan of those regions that are right, when all of them together have a ``problem``."""
+
+    def problem_of(groups: Collection[str]) -> str:
+        if list(groups) == found.groups:
+            return problem
+        plan = found.plan(groups)
+        return _verdict(plan, graph, _trial(plan, graph, setting, inputs)[0], setting, inputs, report)
+
+    kept, refused = narrowed(found.groups, problem_of)
+    report.refused = list(refused.values())
+    logger.warning("%d of %d regions left as they are: the judge refused %s", len(refused), len(found.groups), problem)
+    return found.plan(kept)
 
 
 def _commit(graph: Graph, change: Callable[[], Any]) -> None:
@@ -174,25 +217,17 @@ def _copy(graph: Graph) -> Graph:
 
 
 def _capture(graph: Graph, inputs: GraphInputs, setting: Setting) -> Capture:
-    return capture(graph, _weights(graph, inputs), exact=setting.options.exactness == "bitwise")
+    placeholders = graph.find_nodes(op="placeholder")
+    weights = inputs.weights | inputs.owned
+    modest = {placeholders[i] for i in weights if inputs.is_modest(i, frozen=setting.frozen)}
+    return capture(graph, _weights(graph, inputs), exact=setting.options.exactness == "bitwise", modest=modest)
 
 
 def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
     return {n for i, n in enumerate(graph.find_nodes(op="placeholder")) if i in inputs.weights}
 
 
-def _judge(original: Graph, rewritten: Graph, inputs: GraphInputs, report: GraphReport) -> str:
-    start = time.monotonic()
-    if not fits_in_memory(original):
-        return "it is too large to be checked in float64 here"
-    values = sample_inputs(original, inputs.values)
-    modules = [GraphModule(graph.owning_module, graph) for graph in (_copy(original), rewritten)]
-    problem = disagreement(modules[0], modules[1], values)
-    report.verify_seconds = time.monotonic() - start
-    return problem
-
-
-def _race(plan: dict[str, Any], original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
+def _race(plan: Plan, original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
     """Which graph is faster: as ``plan`` remembers, or measured now and put there. Where this fails or finds no
     difference beyond the noise, the winner is left open, for the table to decide: it is still the best that is known.
     """
@@ -212,8 +247,44 @@ def _race(plan: dict[str, Any], original: Graph, rewritten: Graph, inputs: Graph
     return report
 
 
-def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]:
-    """A plan made by searching each distinct region once."""
+@dataclass(frozen=True)
+class Found:
+    """What the searches of a graph's regions found; equal regions are a group, known by its digest."""
+
+    task: Task
+    regions: Sequence[Region]
+    outcomes: Mapping[str, Outcome]
+    pricing: Pricing
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that have a better program, in order."""
+        return [digest for digest, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
+
+    def plan(self, kept: Collection[str]) -> Plan:
+        """The plan that rewrites the groups ``kept`` and leaves all others as they are."""
+        members: dict[str, list[Region]] = {}
+        for region in self.regions:
+            members.setdefault(region.task.graph.digest(), []).append(region)
+        outcomes = {d: o if d in kept else self._original(members[d][0], o) for d, o in self.outcomes.items()}
+        rows = [_region_report(outcomes[digest], group) for digest, group in members.items()]
+        programs = [outcomes[region.task.graph.digest()].program for region in self.regions]
+        program = join_programs(self.task, self.regions, programs)
+        chosen = with_kernels(program.graph, self.pricing)
+        return {
+            "base_ms": sum(r.count * r.base_ms for r in rows),
+            "best_ms": sum(r.count * r.best_ms for r in rows),
+            "regions": [vars(r) for r in rows],
+            "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
+        }
+
+    def _original(self, region: Region, outcome: Outcome) -> Outcome:
+        program = replace(captured_program(region.task, self.pricing), cost=outcome.base_cost)
+        return replace(outcome, program=program)
+
+
+def _search(task: Task, setting: Setting, report: GraphReport) -> Found:
+    """What is found by searching each distinct region once."""
     options = setting.options
     regions = split_into_regions(task, options.nodes)
     device = torch.device(setting.device)
@@ -226,16 +297,7 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
     ):
         searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task))
         outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
-    rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
-    programs = [outcomes[region.task.graph.digest()].program for region in regions]
-    program = join_programs(task, regions, programs)
-    chosen = with_kernels(program.graph, searcher.pricing())
-    return {
-        "base_ms": sum(r.count * r.base_ms for r in rows),
-        "best_ms": sum(r.count * r.best_ms for r in rows),
-        "regions": [vars(r) for r in rows],
-        "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
-    }
+    return Found(task, regions, outcomes, searcher.pricing())
 
 
 def _may_measure(setting: Setting) -> bool:

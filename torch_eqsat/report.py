@@ -46,7 +46,8 @@ class GraphReport:
     """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why; ``folded``
     counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices were used, ""
     for the prices of this machine; ``plan_key`` is that of the plan on disk; ``race`` is there if the graphs were
-    measured. ``kernels_left`` were met by the search and have no time, for want of `eqsat.measure_seconds` mostly."""
+    measured; ``refused`` says of each region that was left as it is why the judge refused it. ``kernels_left`` were met
+    by the search and have no time, for want of `eqsat.measure_seconds` mostly."""
 
     nodes: int
     frozen: bool
@@ -65,6 +66,7 @@ class GraphReport:
     target: str = ""
     plan_key: str = ""
     race: RaceReport | None = None
+    refused: list[str] = field(default_factory=list)
 
     @property
     def laws(self) -> Counter[str]:
@@ -90,6 +92,7 @@ class GraphReport:
         ]
         if self.race is not None:
             lines.append(f"  {self.race}")
+        lines += [f"  a region was refused: {reason}" for reason in self.refused]
         if self.folded:
             lines.append(f"  {self.folded} terms of factory operators were evaluated once")
         if self.laws and (self.changed or self.target):

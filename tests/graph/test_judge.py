@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from torch_eqsat.graph.judge import disagreement, sample_inputs
+from torch_eqsat.graph.hard_inputs import sample_inputs
+from torch_eqsat.graph.judge import OriginalFaultError, disagreement
 
 X = torch.linspace(-2.0, 2.0, 32).reshape(4, 8)
 W = torch.linspace(-1.0, 1.0, 64).reshape(8, 8).sin()
@@ -106,8 +107,9 @@ def test_sample_inputs(trace):
     assert tuple(other[0].shape) == (4, 2) and other[1] is known[1]
 
 
-def test_rounding_is_measured_against_what_rounded_inputs_make(trace):
-    """The original's own error may be small by luck: here it is 0, since the sum is exact in any order but one."""
+def test_a_cancellation_is_no_noise_of_the_original(trace):
+    """Inputs that are off by a rounding error make 10^7 times its error of a difference that the original takes
+    exactly; the rewriting may not use that."""
     big = torch.tensor([3.0e7, 1.0, -3.0e7, 0.125])
 
     def original(x):
@@ -118,4 +120,95 @@ def test_rounding_is_measured_against_what_rounded_inputs_make(trace):
 
     first, second = trace(original, big), trace(rewritten, big)
     assert float(original(big)) == 1.125 != float(rewritten(big))
-    assert disagreement(first, second, [big]) == ""
+    assert "rounding error" in disagreement(first, second, [big])
+
+
+def test_zero_but_for_rounding(judged):
+    """The gradient of a bias before a softmax is zero in exact arithmetic: what is left is dust in both."""
+
+    def original(x):
+        p = torch.softmax(x, -1)
+        return (p - p * p.sum(-1, keepdim=True)).sum(-1)
+
+    def rewritten(x):
+        p = torch.softmax(x, -1)
+        return p.sum(-1) - (p * p.sum(-1, keepdim=True)).sum(-1)
+
+    assert judged(original, rewritten, torch.randn(6, 50)) == ""
+
+
+def test_complex_numbers_are_numbers(judged):
+    def spectrum(x):
+        return torch.fft.fft(x.to(torch.complex64))
+
+    x = torch.randn(4, 16)
+    assert judged(lambda x: spectrum(x) * 3.0, lambda x: spectrum(x * 3.0), x) == ""
+    assert "in float64 off" in judged(lambda x: spectrum(x) * 3.0, lambda x: spectrum(x * 3.01), x)
+
+
+def test_masks_are_closed(judged):
+    """With the mask of the first call, which is open, both are equal."""
+
+    def masked(x, mask):
+        return torch.softmax(x + mask, -1)
+
+    x, mask = torch.randn(2, 5, 5), torch.zeros(2, 5, 1)
+    assert "closed masks" in judged(masked, lambda x, mask: torch.softmax(x + 0 * mask.clamp(min=0), -1), x, mask)
+
+
+def test_offsets_are_added(judged):
+    """(x - 1) · w and x · w - w are equal for numbers of the size of 1."""
+
+    def distributed(x, w):
+        return x @ w - w.sum(0)
+
+    x = torch.full((4, 8), 1.0) + torch.randn(4, 8) * 2.0**-18
+    assert "rounding error" in judged(lambda x, w: (x - 1.0) @ w, distributed, x, W)
+
+
+def test_an_infinity_stays_in_its_sample(judged):
+    x = torch.randn(3, 4)
+    assert judged(lambda x: x * 2.0, lambda x: x + x, x) == ""
+    spread = judged(lambda x: x * 2.0, lambda x: x * 2.0 + 0.0 * x.sum(0), x)
+    assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
+
+
+def test_what_raises_before_is_no_fault_of_the_rewriting(judged):
+    with pytest.raises(OriginalFaultError, match="out of bounds"):
+        judged(lambda x, i: x[i] * 2.0, lambda x, i: x[i] * 2.0, X, torch.tensor([7]))
+
+
+def test_a_rewriting_that_raises_is_refused(judged):
+    first = judged(lambda x, i: x[i] * 2.0, lambda x, i: (x[i + 2]) * 2.0, X, torch.tensor([3]))
+    assert first.startswith("the rewritten graph raises IndexError")
+
+
+@torch.library.custom_op("eqsat_test::counted", mutates_args=())
+def counted(x: torch.Tensor) -> torch.Tensor:
+    CALLS.append(x.dtype)
+    if x.dtype != torch.float32:
+        raise RuntimeError("float32 alone")
+    return x + 1.0
+
+
+@counted.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+CALLS: list[torch.dtype] = []
+
+
+def test_operators_of_others_are_not_run(judged):
+    """They may count, log or send; and need have no kernel for double precision."""
+    CALLS.clear()
+    x = torch.randn(4, 8)
+    once = torch.ops.eqsat_test.counted
+    assert judged(lambda x: once(x * 2.0) * 2.0, lambda x: once(x + x) + once(x + x), x) == ""
+    assert not CALLS or len(CALLS) == 3  # tracing may run them
+
+
+def test_what_operators_of_others_are_given_is_compared(judged):
+    x = torch.randn(4, 8)
+    once = torch.ops.eqsat_test.counted
+    assert "operand 0 of counted" in judged(lambda x: once(x * 2.0), lambda x: once(x * 2.1), x)

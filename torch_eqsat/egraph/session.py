@@ -326,7 +326,8 @@ class Session:
             if not hold(law.assumptions, bound, self, self.granted):
                 continue
             shared = bound[law.shared].id if law.shared else None
-            key = (shared, bound[root].attrs, self._depth[bound[root].id])
+            late = self.known_of(bound[root].id).late
+            key = (shared, bound[root].attrs, self._depth[bound[root].id], late)
             groups[key].append(bound)
         count = 0
         for members in groups.values():
@@ -372,6 +373,9 @@ class Session:
     def _unite(self, law: Law, root: Handle, result: Handle | None) -> int:
         """Put ``result`` into the e-class of ``root``; 1 if that is news."""
         if result is None or self._class[result.id] == self._class[root.id]:
+            return 0
+        # What the forward computes must not wait for gradients: the graph is cut in two later.
+        if self.known_of(result.id).late and not self.known_of(root.id).late:
             return 0
         if result.type != root.type:
             raise UnsoundRewriteError(f"law {law.name} ({law.source}) turns {root.type} into {result.type}")

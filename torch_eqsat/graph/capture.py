@@ -77,9 +77,9 @@ class Capture:
 def capture(
     fx: Graph, static: Collection[FxNode] = (), exact: bool = False, modest: Collection[FxNode] = ()
 ) -> Capture:
-    """The term graph of ``fx``; ``static`` are the placeholders that hold weights, ``modest`` those of them whose numbers
-    are known to be so (see torch_eqsat.ir.term.FACTS). With ``exact`` operators whose meaning in the language rounds
-    otherwise (a division as a product, a fused bias) stay opaque."""
+    """The term graph of ``fx``; ``static`` are the placeholders that hold weights, ``modest`` those of them whose
+    numbers are known to be so (see torch_eqsat.ir.term.FACTS). With ``exact`` operators whose meaning in the language
+    rounds otherwise (a division as a product, a fused bias) stay opaque."""
     result = Capture(fx)
     constants = constant_nodes(fx, static)
     same = _representatives(fx, constants)
@@ -164,7 +164,9 @@ class _Recorder:
         type_ = tensor_type(node.meta.get("val"))
         shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
         name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
-        known = known_facts(node, self.modest) if constant and type_ else {}
+        known = known_facts(node, self.modest) if type_ and (constant or node in self.modest) else {}
+        if node.op == "placeholder" and "tangents" in str(node.target):
+            known["late"] = 1
         term = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
         index = self.result.graph.add(term, type_, constant)
         self.result.term[node] = index

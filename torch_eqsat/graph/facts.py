@@ -21,7 +21,7 @@ def known_facts(node: FxNode, modest: Collection[FxNode] = ()) -> dict[str, Any]
     value = _known_value(node, {})
     if value is None:
         return {"modest": 1} if _only_moves(node, modest) else {}
-    return _facts_of(value) | _bounds_of(value)
+    return _facts_of(value) or _bounds_of(value)
 
 
 def _bounds_of(value: torch.Tensor) -> dict[str, Any]:

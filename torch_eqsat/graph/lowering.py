@@ -27,6 +27,8 @@ class Emitter(Protocol):
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Value: ...
 
+    def number(self, value: float, shape: Sequence[int], dtype: torch.dtype) -> Value: ...
+
     def device(self) -> torch.device: ...
 
     def store(self, value: Value) -> None:
@@ -46,6 +48,9 @@ class Evaluator:
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Value:
         return make()
+
+    def number(self, value: float, shape: Sequence[int], dtype: torch.dtype) -> Value:
+        return torch.full(tuple(shape), value, dtype=dtype, device=self.device())
 
     def device(self) -> torch.device:
         return torch.device("cpu")
@@ -296,5 +301,5 @@ def lower(emit: Emitter, node: Node, args: Sequence[Value], types: Sequence[Tens
 
 def _as_tensor(emit: Emitter, arg: Value, type_: TensorType) -> Value:
     if isinstance(arg, (int, float)):
-        return emit.constant(lambda: torch.full(type_.shape, arg, dtype=torch_dtype(type_.dtype), device=emit.device()))
+        return emit.number(arg, type_.shape, torch_dtype(type_.dtype))
     return arg

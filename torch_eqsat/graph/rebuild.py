@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +16,15 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
+from torch_eqsat.graph.calls import VIEWS, base_of, is_pinned, operands_of
 from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
-from torch_eqsat.graph.lowering import aten, lower
+from torch_eqsat.graph.lowering import aten, lower, torch_dtype
+from torch_eqsat.graph.replay import EXACT_NUMBER, STANDS_FOR
 from torch_eqsat.graph.stored import STORED, mark_stored
+from torch_eqsat.graph.strides import copied_with_strides, same_strides
+from torch_eqsat.graph.translate import TRANSLATIONS, is_elementwise
 from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.ir.types import TensorType
 
 CARRIED_META = (
     "recompute",
@@ -34,14 +39,15 @@ CARRIED_META = (
 )
 
 
-def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int]) -> int:
-    """Rewrite ``capture.fx`` in place so that it computes ``program``; the number of calls added.
+def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int], *, frozen: bool = True) -> int:
+    """Rewrite ``capture.fx`` in place so that it computes ``program``; the number of calls added. What laws make of
+    numbers alone are buffers where weights are ``frozen`` and calls where they are not: Inductor allows no others.
 
     ``program.roots`` are the roots of the captured graph, in order; ``origin[i]`` is the captured term whose value
     program node i has, or -1. Raises RebuildError, with the graph in an undefined state, when an output would change
     its shape or dtype: call it on a copy first.
     """
-    emitter = _FxEmitter(capture)
+    emitter = _FxEmitter(capture, frozen)
     values, pinned = _realise(capture, program, origin, emitter)
     new_of = {root: values[new] for root, new in zip(capture.graph.roots, program.roots, strict=True)}
     _redirect(capture, emitter, pinned, new_of)
@@ -80,7 +86,8 @@ def _realise(
             if uid in pinned_by_uid:
                 pinned[value] = args
             if value is None:
-                value = emitter.repeat(capture.calls[uid], args)
+                of_operands = [program.types[child] for child in node.children]
+                value = emitter.repeat(capture.calls[uid], args, of_operands)
         elif index in fused:
             value = _with_bias(emitter, program, index, fused[index], values)
         elif index in with_bias:
@@ -133,8 +140,9 @@ def _with_bias(emitter: _FxEmitter, program: TermGraph, index: int, heavy: int, 
 class _FxEmitter:
     """Adds calls to the captured graph, each call once, with the metadata that Inductor's passes read."""
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, frozen: bool = True) -> None:
         self.graph: Graph = capture.fx
+        self.frozen = frozen
         self.added = 0
         self.origin: FxNode | None = None
         self._made: dict[Any, Any] = {}
@@ -181,26 +189,52 @@ class _FxEmitter:
         if isinstance(value, FxNode):
             mark_stored(value)
 
-    def repeat(self, call: Call, operands: list[Any]) -> Any:
-        """The captured call on other operands."""
-        self.origin = call.origin
+    def repeat(self, call: Call, operands: list[Any], types: Sequence[TensorType | None]) -> Any:
+        """The captured call on other operands, which lie in memory as the captured ones do where that may matter."""
+        same = self.origin if self.origin is not None and self.origin.target == call.target else None
+        self.origin = same or call.origin
+        tensors = [self._tensor(operand, type_) for operand, type_ in zip(operands, types, strict=True)]
+        if is_opaque(call.target):
+            tensors = self.lying_alike(tensors, operands_of(self.origin))
 
         def fill(value: Any) -> Any:
             if isinstance(value, Operand):
-                return self._tensor(operands[value.index])
+                return tensors[value.index]
             if isinstance(value, tuple):
                 return [fill(v) for v in value]
             if isinstance(value, dict):
                 return {k: fill(v) for k, v in value.items()}
             return value
 
-        return self.call(call.target, *(fill(a) for a in call.args), **fill(call.kwargs))
+        result = self.call(call.target, *(fill(a) for a in call.args), **fill(call.kwargs))
+        if same is not None and isinstance(result, FxNode):
+            result.meta[STANDS_FOR] = same.name
+        return result
 
-    def _tensor(self, value: Any) -> Any:
-        return value if isinstance(value, FxNode) else self.constant(lambda: torch.tensor(value, device=self._device))
+    def lying_alike(self, tensors: Sequence[Any], captured: Sequence[FxNode]) -> list[Any]:
+        """``tensors`` with the strides of the ``captured`` operands: kernels of opaque calls may rely on them, and are
+        silently wrong on others (attention on rows that are not contiguous)."""
+        return [
+            new if new is old or same_strides(new, old) else copied_with_strides(self.fresh, new, old) or new
+            for new, old in zip(tensors, captured, strict=True)
+        ]
+
+    def _tensor(self, value: Any, type_: TensorType | None) -> Any:
+        if isinstance(value, FxNode) or type_ is None:
+            return value
+        return self.number(value, type_.shape, torch_dtype(type_.dtype))
+
+    def number(self, value: float, shape: Sequence[int], dtype: torch.dtype) -> Any:
+        """A tensor of which each element is ``value``."""
+        if not self.frozen:
+            return self.call(aten.full.default, list(shape), value, dtype=dtype, device=self._device)
+        node = self.constant(lambda: torch.full(tuple(shape), value, dtype=dtype, device=self._device))
+        node.meta[EXACT_NUMBER] = value
+        return node
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Any:
-        """A buffer of the graph's module: a factory operator would stop Inductor's folding of frozen expressions."""
+        """A buffer of the graph's module: a factory operator would stop Inductor's folding of frozen expressions. Where
+        weights are not frozen it is copied first, as tracing copies the tensors that a forward makes."""
         with unset_fake_temporarily():
             tensor = make()
             key = ("constant", str(tensor.dtype), tuple(tensor.shape), hash(tensor.double().cpu().numpy().tobytes()))
@@ -213,8 +247,14 @@ class _FxEmitter:
         with self.graph.inserting_before(self._before):
             node = self.graph.get_attr(name)
         node.meta["val"] = self._fake_mode.from_tensor(tensor)
-        self._made[key] = node
-        return node
+        self._made[key] = node if self.frozen else self.fresh(aten.lift_fresh_copy.default, node)
+        return self._made[key]
+
+
+def is_opaque(target: Any) -> bool:
+    """Whether nothing is known of how a call reads its operands."""
+    known = target in TRANSLATIONS or is_elementwise(target) or getattr(target, "overloadpacket", None) in VIEWS
+    return not known and target is not operator.getitem
 
 
 def _first_mutation(graph: Graph) -> FxNode:
@@ -229,7 +269,8 @@ def _first_mutation(graph: Graph) -> FxNode:
 def _redirect(capture: Capture, emitter: _FxEmitter, pinned: dict[FxNode, list[Any]], new_of: dict[int, Any]) -> None:
     """Make pinned nodes and the output read the new values."""
     for node, operands in pinned.items():
-        remaining = iter(operands)
+        emitter.origin = node
+        remaining = iter(emitter.lying_alike(operands, operands_of(node)) if is_opaque(node.target) else operands)
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _, r=remaining: next(r))
     (output,) = capture.fx.find_nodes(op="output")
     taken: dict[FxNode, FxNode] = {}
@@ -250,25 +291,13 @@ def _check_same(old: FxNode, new: Any) -> None:
         raise RebuildError(f"output {old} : {a} would become {new} : {b}")
 
 
-def _same_strides(a: FxNode, b: FxNode) -> bool:
-    """Whether two nodes of one shape lie alike in memory; along axes of size 1 there is nothing to differ in."""
-    x, y = a.meta["val"], b.meta["val"]
-    return all(s == t for n, s, t in zip(x.shape, x.stride(), y.stride(), strict=True) if n != 1)
-
-
 def _as_fresh(emitter: _FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, FxNode]) -> FxNode:
     """``new``, or a copy of it where the caller would see a difference: other strides, or memory shared with an input
     or another output that ``old`` did not share (the caller may write into what it gets)."""
-    strides = old.meta["val"].stride()
     base = base_of(new)
     shares_input = base.op != "call_function" and base is not base_of(old)
     shares_output = base in taken and taken[base] is not base_of(old)
-    if _same_strides(new, old) and not shares_input and not shares_output:
+    if same_strides(new, old) and not shares_input and not shares_output:
         return new
-    for layout in (torch.contiguous_format, torch.channels_last):
-        if layout is torch.channels_last and old.meta["val"].dim() != 4:
-            continue
-        copy = emitter.fresh(aten.clone.default, new, memory_format=layout)
-        if _same_strides(copy, old):
-            return copy
-    raise RebuildError(f"output {old} has strides {strides}, its rewritten form {new.meta['val'].stride()}")
+    # Where no call makes such strides the value is computed as it was, for this output alone.
+    return copied_with_strides(emitter.fresh, new, old) or old

@@ -26,10 +26,14 @@ Interval = tuple[float, float]
 @dataclass(frozen=True, slots=True)
 class Known:
     """``interval``: all elements lie in it and none is NaN; None where that is not known. ``rounded``: the value comes
-    of a sum of many numbers, so that it is off by some rounding errors of its own size already."""
+    of a sum of many numbers, so that it is off by some rounding errors of its own size already. ``tame``: it comes of
+    matrix products, parameters and bounded numbers, none of which is a mask (an addend of −∞ or the least float).
+    ``late``: it depends on the gradients that a backward graph is given."""
 
     interval: Interval | None = None
     rounded: bool = False
+    tame: bool = False
+    late: bool = False
 
     def met(self, other: Known) -> Known:
         """What two e-nodes of one e-class know together."""
@@ -37,7 +41,7 @@ class Known:
             return self
         a, b = self.interval, other.interval
         both = (max(a[0], b[0]), min(a[1], b[1])) if a and b else a or b
-        return Known(both, self.rounded or other.rounded)
+        return Known(both, self.rounded or other.rounded, self.tame or other.tame, self.late and other.late)
 
 
 NOTHING = Known()
@@ -48,6 +52,7 @@ _SUMS = frozenset(["matmul", "conv", "conv_transpose", "sdpa", "cumsum", "avg_po
 _PASSING = frozenset(
     ["add", "mul", "div", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "exp", "log", "clamp", "convert", "max_pool"]
 )
+_LOOKUPS = frozenset(["index", "embedding", "embedding_bag"])
 _JOINING = {"cat": 0, "where": 1, "maximum": 0, "minimum": 0}  # parts of each operand, from this one on
 
 
@@ -59,10 +64,18 @@ def analyse(op: str, attrs: Mapping[str, Any], operands: Sequence[Known], types:
     """
     *inputs, result = types
     if result is None:
-        return NOTHING
+        return Known(late=True) if any(k.late for k in operands) else NOTHING
     interval = _bounded(_interval(op, attrs, operands, inputs, result), result.dtype)
-    rounded = result.dtype in FLOATING and _rounded(op, attrs, operands, inputs, result)
-    return Known(interval, rounded) if interval or rounded else NOTHING
+    floating = result.dtype in FLOATING
+    rounded = floating and _rounded(op, attrs, operands, inputs, result)
+    tame = floating and (is_modest(interval) or _tame(op, attrs, operands))
+    late = "late" in attrs or any(k.late for k in operands)
+    return Known(interval, rounded, tame, late) if interval or rounded or tame or late else NOTHING
+
+
+def is_modest(interval: Interval | None) -> bool:
+    """Whether an interval holds no large numbers."""
+    return interval is not None and max(map(abs, interval)) <= MODEST
 
 
 def _bounded(interval: Interval | None, dtype: str) -> Interval | None:
@@ -94,6 +107,19 @@ def _rounded(
         return any(k.rounded for k in operands)
     passes = "selection" in OPERATORS[op].traits or op in ("pad", "reduce")
     return passes and bool(operands) and operands[0].rounded
+
+
+# Masks
+
+
+def _tame(op: str, attrs: Mapping[str, Any], operands: Sequence[Known]) -> bool:
+    if op in ("matmul", "conv", "conv_transpose", "sdpa", "exp", "sigmoid", "tanh", "erf"):
+        return True
+    if op == "clamp" and attrs["low"] is not None and attrs["high"] is not None:
+        return bool(max(abs(attrs["low"]), abs(attrs["high"])) <= MODEST)
+    if op == "where" or op in _LOOKUPS:
+        return all(k.tame for k in (operands[1:] if op == "where" else operands[:1]))
+    return op != "fx" and bool(operands) and all(k.tame for k in operands)
 
 
 # Intervals

@@ -13,8 +13,9 @@ assumption names what a user risks who grants it (``options={"eqsat.assume": …
 - ``no_cancellation``: what is added is not taken away again. Otherwise rounding errors are those of the numbers before:
   ((x − m) / s) W folded into x (W / s) − m W / s is off by the rounding error of m / s. Known of values that come of
   sums of many numbers, whose own rounding errors are as large.
-- ``bounded``: finite and not so large that a sum with it keeps nothing else: no mask of −∞ or the least float.
-  Otherwise softmax(x + mask), with a mask that is the same for a whole row, forgets the mask.
+- ``no_mask``: neither infinite nor so large that a sum with it keeps nothing else, as masks of −∞ or the least float
+  are. Otherwise softmax(x + mask), with a mask that is the same for a whole row, forgets the mask. Known of matrix
+  products, parameters, and of what is bounded or made of these alone.
 - ``in_range``: an index lies within its table. Otherwise no error is raised.
 - ``no_overflow``: products and sums lie within the dtype, as they do in all but float16. There it is known of
   constants, whose products are computed and checked once.
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch_eqsat.errors import RuleError
-from torch_eqsat.ir.known import MODEST, Known
+from torch_eqsat.ir.known import Known, is_modest
 from torch_eqsat.ir.types import TensorType
 
 PROPERTIES = (
@@ -36,7 +37,7 @@ PROPERTIES = (
     "all_finite",
     "even",
     "no_cancellation",
-    "bounded",
+    "no_mask",
     "in_range",
     "no_overflow",
     "positive",
@@ -108,10 +109,10 @@ def _holds(property_: str, x: Term, store: Store) -> bool:
         return known.rounded
     if property_ == "no_overflow":
         return x.type.dtype != "float16" or store.is_constant(x.id)
+    if property_ == "no_mask":
+        return known.tame or is_modest(interval)
     if interval is None:
         return False
-    if property_ == "bounded":
-        return max(map(abs, interval)) <= MODEST
     if property_ == "positive":
         return interval[0] > 0
     return property_ in ("finite", "all_finite")

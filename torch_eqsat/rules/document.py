@@ -22,6 +22,8 @@ has it. Each law is verified on its examples and on variants of them (`torch_eqs
 - **Tiers.** *bitwise*: the same bits, NaN, infinities and signed zeros among them. *reassociates*: equal in real
   arithmetic, rounding errors of the size of the left side's own. *approximates*: equal in real arithmetic where both
   sides are defined; may cancel or overflow where the left side does not.
+- **Assumptions.** *assumes finite (x)*: holds where x is neither infinite nor NaN; see
+  `torch_eqsat/rules/assumptions.py` for each, what happens otherwise, and which of them are granted by default.
 - **Direction.** *left to right*: the right side is added where the left side is found. *both ways*: either side is.
 - *normalises*: applied to a fixpoint before all others. *expansive*: makes more forms than it joins; applied only where
   the search chooses it. *siblings*: all matches that share an operand are replaced together.
@@ -53,6 +55,9 @@ def _section(laws: Sequence[Law]) -> str:
     lines = [f"### {first.declaration}\n", f"{first.statement}\n", f"*{', '.join(_properties(laws))}*"]
     if operators := _operators(laws):
         lines[-1] += f"; {len(laws)} laws, {operators}"
+    assumed = dict.fromkeys(str(a) for law in laws for a in law.assumptions)
+    if assumed:
+        lines[-1] += f"; assumes {', '.join(assumed)}"
     lines += ["", *_example(first), ""]
     if first.refused:
         misses = "\n".join(f"- `{text}`" for text in first.refused)

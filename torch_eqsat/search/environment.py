@@ -64,9 +64,10 @@ class Place:
 @dataclass
 class Environment:
     """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
-    ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is called
-    whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the e-graph at each application of laws and each
-    extraction: it grows as the time does, and is equal in every process."""
+    ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
+    called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
+    e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
+    process."""
 
     task: Task
     laws: Sequence[Law]

@@ -1,0 +1,184 @@
+"""Values for the placeholders of a graph: real ones that are known, random ones, and hard ones made from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.fx import Graph
+from torch.utils._pytree import tree_map
+
+from torch_eqsat.graph.translate import aten
+
+OFFSET = 4096.0  # of all numbers of an input, in units of their root mean square
+SCALE = 2.0**20
+# Where a rounding error may choose between two results that have nothing to do with each other, ties make it do so.
+_CHOOSING_NAMES = (
+    "topk sort argmax argmin argsort max min median kthvalue mode bucketize searchsorted round floor ceil trunc sign "
+    "multinomial nonzero unique_dim _unique2 msort histc bincount"
+)
+_CHOOSING = frozenset(getattr(aten, name) for name in _CHOOSING_NAMES.split())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Inputs for a graph. ``name`` says what is hard about them, "" for the known ones; ``batch`` is the number of
+    samples where the first was given an infinity, which may reach that sample alone. With ``extreme`` numbers, which
+    may overflow in one way or another, what the original computes as finite is compared."""
+
+    name: str
+    inputs: list[Any]
+    batch: int = 0
+    extreme: bool = False
+
+    @property
+    def kinds_only(self) -> bool:
+        return self.batch > 0
+
+    def may_compare(self, value: torch.Tensor) -> bool:
+        return value.is_floating_point() or not self.extreme
+
+    def spared(self, value: torch.Tensor) -> torch.Tensor | None:
+        """Elements of ``value`` that an infinity in the first sample may reach, where infinities are to be expected."""
+        if not self.batch:
+            return torch.zeros_like(value, dtype=torch.bool) if self.extreme else None
+        spared = torch.ones_like(value, dtype=torch.bool)
+        if value.dim() and value.shape[0] % self.batch == 0 and value.shape[0] >= self.batch > 1:
+            spared[value.shape[0] // self.batch :] = False
+        return spared
+
+
+def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterator[Variant]:
+    """The known inputs, then hard ones made from them at the places ``live``."""
+    yield Variant("", list(inputs))
+    places = [i for i in live if _is_float(inputs[i])]
+    chooses = any(getattr(node.target, "overloadpacket", None) in _CHOOSING for node in graph.nodes)
+
+    def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> list[Any]:
+        return [change(v) if i in places else v for i, v in enumerate(inputs)]
+
+    if places and not chooses:
+        yield Variant("large common offsets", changed(_offset), extreme=True)
+        yield Variant("large numbers", changed(lambda x: x * _scale_of(x)), extreme=True)
+        yield Variant("small numbers", changed(lambda x: x / _scale_of(x)), extreme=True)
+        yield Variant("equal rows", changed(_of_equal_rows), extreme=True)
+    masks = [i for i in live if _is_mask(inputs[i])]
+    for name, closed in (("closed masks", True), ("masks of infinities", False)) if masks else ():
+        yield Variant(name, [_masked(v, closed) if i in masks else v for i, v in enumerate(inputs)])
+    batches = {inputs[i].shape[0] for i in places if inputs[i].dim() > 1 and inputs[i].shape[0] > 1}
+    if batches:
+        yield Variant("an infinity in the first sample", changed(_with_infinity), batch=max(batches))
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 0
+
+
+def _rms(x: torch.Tensor) -> float:
+    finite = x[torch.isfinite(x)].double()
+    return float(finite.square().mean().sqrt()) if finite.numel() else 0.0
+
+
+def _offset(x: torch.Tensor) -> torch.Tensor:
+    size = _rms(x)
+    return (x.double() + OFFSET * size).to(x.dtype) if size * OFFSET < torch.finfo(x.dtype).max / 4 else x
+
+
+def _scale_of(x: torch.Tensor) -> float:
+    """Half types keep results that eager still computes as finite."""
+    return SCALE if torch.finfo(x.dtype).max > 1e30 else 4.0
+
+
+def _of_equal_rows(x: torch.Tensor) -> torch.Tensor:
+    return x[:1].expand_as(x).clone() if x.dim() > 1 else x
+
+
+def _is_mask(value: Any) -> bool:
+    """Truth values; numbers that are all 0, or 0 and very negative ones, are added to scores."""
+    if not isinstance(value, torch.Tensor) or value.numel() < 2:
+        return False
+    if value.dtype == torch.bool:
+        return True
+    return value.is_floating_point() and bool(((value == 0) | (value < -1e4)).all())
+
+
+def _masked(x: torch.Tensor, closed: bool) -> torch.Tensor:
+    """The last half of the positions masked, or every second."""
+    flat = torch.zeros_like(x).contiguous().view(-1)
+    where = slice(flat.numel() // 2, None) if closed else slice(None, None, 2)
+    if x.dtype == torch.bool:
+        flat[where] = True
+    else:
+        flat[where] = torch.finfo(x.dtype).min if closed else -torch.inf
+    return flat.view(x.shape)
+
+
+def _with_infinity(x: torch.Tensor) -> torch.Tensor:
+    if x.dim() < 2 or x.shape[0] < 2:
+        return x
+    copy = x.contiguous().clone()
+    copy[0].view(-1)[0] = torch.inf
+    return copy
+
+
+def jittered(inputs: Sequence[Any], seed: int) -> list[Any]:
+    """``inputs`` with each number off by up to a unit in the last place."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def off(value: Any) -> Any:
+        if not _is_float(value):
+            return value
+        factor = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.device) * 2 - 1
+        return (value.double() * (1 + torch.finfo(value.dtype).eps * factor)).to(value.dtype)
+
+    return [off(value) for value in inputs]
+
+
+def sample_inputs(graph: Graph, known: Sequence[Any], *, zeros: bool = False) -> list[Any]:
+    """Real values for the placeholders of ``graph``: those of ``known`` (in order, as far as there are some) that fit,
+    and random ones; integers that are made up are 0 or 1, or all 0 with ``zeros``.
+
+    Random weights are scaled as initialisation scales them, so that deep graphs neither explode nor vanish.
+    """
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    with unset_fake_temporarily():
+        for index, node in enumerate(graph.find_nodes(op="placeholder")):
+            fake = node.meta["val"]
+            value = known[index] if index < len(known) else None
+            values.append(value if _stands_for(value, fake) else _random(fake, generator, zeros))
+    return values
+
+
+def made_up(fake: Any) -> Any:
+    """Random values for what an operator returns."""
+    generator = torch.Generator().manual_seed(0)
+    return tree_map(lambda leaf: _random(leaf, generator, True), fake)
+
+
+def _stands_for(value: Any, fake: Any) -> bool:
+    """Whether ``value`` is a real tensor of the placeholder's shape and dtype."""
+    if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or isinstance(value, FakeTensor):
+        return False
+    static = all(type(n) is int for n in fake.shape)  # comparing with a symbolic size would make a guard of it
+    return static and bool(value.shape == fake.shape and value.dtype == fake.dtype)
+
+
+def _random(fake: Any, generator: torch.Generator, zeros: bool) -> Any:
+    if not isinstance(fake, torch.Tensor):
+        return fake.node.hint if isinstance(fake, torch.SymInt) else fake
+    shape = [n if type(n) is int else n.node.hint for n in fake.shape]  # int() would make a guard of it
+    if fake.is_complex():
+        pair = torch.randn([*shape, 2], generator=generator)
+        return torch.view_as_complex(pair).to(fake.device, fake.dtype)
+    if not fake.is_floating_point():
+        highest = 1 if zeros and fake.dtype != torch.bool else 2
+        return torch.randint(0, highest, shape, generator=generator).to(fake.device, fake.dtype)
+    if len(shape) < 2:
+        value = torch.rand(shape, generator=generator) + 0.5
+    else:
+        value = torch.randn(shape, generator=generator) * max(1, torch.Size(shape[1:]).numel()) ** -0.5
+    return value.to(fake.device, fake.dtype)
