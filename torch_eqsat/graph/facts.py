@@ -31,7 +31,7 @@ def _bounds_of(value: torch.Tensor) -> dict[str, Any]:
     if value.dtype not in (torch.int64, torch.int32) or not value.numel():
         return {}
     with unset_fake_temporarily(), torch.no_grad():
-        return {"low": int(value.min()), "high": int(value.max())}
+        return {"least": int(value.min()), "most": int(value.max())}
 
 
 def is_modest(value: torch.Tensor) -> bool:

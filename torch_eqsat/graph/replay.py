@@ -122,7 +122,7 @@ class _Replay(Interpreter):
         value = super().run_node(n)
         if not self.in_double or not isinstance(value, torch.Tensor):
             return value
-        if EXACT_NUMBER in n.meta:
+        if EXACT_NUMBER in n.meta and value.is_floating_point():
             return torch.full_like(value, n.meta[EXACT_NUMBER], dtype=torch.float64)
         return widened(value)
 

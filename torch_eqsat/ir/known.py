@@ -156,8 +156,8 @@ def _of_input(facts: Mapping[str, Any], result: TensorType) -> Interval | None:
         return 0.0, 1.0
     if "repeats" in facts:
         return 0.0, float((result.numel - 1) // facts["repeats"])
-    if "low" in facts:
-        return float(facts["low"]), float(facts["high"])
+    if "least" in facts:
+        return float(facts["least"]), float(facts["most"])
     return (-MODEST, MODEST) if "modest" in facts else None
 
 
