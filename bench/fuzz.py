@@ -22,6 +22,7 @@ from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import UnsoundRewriteError
 from torch_eqsat.graph.verify import find_disagreement
 from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.rules.assumptions import EVERYTHING
 from torch_eqsat.rules.law import Law
 from torch_eqsat.rules.printer import write_terms
 from torch_eqsat.rules.shipping import guarded
@@ -74,7 +75,7 @@ class Fuzzer:
         """Apply ``laws``; what went wrong, and how often each law fired."""
         fired: Counter[str] = Counter()
         self.failures.clear()
-        session = Session(laws, NODES)
+        session = Session(laws, NODES, EVERYTHING)
         try:
             session.load(graph)
             for _ in range(ROUNDS):

@@ -99,7 +99,6 @@ def _is_like(t: Builder, r: Handle, x: Handle) -> bool:
 @law(
     "add(add(r, y := conv(x, w)), z := conv(x, u))",
     example="add(add([1, 3, 3, 3], conv(x := [1, 2, 5, 5], [3, 2, 3, 3])), conv(x, [3, 2, 3, 3]))",
-    assumes={"y": "no_mask"},
 )
 def like_convolutions_meet(t: Builder, r: Handle, y: Handle, z: Handle, x: Handle) -> Handle | None:
     """(r + conv(x, w)) + conv(x, u) = r + (conv(x, w) + conv(x, u))"""

@@ -20,7 +20,6 @@ def matmul_is_associative() -> None:
 @law(
     "add(add(r, p := matmul(x, a)), q := matmul(x, b))",
     example="add(add([2, 4], matmul(x := [2, 3], [3, 4])), matmul(x, [3, 4]))",
-    assumes={"p": "no_mask"},
 )
 def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
     """(R + X A) + X B = R + (X A + X B)"""

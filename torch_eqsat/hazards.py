@@ -21,6 +21,7 @@ from torch import Tensor
 
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.example import build_example
@@ -54,7 +55,7 @@ def needed(law: Law, example: str, seed: int) -> set[str]:
     found: set[str] = set()
     for old, new in rewrites(law, graph):
         if old != new:
-            found |= _needed(graph, old, new, seed)
+            found |= needed_between(graph, old, new, seed)
     return found
 
 
@@ -64,7 +65,8 @@ def undeclared(law: Law, found: set[str]) -> set[str]:
     return found - declared - {p for d in declared for p in IMPLIED.get(d, ())}
 
 
-def _needed(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
+def needed_between(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
+    """The properties that terms ``old`` and ``new`` of ``graph`` need of its inputs to agree."""
     inputs = draw_inputs(graph, Drawing("normal", "float64", False, seed))
     read = [n for n in graph.reachable([old]) if n in inputs]
     generator = torch.Generator().manual_seed(seed)
@@ -80,7 +82,8 @@ def _needed(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
         for number in free:
             found |= _poisoned(both, inputs, number, free, agree, generator)
         if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers picks one: it is no sum
-            found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, free, base)
+            added = [number for number in free if number not in _multiplied(graph, old)]
+            found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, added, base)
         found |= _overflowing(both, inputs, free, agree, generator)
     return found | _out_of_range(graph, old, new, inputs, read)
 
@@ -124,6 +127,12 @@ def _poisoned(
             if result is not None:
                 found |= _kinds(*result, agree, reached, special)
     return found
+
+
+def _multiplied(graph: TermGraph, root: int) -> set[int]:
+    """What is below a matrix product: no mask gets there."""
+    products = [n for n in graph.reachable([root]) if "heavy" in OPERATORS[graph.nodes[n].op].traits]
+    return set(graph.reachable(child for n in products for child in graph.nodes[n].children))
 
 
 def _masked(

@@ -112,7 +112,8 @@ def _apply(
     report.regions = [RegionReport(**region) for region in plan["regions"]]
     report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
     if declined := _declined(plan, setting):
-        report.decision = declined
+        refused = f"left as it is: the rewritten graph was refused ({report.refused[0]})" if report.refused else ""
+        report.decision = refused or declined
         return plan
     rewritten, added = _trial(plan, graph, setting, inputs)
     if added == 0:

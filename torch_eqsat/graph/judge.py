@@ -119,7 +119,7 @@ class _Pair:
             if not isinstance(values[0], torch.Tensor) or not judged.variant.may_compare(values[0]):
                 continue
             spared = judged.variant.spared(values[0])
-            problem = _compare(values, spared)
+            problem = compare(values, spared, rounding=judged.variant.rounding)
             if problem and judged.variant.kinds_only:
                 problem = problem if problem == KINDS else ""
             if problem and values[0].is_floating_point() and problem != KINDS:
@@ -128,7 +128,7 @@ class _Pair:
                 noise, dust = (
                     max(_rms_finite(made[index].double() - values[0]) for made in runs) for runs in (noisy, dusty)
                 )
-                problem = _compare(values, spared, noise, dust)
+                problem = compare(values, spared, noise, dust, rounding=judged.variant.rounding)
             if problem:
                 return f"{name}: {problem}"
         return ""
@@ -173,9 +173,17 @@ def _as_real(value: Any) -> Any:
 KINDS = "infinities or NaNs differ"
 
 
-def _compare(values: Sequence[Any], spared: torch.Tensor | None, noise: float = 0.0, dust: float = 0.0) -> str:
-    """How four results of one output disagree. ``spared`` elements need not be of one kind: the non-finite number that
-    reached them came from their own sample."""
+def compare(
+    values: Sequence[Any],
+    spared: torch.Tensor | None,
+    noise: float = 0.0,
+    dust: float = 0.0,
+    *,
+    rounding: bool = True,
+) -> str:
+    """How four results of one output disagree: exact and rounded, each of the original and of the rewritten graph.
+    ``spared`` elements need not be of one kind (see `Variant.spared`). ``noise`` is what rounded inputs make of the
+    original's own error, ``dust`` what rounding does to exact results."""
     exact, exact_rewritten, rounded, rounded_rewritten = values
     if rounded.shape != rounded_rewritten.shape or rounded.dtype != rounded_rewritten.dtype:
         return f"{rounded.dtype} {tuple(rounded.shape)} becomes {tuple(rounded_rewritten.shape)}"
@@ -189,6 +197,8 @@ def _compare(values: Sequence[Any], spared: torch.Tensor | None, noise: float = 
     off = _rms((exact - exact_rewritten)[finite])
     if off > FP64_TOLERANCE * scale + DUST * dust:
         return f"in float64 off by {off:.3g} of {scale:.3g}"
+    if not rounding:
+        return ""
     finite &= torch.isfinite(rounded) & torch.isfinite(rounded_rewritten)
     error = _rms((rounded - exact)[finite])
     error_rewritten = _rms((rounded_rewritten - exact)[finite])
