@@ -24,7 +24,7 @@ class InterruptedPool:
     workers = 1
     interrupted = False
 
-    def map(self, requests):
+    def map(self, requests, until):
         self.interrupted = True
         return [gave_up(request(), "interrupted") for request in requests]
 
@@ -47,7 +47,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
         (outcome,) = searcher.search([regions])
     assert measured == [False]
     assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
-    assert [record.message.split(":")[0] for record in caplog.records] == ["interrupted"]
+    assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
 
 
 def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace, task_of):
@@ -76,7 +76,7 @@ class LocalPool:
     workers = 1
     interrupted = False
 
-    def map(self, requests):
+    def map(self, requests, until):
         return [answer(request(), lambda outcome: None) for request in requests]
 
 

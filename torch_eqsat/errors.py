@@ -29,5 +29,9 @@ class MeasurementError(EqsatError):
     """A time cannot be trusted: other work on the machine disturbs it."""
 
 
+class TransientError(EqsatError):
+    """A graph was decided under a failure that may pass (a lost worker, a busy machine), with ``eqsat.strict``."""
+
+
 class RebuildError(EqsatError):
     """A plan could not be turned back into a graph of the same outputs."""
