@@ -20,6 +20,7 @@ from torch_eqsat.cost.probes import time_copy
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
+from torch_eqsat.disturbance import note_disturbance
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
@@ -83,8 +84,9 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         else:
             return report
     plan = _search(task, setting, report)
+    undisturbed = note_disturbance(plan["regions"], report, strict=setting.options.strict)
     refused = _apply(plan, graph, captured, setting, inputs, report)
-    if setting.options.cache and all(region["stop"] != "interrupted" for region in plan["regions"]):
+    if setting.options.cache and undisturbed:
         # A refused program must not come back from the cache, where nothing is checked again.
         store_plan(key, {**plan, "best_ms": plan["base_ms"]} if refused else plan)
     return report
@@ -224,7 +226,7 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
         Table(context_of(device.type)) as table,
         WorkerPool(options.memory_bytes, options.executor) as pool,
     ):
-        searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task))
+        searcher = Searcher(setting, report, pool, _times(setting, table, report.kernels_failed), residency_of(task))
         outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
     rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
     programs = [outcomes[region.task.graph.digest()].program for region in regions]
@@ -243,14 +245,15 @@ def _may_measure(setting: Setting) -> bool:
     return options.target == HERE and not options.deterministic and options.measure_seconds > 0
 
 
-def _times(setting: Setting, table: Table) -> Times:
-    """Where the times of kernels come from: measured here if the table lacks them, the table alone, or nowhere."""
+def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
+    """Where the times of kernels come from: measured here if the table lacks them, the table alone, or nowhere. What
+    could not be timed, for now, is noted in ``failed``."""
     if setting.options.target != HERE:
         return lambda kernels, until: {}
     if setting.options.deterministic:
         return lambda kernels, until: {k: m.ms for k, m in table.lookup_many(kernel.key for kernel in kernels).items()}
     timer = CudaTimer() if torch.device(setting.device).type == "cuda" else CpuTimer()
-    return lambda kernels, until: measure_many(kernels, timer, table, until)
+    return lambda kernels, until: measure_many(kernels, timer, table, until, failed)
 
 
 def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
@@ -265,4 +268,5 @@ def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
         simulations=outcome.simulations,
         nodes=outcome.nodes,
         seconds=outcome.seconds,
+        transient=outcome.transient,
     )
