@@ -17,7 +17,7 @@ from torch.fx import Node as FxNode
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.kernels import context_of, measure_many
 from torch_eqsat.cost.probes import time_copy
-from torch_eqsat.cost.table import Table
+from torch_eqsat.cost.table import Table, open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.cost.timer import CpuTimer, CudaTimer
 from torch_eqsat.disturbance import note_disturbance
@@ -27,7 +27,8 @@ from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
-from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
+from torch_eqsat.plan import load_plan, store_plan
+from torch_eqsat.program_json import decode_program, encode_program
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.kernels import residency_of, with_kernels
 from torch_eqsat.search.messages import Outcome
@@ -65,10 +66,10 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
-    with Table(context_of(torch.device(setting.device).type)) as table:
-        if _may_measure(setting) and torch.device(setting.device).type == "cpu":
-            measure_bandwidths(table, time_copy)
-        setting = replace(setting, calibration=calibration_of(table))
+    table = open_table(context_of(torch.device(setting.device).type))
+    if _may_measure(setting) and torch.device(setting.device).type == "cpu":
+        measure_bandwidths(table, time_copy)
+    setting = replace(setting, calibration=calibration_of(table))
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
     key = report.plan_key = _plan_key(task, setting)
@@ -131,7 +132,7 @@ def _apply(
     if not (promises or (options.measure and saved > 0)):
         report.decision = too_little
         return False
-    program, origin = decode_program(plan["program"])
+    program, origin = decode_program(plan["program"], captured.graph)
     added = rebuild(captured, program, origin)
     if added == 0:
         report.decision = "left as it is: the chosen program is the original"
@@ -222,10 +223,8 @@ def _search(task: Task, setting: Setting, report: GraphReport) -> dict[str, Any]
     groups: dict[str, list[Region]] = {}
     for region in regions:
         groups.setdefault(region.task.graph.digest(), []).append(region)
-    with (
-        Table(context_of(device.type)) as table,
-        WorkerPool(options.memory_bytes, options.executor) as pool,
-    ):
+    table = open_table(context_of(device.type))
+    with WorkerPool(options.memory_bytes, options.executor) as pool:
         searcher = Searcher(setting, report, pool, _times(setting, table, report.kernels_failed), residency_of(task))
         outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
     rows = [_region_report(outcomes[digest], group) for digest, group in groups.items()]
