@@ -301,3 +301,30 @@ def test_without_a_home_there_is_memory(monkeypatch: pytest.MonkeyPatch, caplog:
         table.store_many(SOME)
         assert table.lookup_many(SOME) == SOME
     assert len(caplog.records) == 1 and "TORCH_EQSAT_CACHE_DIR may name one" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, "text", b"bytes", -1.0, float("inf")])
+def test_what_is_no_time_is_not_known(tmp_path: Path, value: object) -> None:
+    with Table(HERE, tmp_path / "t") as table:
+        table.store_many(SOME)
+        table.store_coefficients({"one": 1.0, "two": 2.0}, 0.0, 1)
+        try:
+            table._database.execute("UPDATE kernel SET ms = ? WHERE key = 'a'", (value,))
+            table._database.execute("UPDATE coefficient SET value = ? WHERE name = 'one'", (value,))
+        except sqlite3.IntegrityError:
+            pytest.skip("SQLite refuses it")
+        assert table.lookup_many(SOME) == table.everything() == {"b": SOME["b"]}
+        assert table.coefficients() == {"two": 2.0}
+
+
+@pytest.mark.parametrize("old", [b"matmul", b"NOT NULL"], ids=["a key", "the schema"])
+def test_damaged_text_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, old: bytes) -> None:
+    """Python raises errors of its own for it, some of which are none of sqlite3's."""
+    path = tmp_path / "t"
+    with Table(HERE, path) as table:
+        table.store_many({"matmul": SOME["a"]})
+        table._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(path.read_bytes().replace(old, b"\xb2" * len(old)))
+    with Table(HERE, path) as table:
+        assert table.everything() == {}
+    assert len(caplog.records) == 1 and "set aside" in caplog.text and "\n" not in caplog.records[0].getMessage()

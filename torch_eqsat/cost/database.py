@@ -77,7 +77,8 @@ def set_aside(path: str, error: Exception) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         with contextlib.suppress(FileNotFoundError):
             os.replace(path + suffix, bad + suffix)
-    logger.warning("%s is no table of kernel times (%s); set aside as %s", path, error, bad)
+    reason = str(error).partition("\n")[0]
+    logger.warning("%s is no table of kernel times (%s); set aside as %s", path, reason, bad)
 
 
 def forget_waiting() -> None:
@@ -92,6 +93,8 @@ def patiently(action: Callable[[], _Result]) -> _Result:
     while True:
         try:
             return action()
+        except UnicodeDecodeError as error:  # of SQLite's message about a damaged schema
+            raise sqlite3.OperationalError(f"a text is damaged: {error}") from error
         except sqlite3.OperationalError as error:
             if _code(error) not in _BUSY or _waited_s >= BUSY_S:
                 raise
@@ -108,8 +111,10 @@ def inode_of(path: str) -> int | None:
 
 
 def is_bad_file(error: Exception) -> bool:
-    """Whether the file itself is at fault, now and for ever."""
-    return isinstance(error, ForeignFileError) or _code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    """Whether the file itself is at fault, now and for ever. Python's own errors, about text, have no code."""
+    undecodable = isinstance(error, sqlite3.OperationalError) and _code(error) == 0
+    bad = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    return isinstance(error, ForeignFileError) or undecodable or _code(error) in bad
 
 
 def _code(error: Exception) -> int:

@@ -6,6 +6,7 @@ memory. Other processes that lock the table are waited for a second in all, and 
 
 import contextlib
 import hashlib
+import math
 import os
 import sqlite3
 import threading
@@ -113,15 +114,20 @@ class Table:
         """All measurements of this context, by kernel key, sorted."""
         with self._lock:
             query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
-            rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
-        return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+            try:
+                rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
+            except sqlite3.Error as error:
+                self._go_on_in_memory(error)
+                rows = []
+        return _measurements(rows)
 
     def coefficients(self) -> dict[str, float]:
         """What calibration stored for this context, by name; empty where none was done."""
         with self._lock:
             try:
                 query = f"SELECT name, value FROM coefficient WHERE {_IN_CONTEXT} ORDER BY name"
-                return dict(patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall()))
+                rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
+                return {name: value for name, value in rows if _is_number(value)}
             except sqlite3.Error as error:
                 self._go_on_in_memory(error)
                 return {}
@@ -174,7 +180,7 @@ class Table:
         marks = ",".join("?" * len(keys))
         query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} AND key IN ({marks})"
         rows = self._database.execute(query, (*astuple(self.context), *keys))
-        return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+        return _measurements(rows)
 
     def _store(self, rows: list[tuple[object, ...]]) -> None:
         marks = ",".join("?" * len(COLUMNS))
@@ -206,6 +212,19 @@ class Table:
             self.path, self._file = ":memory:", None
         else:
             self._database = self._memory(error)
+
+
+def _measurements(rows: Iterable[tuple[str, float, float, int]]) -> dict[str, Measurement]:
+    """Rows as measurements by key, without those that damage made no time of: SQLite keeps any value in any column."""
+    return {
+        key: Measurement(ms, spread, repeats)
+        for key, ms, spread, repeats in rows
+        if _is_number(ms) and ms > 0 and _is_number(spread) and isinstance(repeats, int)
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
 
 
 _tables: dict[tuple[int, str, Context], Table] = {}
