@@ -90,7 +90,7 @@ def interrupting(seed: int) -> None:
     ask = worker._answer
 
     def watched(*arguments: Any) -> Any:
-        threading.Timer(random.Random(seed).choice((0.0, 0.1)), os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(random.Random(seed).choice((0.0, 0.01)), os.kill, (os.getpid(), signal.SIGINT)).start()
         worker._answer = ask
         return ask(*arguments)
 

@@ -47,17 +47,20 @@ def _chain(x: Any, a: Any, b: Any) -> Any:
 
 
 def _deep(x: Any, *weights: Any) -> Any:
-    """A graph whose request no pipe holds."""
-    for a in weights:
-        x = torch.relu(x @ a) * 1.5 - x.sum(1, keepdim=True) + torch.tanh(x.mean(1, keepdim=True))
-    return x
+    """A graph whose request no pipe holds; its end is what pays to rewrite."""
+    *layers, a, b, c = weights
+    for layer in layers:
+        x = torch.tanh(torch.relu(x @ layer) * 1.5 - x.sum(1, keepdim=True) + torch.tanh(x.mean(1, keepdim=True)))
+    return ((x @ a) @ b) @ c
 
 
 SUBJECTS = {
     "linears": Subject(_linears, ((32, 64), (64, 512), (512, 64), (64,)), frozenset({1, 2, 3})),
     "attention": Subject(_attention, ((512, 16), (512, 16), (512, 16))),
     "chain": Subject(_chain, ((64, 64), (64, 64), (64, 1))),
-    "deep": Subject(_deep, ((8, 16), *[(16 + i, 17 + i) for i in range(DEPTH)])),
+    "deep": Subject(
+        _deep, ((8, 16), *[(16 + i, 17 + i) for i in range(DEPTH)], (16 + DEPTH, 2048), (2048, 2048), (2048, 1))
+    ),
 }
 
 

@@ -158,5 +158,19 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
         return {kernel.key: 1.0 for kernel in kernels}
 
     searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
-    searcher.search([regions])
+    (outcome,) = searcher.search([regions])
     assert asked == [False, False]
+    assert outcome.transient and outcome.stop == "interrupted"
+
+
+def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
+    """Its program, at estimated prices, was stored as if nothing had happened."""
+
+    class LatePool(LocalPool):
+        def map(self, requests, until):
+            self.interrupted = True
+            return super().map(requests, until)
+
+    searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
+    (outcome,) = searcher.search([regions])
+    assert outcome.transient and outcome.stop == "interrupted"

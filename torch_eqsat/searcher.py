@@ -106,7 +106,7 @@ class Searcher:
             logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
         if self.pool.interrupted:  # it ends with the best it has found, at prices as they are
             self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-            return outcomes
+            return _interrupted(outcomes)
         outcomes = self._at_measured_prices(tasks, outcomes)
         exact = self._exact_seconds(outcomes)
         outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else DISTRUST_MS)
@@ -114,7 +114,7 @@ class Searcher:
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
         self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-        return outcomes
+        return _interrupted(outcomes) if self.pool.interrupted else outcomes
 
     def _time_up(self) -> float:
         """When the time of the search is over (of time.monotonic(), s); what is measured meanwhile does not count."""
@@ -258,3 +258,8 @@ class Searcher:
         program = replace(outcome.program, cost=cost) if saves else captured
         bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
         return replace(outcome, program=program, base_cost=captured.cost, lower_bound=bound)
+
+
+def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
+    return [replace(outcome, stop="interrupted", transient=True) for outcome in outcomes]
