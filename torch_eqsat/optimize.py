@@ -26,13 +26,15 @@ from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.judge import disagreement, fits_in_memory, sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
+from torch_eqsat.graph.strided import replace_contiguous_views
+from torch_eqsat.graph.untouchable import why_untouchable
 from torch_eqsat.plan import load_plan, store_plan
 from torch_eqsat.program_json import decode_program, encode_program
+from torch_eqsat.ranks import Meeting, meet
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.kernels import residency_of, with_kernels
 from torch_eqsat.search.messages import Outcome
-from torch_eqsat.search.pool import WorkerPool
+from torch_eqsat.search.pool import OVERRUN_SECONDS, WorkerPool
 from torch_eqsat.search.program import Task
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 from torch_eqsat.searcher import Searcher, Setting, Times
@@ -40,8 +42,6 @@ from torch_eqsat.searcher import Searcher, Setting, Times
 logger = logging.getLogger(__name__)
 
 RACE_SECONDS = 3.0  # for timing the original and the rewritten graph in turn
-# Namespaces of operators that communicate.
-COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "fsdp"})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     target = "" if setting.options.target == HERE else setting.options.target
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen, target=target)
     replace_contiguous_views(graph)
-    if reason := _untouchable(graph):
+    if reason := why_untouchable(graph):
         report.decision = f"left as it is: {reason}"
         return report
     if setting.frozen:
@@ -73,6 +73,10 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     captured = _capture(_copy(graph), inputs, setting)
     task = Task(captured.graph, captured.parts)
     key = report.plan_key = _plan_key(task, setting)
+    with meet(setting.options.seconds + setting.options.measure_seconds + OVERRUN_SECONDS) as ranks:
+        if ranks is not None:
+            _plan_together(ranks, task, graph, captured, setting, inputs, report)
+            return report
     plan = load_plan(key) if setting.options.cache else None
     if plan is not None:
         report.from_plan = True
@@ -93,22 +97,41 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     return report
 
 
+def _plan_together(
+    ranks: Meeting,
+    task: Task,
+    graph: Graph,
+    captured: Capture,
+    setting: Setting,
+    inputs: GraphInputs,
+    report: GraphReport,
+) -> None:
+    """The same for ranks that work together: rank 0 plans, and all rewrite the graph or none."""
+    undisturbed = False
+
+    def make() -> dict[str, Any]:
+        nonlocal undisturbed
+        if setting.options.cache and (known := load_plan(report.plan_key)) is not None:
+            report.from_plan = True
+            return known
+        made = _search(task, setting, report)
+        undisturbed = note_disturbance(made["regions"], report, strict=setting.options.strict)
+        return made
+
+    plan = ranks.share(f"{setting.key} {task.graph.digest()}", make)
+    if plan is None:
+        report.decision = f"left as it is: {ranks.reason}"
+        return
+    refused = _apply(plan, graph, captured, setting, inputs, report, ranks.agree)
+    if setting.options.cache and undisturbed:
+        store_plan(report.plan_key, {**plan, "best_ms": plan["base_ms"]} if refused else plan)
+
+
 def _plan_key(task: Task, setting: Setting) -> str:
     machine = context_of(torch.device(setting.device).type)
     return hashlib.sha256(
         f"{setting.key} {machine!r} {setting.calibration!r} {task.graph.digest()}".encode()
     ).hexdigest()
-
-
-def _untouchable(graph: Graph) -> str:
-    """Why a graph must not be rewritten at all; "" if it may."""
-    for node in graph.nodes:
-        namespace = getattr(node.target, "namespace", "")
-        if namespace in COLLECTIVES:
-            return f"ranks have to agree on the order of {node.target}"
-        if uses_addresses(node):
-            return f"{node.target} depends on a layout in memory that a rewrite may change"
-    return ""
 
 
 def _apply(
@@ -118,8 +141,10 @@ def _apply(
     setting: Setting,
     inputs: GraphInputs,
     report: GraphReport,
+    agree: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Rewrite ``graph`` by ``plan`` if it saves enough; whether the result was refused. ``captured`` is of a copy."""
+    """Rewrite ``graph`` by ``plan`` if it saves enough and other ranks ``agree``; whether the result was refused.
+    ``captured`` is of a copy."""
     report.regions = [RegionReport(**region) for region in plan["regions"]]
     report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
     saved = report.base_ms - report.best_ms
@@ -146,6 +171,9 @@ def _apply(
         if report.race.winner == "original" or not (report.race.winner or promises):
             report.decision = "left as it is: the original graph is faster" if report.race.winner else too_little
             return False
+    if not agree():
+        report.decision = "left as it is: another rank could not rewrite it"
+        return False
     _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin))
     report.changed = True
     report.decision = f"rewritten, {added} calls are new"
