@@ -11,10 +11,12 @@ BENCH ?=
 DATA ?=
 # How long to look for wrong laws: make fuzz SECONDS=3600
 SECONDS ?= 600
+# How many damaged files to try: make faults FILES=100000
+FILES ?= 10000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz faults format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -67,6 +69,9 @@ docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 
 fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600
 	$(BIN)/python -m bench.fuzz --seconds $(SECONDS)
+
+faults: $(INSTALLED) ## Try what may go wrong: lost workers, damaged plans (FILES=10000 of them), full disks
+	$(BIN)/python -m bench.faults --plans $(FILES)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -76,7 +76,7 @@ def conversion_of_truth_values(t: Builder, c: Handle, b: Handle, x: Handle) -> H
         "matmul(convert(equal(integers(5, 1), integers(4)), dtype='float32'), [4, 3])",
         "matmul(convert(equal(integers(1, 4), integers(4, repeats=1)), dtype='float32'), [4, 3])",
     ],
-    assumes={"w": "finite"},
+    assumes={"w": "all_finite"},
 )
 def one_hot_times_matrix(t: Builder, m: Handle, c: Handle, e: Handle, v: Handle, r: Handle, w: Handle) -> Handle | None:
     """(v = [0, 1, …]) W = the rows v of W, or zeros where v is no row"""

@@ -1,5 +1,6 @@
 """What tests of several packages use."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from torch_eqsat.cost import kernels
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.search.program import Task
 
@@ -43,8 +45,10 @@ def task_of(trace):
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A cache of plans of its own, and nothing left of earlier compilations."""
+    """A cache of plans of its own, and nothing left of earlier compilations. Times are believed on a busy machine too,
+    where they would be refused, and with eqsat.strict raise."""
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernels, "_REFUSED", math.inf)
     torch.compiler.reset()
     counters.clear()
     torch.manual_seed(0)

@@ -12,16 +12,20 @@ from torch_eqsat.backend import reset
 from torch_eqsat.cost.contest import Contest
 from torch_eqsat.cost.timings import count_timing, timings
 from torch_eqsat.graph.race import NoRaceError
-from torch_eqsat.optimize import GraphInputs, optimize
+from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
+from torch_eqsat.search.pool import WorkerPool
 from torch_eqsat.searcher import Setting
+from torch_eqsat.verdict import GraphInputs
 
 PROGRAM = """
 import sys
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch_eqsat.cost.timings import timings
-from torch_eqsat.optimize import GraphInputs, optimize
+from torch_eqsat.optimize import optimize
+from torch_eqsat.search.pool import WorkerPool
+from torch_eqsat.verdict import GraphInputs
 from torch_eqsat.options import Options
 from torch_eqsat.searcher import Setting
 
@@ -130,15 +134,15 @@ def test_a_warm_start_times_nothing(planned, monkeypatch):
 
 def test_nothing_is_timed_while_a_search_runs(planned, monkeypatch):
     counts = []
-    ask = optimizing.WorkerPool.map
+    ask = WorkerPool.map
 
-    def watched(self, requests):
+    def watched(self, requests, until):
         before = timings()
-        answers = ask(self, requests)
+        answers = ask(self, requests, until)
         counts.append(timings() - before)
         return answers
 
-    monkeypatch.setattr(optimizing.WorkerPool, "map", watched)
+    monkeypatch.setattr(WorkerPool, "map", watched)
     planned()
     assert timings() > 0 and counts and not any(counts)
 

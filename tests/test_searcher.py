@@ -9,13 +9,14 @@ import torch
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.kernels import context_of
 from torch_eqsat.cost.table import Table
-from torch_eqsat.optimize import GraphInputs, _plan_key, optimize
+from torch_eqsat.optimize import _plan_key, optimize
 from torch_eqsat.options import Options
 from torch_eqsat.report import GraphReport
 from torch_eqsat.search.pool import gave_up
 from torch_eqsat.search.regions import split_into_regions
 from torch_eqsat.search.worker import answer
 from torch_eqsat.searcher import Searcher, Setting
+from torch_eqsat.verdict import GraphInputs
 
 
 class InterruptedPool:
@@ -24,7 +25,7 @@ class InterruptedPool:
     workers = 1
     interrupted = False
 
-    def map(self, requests):
+    def map(self, requests, until):
         self.interrupted = True
         return [gave_up(request(), "interrupted") for request in requests]
 
@@ -47,7 +48,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
         (outcome,) = searcher.search([regions])
     assert measured == [False]
     assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
-    assert [record.message.split(":")[0] for record in caplog.records] == ["interrupted"]
+    assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
 
 
 def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace, task_of):
@@ -55,7 +56,7 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
     with Table(context_of("cpu")) as table:
         table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
     seen = []
-    monkeypatch.setattr("torch_eqsat.optimize._search", lambda task, setting, report: seen.append(setting))
+    monkeypatch.setattr("torch_eqsat.optimize.search_regions", lambda task, setting, report: seen.append(setting))
     with pytest.raises(AttributeError):  # no plan was made
         optimize(
             trace(torch.relu, torch.empty(4)).graph,
@@ -76,7 +77,7 @@ class LocalPool:
     workers = 1
     interrupted = False
 
-    def map(self, requests):
+    def map(self, requests, until):
         return [answer(request(), lambda outcome: None) for request in requests]
 
 
@@ -158,5 +159,19 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
         return {kernel.key: 1.0 for kernel in kernels}
 
     searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
-    searcher.search([regions])
+    (outcome,) = searcher.search([regions])
     assert asked == [False, False]
+    assert outcome.transient and outcome.stop == "interrupted"
+
+
+def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
+    """Its program, at estimated prices, was stored as if nothing had happened."""
+
+    class LatePool(LocalPool):
+        def map(self, requests, until):
+            self.interrupted = True
+            return super().map(requests, until)
+
+    searcher = Searcher(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
+    (outcome,) = searcher.search([regions])
+    assert outcome.transient and outcome.stop == "interrupted"

@@ -23,6 +23,7 @@ from torch.fx import Graph, GraphModule
 from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
 from torch_eqsat.allocator import keep_freed_memory
+from torch_eqsat.cost.table import close_tables
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import is_weight, lift_weights
 from torch_eqsat.optimize import optimize
@@ -92,8 +93,9 @@ def _user_passes(patches: dict[str, Any]) -> list[Any]:
 
 
 def reset() -> None:
-    """Forget reports and counters; called by ``torch.compiler.reset()``."""
+    """Forget reports and counters, and close the table of kernel times; called by ``torch.compiler.reset()``."""
     reports.reset()
+    close_tables()
     counters.pop(COUNTERS, None)
 
 

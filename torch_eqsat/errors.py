@@ -29,5 +29,13 @@ class MeasurementError(EqsatError):
     """A time cannot be trusted: other work on the machine disturbs it."""
 
 
+class TransientError(EqsatError):
+    """A graph was decided under a failure that may pass (a lost worker, a busy machine), with ``eqsat.strict``."""
+
+
+class PlanError(EqsatError):
+    """A stored plan was damaged or edited, or is of another graph or format: it is not used, and made anew."""
+
+
 class RebuildError(EqsatError):
     """A plan could not be turned back into a graph of the same outputs."""

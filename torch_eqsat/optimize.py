@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,33 +15,31 @@ from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
-from torch_eqsat.cost.kernels import context_of, measure_many
-from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.kernels import context_of
 from torch_eqsat.cost.probes import time_copy
-from torch_eqsat.cost.table import Table
+from torch_eqsat.cost.table import open_table
 from torch_eqsat.cost.targets import HERE
-from torch_eqsat.cost.timer import CpuTimer, CudaTimer
+from torch_eqsat.disturbance import note_disturbance
+from torch_eqsat.finding import Found, Plan, may_measure, search_regions
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.hard_inputs import sample_inputs
 from torch_eqsat.graph.race import race
 from torch_eqsat.graph.rebuild import rebuild
-from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
-from torch_eqsat.plan import decode_program, encode_program, load_plan, store_plan
+from torch_eqsat.graph.strided import replace_contiguous_views
+from torch_eqsat.graph.untouchable import why_untouchable
+from torch_eqsat.plan import load_plan, store_plan
+from torch_eqsat.program_json import decode_program
+from torch_eqsat.ranks import Meeting, meet
 from torch_eqsat.report import GraphReport, RaceReport, RegionReport
-from torch_eqsat.search.kernels import residency_of, with_kernels
-from torch_eqsat.search.messages import Outcome
-from torch_eqsat.search.pool import WorkerPool
-from torch_eqsat.search.program import Task, captured_program
-from torch_eqsat.search.regions import Region, join_programs, split_into_regions
-from torch_eqsat.searcher import Searcher, Setting, Times
-from torch_eqsat.verdict import GraphInputs, Plan, fingerprint, judge, narrowed, remember, remembered
+from torch_eqsat.search.pool import OVERRUN_SECONDS
+from torch_eqsat.search.program import Task
+from torch_eqsat.searcher import Setting
+from torch_eqsat.verdict import GraphInputs, fingerprint, judge, narrowed, remember, remembered
 
 logger = logging.getLogger(__name__)
 
 RACE_SECONDS = 3.0  # for timing the original and the rewritten graph in turn
-# Namespaces of operators that communicate.
-COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "fsdp"})
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
@@ -53,36 +51,171 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     target = "" if setting.options.target == HERE else setting.options.target
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen, target=target)
     replace_contiguous_views(graph)
-    if reason := _untouchable(graph):
+    if reason := why_untouchable(graph):
         report.decision = f"left as it is: {reason}"
         return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
-    with Table(context_of(torch.device(setting.device).type)) as table:
-        if _may_measure(setting) and torch.device(setting.device).type == "cpu":
-            measure_bandwidths(table, time_copy)
-        setting = replace(setting, calibration=calibration_of(table))
-    captured = _capture(_copy(graph), inputs, setting)
-    task = Task(captured.graph, captured.parts)
-    key = report.plan_key = _plan_key(task, setting)
-    plan = load_plan(key) if setting.options.cache else None
-    if plan is not None:
-        report.from_plan = True
-        try:
-            before = json.dumps(plan)
-            _apply(plan, graph, setting, inputs, report)
-            if json.dumps(plan) != before:
-                store_plan(key, plan)
-        except Exception as error:
-            logger.warning("plan %s does not fit and is made anew: %s", key, error)
-            report.from_plan = False
-        else:
-            return report
-    found = _search(task, setting, report)
-    plan = _apply(found.plan(found.groups), graph, setting, inputs, report, found)
-    if setting.options.cache and all(region["stop"] != "interrupted" for region in plan["regions"]):
-        store_plan(key, plan)
+    table = open_table(context_of(torch.device(setting.device).type))
+    if may_measure(setting) and torch.device(setting.device).type == "cpu":
+        measure_bandwidths(table, time_copy)
+    setting = replace(setting, calibration=calibration_of(table))
+    _Planning(graph, setting, inputs, report).run()
     return report
+
+
+class _Planning:
+    """One graph's way from its plan to its rewriting. ``undisturbed`` says whether a search ended by itself."""
+
+    def __init__(self, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport) -> None:
+        self.graph, self.setting, self.inputs, self.report = graph, setting, inputs, report
+        captured = self._capture(_copy(graph))
+        self.terms = captured.graph
+        self.task = Task(captured.graph, captured.parts)
+        report.plan_key = _plan_key(self.task, setting)
+        self.undisturbed = False
+
+    def run(self) -> None:
+        """Use the stored plan, or make one; with other ranks together."""
+        options = self.setting.options
+        with meet(options.seconds + options.measure_seconds + OVERRUN_SECONDS) as ranks:
+            if ranks is not None:
+                self._together(ranks)
+                return
+        if (plan := self._stored()) is not None:
+            try:
+                self._apply(plan)
+            except Exception as error:
+                logger.warning("plan %s does not fit and is made anew: %s", self.report.plan_key, error)
+                self.report.from_plan = False
+            else:
+                return
+        self._apply(self._made())
+
+    def _together(self, ranks: Meeting) -> None:
+        """Rank 0 plans, and all rewrite the graph or none."""
+
+        def make() -> Plan:  # each rank judges it on weights and inputs of its own
+            return {**(self._stored() or self._made()), "verdicts": {}}
+
+        plan = ranks.share(f"{self.setting.key} {self.task.graph.digest()}", make)
+        if plan is None:
+            self.report.decision = f"left as it is: {ranks.reason}"
+        else:
+            self._apply(plan, ranks.agree)
+
+    def _stored(self) -> Plan | None:
+        plan = load_plan(self.report.plan_key) if self.setting.options.cache else None
+        self.report.from_plan = plan is not None
+        return plan
+
+    def _made(self) -> Plan:
+        """A plan made by searching, of those regions that are right."""
+        found = search_regions(self.task, self.setting, self.report)
+        plan = found.plan(found.groups)
+        self.undisturbed = note_disturbance(plan["regions"], self.report, strict=self.setting.options.strict)
+        if self._declined(plan) or not self.setting.options.verify:
+            return plan
+        rewritten, added = self._trial(plan)
+        problem = self._verdict(plan, rewritten) if added else ""
+        return self._kept(found, problem) if problem else plan
+
+    def _kept(self, found: Found, problem: str) -> Plan:
+        """The plan of those regions that are right, when all of them together have a ``problem``."""
+
+        def problem_of(groups: Collection[str]) -> str:
+            if len(groups) == len(found.groups):
+                return problem
+            plan = found.plan(groups)
+            return self._verdict(plan, self._trial(plan)[0])
+
+        kept, refused = narrowed(found.groups, problem_of)
+        self.report.refused = list(refused.values())
+        total = len(found.groups)
+        logger.warning("%d of %d regions left as they are: the judge refused %s", len(refused), total, problem)
+        return found.plan(kept)
+
+    def _apply(self, plan: Plan, agree: Callable[[], bool] = lambda: True) -> None:
+        """Rewrite the graph by ``plan`` if it saves enough, is right, and other ranks ``agree``; store the plan, which
+        remembers verdicts, where it is new."""
+        before = json.dumps(plan) if self.report.from_plan else ""
+        self.report.regions = [RegionReport(**region) for region in plan["regions"]]
+        self.report.base_ms, self.report.best_ms = plan["base_ms"], plan["best_ms"]
+        self.report.decision = self._decision(plan, agree)
+        may_store = self.report.from_plan or self.undisturbed
+        if self.setting.options.cache and may_store and json.dumps(plan) != before:
+            store_plan(self.report.plan_key, plan)
+
+    def _decision(self, plan: Plan, agree: Callable[[], bool]) -> str:
+        """Rewrite the graph, or not; what was done and why."""
+        options = self.setting.options
+        if declined := self._declined(plan):
+            if self.report.refused:
+                return f"left as it is: the rewritten graph was refused ({self.report.refused[0]})"
+            return declined
+        rewritten, added = self._trial(plan)
+        if added == 0:
+            return "left as it is: the chosen program is the original"
+        if options.verify and (problem := self._verdict(plan, rewritten)):
+            decision = f"left as it is: the rewritten graph was refused ({problem})"
+            logger.warning(decision)
+            return decision
+        if options.measure:
+            found = self.report.race = _race(plan, self.graph, rewritten, self.inputs)
+            if found.winner == "original":
+                return "left as it is: the original graph is faster"
+            if not found.winner and not self._promises(plan):
+                return _too_little(plan)
+        if not agree():
+            return "left as it is: another rank could not rewrite it"
+        _commit(self.graph, lambda: self._rebuild(plan, self._capture(self.graph)))
+        self.report.changed = True
+        return f"rewritten, {added} calls are new"
+
+    def _declined(self, plan: Plan) -> str:
+        """Why ``plan`` is not worth to be used, or must not; "" if it is."""
+        options = self.setting.options
+        if options.target != HERE:
+            return f"left as it is: the plan is for {options.target}, at estimated prices"
+        if self._promises(plan) or (options.measure and plan["best_ms"] < plan["base_ms"]):
+            return ""
+        return _too_little(plan)
+
+    def _promises(self, plan: Plan) -> bool:
+        return bool(plan["base_ms"] - plan["best_ms"] > self.setting.options.min_saving * plan["base_ms"])
+
+    def _trial(self, plan: Plan) -> tuple[Graph, int]:
+        """A rewritten copy of the graph, and how many of its calls are new."""
+        captured = self._capture(_copy(self.graph))
+        return captured.fx, self._rebuild(plan, captured)
+
+    def _rebuild(self, plan: Plan, captured: Capture) -> int:
+        program, origin = decode_program(plan["program"], captured.graph)
+        return rebuild(captured, program, origin, frozen=self.setting.frozen)
+
+    def _verdict(self, plan: Plan, rewritten: Graph) -> str:
+        """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
+        start = time.monotonic()
+        key = fingerprint(plan, self.inputs)
+        problem = remembered(plan, key)
+        if problem is None:
+            deterministic = self.setting.options.deterministic
+            problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
+            remember(plan, key, problem)
+        self.report.verify_seconds += time.monotonic() - start
+        return problem
+
+    def _capture(self, graph: Graph) -> Capture:
+        placeholders = graph.find_nodes(op="placeholder")
+        weights = self.inputs.weights | self.inputs.owned
+        modest = {placeholders[i] for i in weights if self.inputs.is_modest(i, frozen=self.setting.frozen)}
+        exact = self.setting.options.exactness == "bitwise"
+        return capture(graph, _weights(graph, self.inputs), exact=exact, modest=modest)
+
+
+def _too_little(plan: Plan) -> str:
+    saved = (plan["base_ms"] - plan["best_ms"]) / max(plan["base_ms"], 1e-12)
+    return f"left as it is: the best program found saves {saved:.1%}"
 
 
 def _plan_key(task: Task, setting: Setting) -> str:
@@ -90,107 +223,6 @@ def _plan_key(task: Task, setting: Setting) -> str:
     return hashlib.sha256(
         f"{setting.key} {machine!r} {setting.calibration!r} {task.graph.digest()}".encode()
     ).hexdigest()
-
-
-def _untouchable(graph: Graph) -> str:
-    """Why a graph must not be rewritten at all; "" if it may."""
-    for node in graph.nodes:
-        namespace = getattr(node.target, "namespace", "")
-        if namespace in COLLECTIVES:
-            return f"ranks have to agree on the order of {node.target}"
-        if uses_addresses(node):
-            return f"{node.target} depends on a layout in memory that a rewrite may change"
-    return ""
-
-
-def _apply(
-    plan: Plan, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport, found: Found | None = None
-) -> Plan:
-    """Rewrite ``graph`` by ``plan`` if it saves enough and is right; the plan that is to be remembered. Of a plan just
-    ``found`` those regions are kept that are right."""
-    options = setting.options
-    report.regions = [RegionReport(**region) for region in plan["regions"]]
-    report.base_ms, report.best_ms = plan["base_ms"], plan["best_ms"]
-    if declined := _declined(plan, setting):
-        refused = f"left as it is: the rewritten graph was refused ({report.refused[0]})" if report.refused else ""
-        report.decision = refused or declined
-        return plan
-    rewritten, added = _trial(plan, graph, setting, inputs)
-    if added == 0:
-        report.decision = "left as it is: the chosen program is the original"
-        return plan
-    if options.verify and (problem := _verdict(plan, graph, rewritten, setting, inputs, report)):
-        if found is None or report.refused:
-            report.decision = f"left as it is: the rewritten graph was refused ({problem})"
-            logger.warning(report.decision)
-            return plan
-        return _apply(_kept(found, problem, graph, setting, inputs, report), graph, setting, inputs, report, found)
-    if options.measure:
-        report.race = _race(plan, graph, rewritten, inputs)
-        if report.race.winner == "original" or not (report.race.winner or _promises(plan, setting)):
-            faster = bool(report.race.winner)
-            report.decision = "left as it is: the original graph is faster" if faster else _too_little(plan, setting)
-            return plan
-    program, origin = decode_program(plan["program"])
-    _commit(graph, lambda: rebuild(_capture(graph, inputs, setting), program, origin, frozen=setting.frozen))
-    report.changed = True
-    report.decision = f"rewritten, {added} calls are new"
-    return plan
-
-
-def _declined(plan: Plan, setting: Setting) -> str:
-    """Why ``plan`` is not worth to be used, or must not; "" if it is."""
-    options = setting.options
-    if options.target != HERE:
-        return f"left as it is: the plan is for {options.target}, at estimated prices"
-    if _promises(plan, setting) or (options.measure and plan["best_ms"] < plan["base_ms"]):
-        return ""
-    return _too_little(plan, setting)
-
-
-def _promises(plan: Plan, setting: Setting) -> bool:
-    return bool(plan["base_ms"] - plan["best_ms"] > setting.options.min_saving * plan["base_ms"])
-
-
-def _too_little(plan: Plan, setting: Setting) -> str:
-    saved = (plan["base_ms"] - plan["best_ms"]) / max(plan["base_ms"], 1e-12)
-    return f"left as it is: the best program found saves {saved:.1%}"
-
-
-def _trial(plan: Plan, graph: Graph, setting: Setting, inputs: GraphInputs) -> tuple[Graph, int]:
-    """A rewritten copy of ``graph``, and how many of its calls are new."""
-    captured = _capture(_copy(graph), inputs, setting)
-    added = rebuild(captured, *decode_program(plan["program"]), frozen=setting.frozen)
-    return captured.fx, added
-
-
-def _verdict(
-    plan: Plan, graph: Graph, rewritten: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport
-) -> str:
-    """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
-    start = time.monotonic()
-    key = fingerprint(plan, inputs)
-    problem = remembered(plan, key)
-    if problem is None:
-        problem = judge(_copy(graph), rewritten, inputs, deterministic=setting.options.deterministic)
-        remember(plan, key, problem)
-    report.verify_seconds += time.monotonic() - start
-    return problem
-
-
-def _kept(found: Found, problem: str, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport) -> Plan:
-    """The plan of those regions that are right, when all of them together have a ``problem``."""
-
-    def problem_of(groups: Collection[str]) -> str:
-        if list(groups) == found.groups:
-            return problem
-        plan = found.plan(groups)
-        return _verdict(plan, graph, _trial(plan, graph, setting, inputs)[0], setting, inputs, report)
-
-    kept, refused = narrowed(found.groups, problem_of)
-    report.refused = list(refused.values())
-    logger.warning("%d of %d regions left as they are: the judge refused %s", len(refused), len(found.groups), problem)
-    return found.plan(kept)
 
 
 def _commit(graph: Graph, change: Callable[[], Any]) -> None:
@@ -217,13 +249,6 @@ def _copy(graph: Graph) -> Graph:
     return GraphModule(graph.owning_module, copy).graph
 
 
-def _capture(graph: Graph, inputs: GraphInputs, setting: Setting) -> Capture:
-    placeholders = graph.find_nodes(op="placeholder")
-    weights = inputs.weights | inputs.owned
-    modest = {placeholders[i] for i in weights if inputs.is_modest(i, frozen=setting.frozen)}
-    return capture(graph, _weights(graph, inputs), exact=setting.options.exactness == "bitwise", modest=modest)
-
-
 def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
     return {n for i, n in enumerate(graph.find_nodes(op="placeholder")) if i in inputs.weights}
 
@@ -246,86 +271,3 @@ def _race(plan: Plan, original: Graph, rewritten: Graph, inputs: GraphInputs) ->
         report = RaceReport(before, after, winner, "" if winner else "the difference is within the noise")
     plan["race"] = vars(report)
     return report
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the searches of a graph's regions found; equal regions are a group, known by its digest."""
-
-    task: Task
-    regions: Sequence[Region]
-    outcomes: Mapping[str, Outcome]
-    pricing: Pricing
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups that have a better program, in order."""
-        return [digest for digest, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
-
-    def plan(self, kept: Collection[str]) -> Plan:
-        """The plan that rewrites the groups ``kept`` and leaves all others as they are."""
-        members: dict[str, list[Region]] = {}
-        for region in self.regions:
-            members.setdefault(region.task.graph.digest(), []).append(region)
-        outcomes = {d: o if d in kept else self._original(members[d][0], o) for d, o in self.outcomes.items()}
-        rows = [_region_report(outcomes[digest], group) for digest, group in members.items()]
-        programs = [outcomes[region.task.graph.digest()].program for region in self.regions]
-        program = join_programs(self.task, self.regions, programs)
-        chosen = with_kernels(program.graph, self.pricing)
-        return {
-            "base_ms": sum(r.count * r.base_ms for r in rows),
-            "best_ms": sum(r.count * r.best_ms for r in rows),
-            "regions": [vars(r) for r in rows],
-            "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
-        }
-
-    def _original(self, region: Region, outcome: Outcome) -> Outcome:
-        program = replace(captured_program(region.task, self.pricing), cost=outcome.base_cost)
-        return replace(outcome, program=program)
-
-
-def _search(task: Task, setting: Setting, report: GraphReport) -> Found:
-    """What is found by searching each distinct region once."""
-    options = setting.options
-    regions = split_into_regions(task, options.nodes)
-    device = torch.device(setting.device)
-    groups: dict[str, list[Region]] = {}
-    for region in regions:
-        groups.setdefault(region.task.graph.digest(), []).append(region)
-    with (
-        Table(context_of(device.type)) as table,
-        WorkerPool(options.memory_bytes, options.executor) as pool,
-    ):
-        searcher = Searcher(setting, report, pool, _times(setting, table), residency_of(task))
-        outcomes = dict(zip(groups, searcher.search(list(groups.values())), strict=True))
-    return Found(task, regions, outcomes, searcher.pricing())
-
-
-def _may_measure(setting: Setting) -> bool:
-    options = setting.options
-    return options.target == HERE and not options.deterministic and options.measure_seconds > 0
-
-
-def _times(setting: Setting, table: Table) -> Times:
-    """Where the times of kernels come from: measured here if the table lacks them, the table alone, or nowhere."""
-    if setting.options.target != HERE:
-        return lambda kernels, until: {}
-    if setting.options.deterministic:
-        return lambda kernels, until: {k: m.ms for k, m in table.lookup_many(kernel.key for kernel in kernels).items()}
-    timer = CudaTimer() if torch.device(setting.device).type == "cuda" else CpuTimer()
-    return lambda kernels, until: measure_many(kernels, timer, table, until)
-
-
-def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
-    return RegionReport(
-        count=len(group),
-        terms=len(group[0].task.graph),
-        base_ms=outcome.base_cost,
-        best_ms=outcome.program.cost,
-        lower_bound_ms=outcome.lower_bound,
-        laws=dict(outcome.program.laws),
-        stop=outcome.stop,
-        simulations=outcome.simulations,
-        nodes=outcome.nodes,
-        seconds=outcome.seconds,
-    )

@@ -2,79 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch_eqsat.cost.table import default_path
-from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.ir.types import TensorType
+from torch_eqsat.cost.folder import cache_folder, sweep, tell_trouble
+from torch_eqsat.errors import PlanError
+from torch_eqsat.plan_file import FORMAT, LARGEST_PLAN, seal, unseal
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-
 
 def plan_path(key: str) -> Path:
-    """Where the plan with ``key`` lies, beside the table of kernel times."""
-    return default_path().parent / f"plans-v{FORMAT}" / f"{key}.json"
+    """Where the plan with ``key`` lies, beside the table of kernel times. Raises OSError where no folder can be had."""
+    return cache_folder() / f"plans-v{FORMAT}" / f"{key}.json"
 
 
 def load_plan(key: str) -> dict[str, Any] | None:
-    """The stored plan, or None when there is none that can be read."""
-    path = plan_path(key)
+    """The stored plan, or None when there is none. One that was damaged is removed, with a line in the log."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        path = plan_path(key)
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_PLAN + 1)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        logger.warning("plan %s cannot be read and is not used: %s", path, error)
+    except OSError as error:
+        tell_trouble(error)
         return None
-    return plan if isinstance(plan, dict) and plan.get("format") == FORMAT else None
+    try:
+        plan = unseal(key, raw)
+    except PlanError as error:
+        logger.warning("plan %s is not used and removed: %s", path, error)
+        forget_plan(key)
+        return None
+    with suppress(OSError):
+        os.utime(path)  # those that are used are evicted last
+    return plan
 
 
 def store_plan(key: str, plan: dict[str, Any]) -> None:
-    """Write the plan in one step, so that other processes see all of it or nothing."""
-    path = plan_path(key)
+    """Write the plan in one step, so that other processes see all of it or nothing. Once in a process, old plans and
+    what others left behind are removed."""
     try:
+        raw = seal(key, plan)
+        path = plan_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"format": FORMAT, **plan}, file, indent=1)
-        os.replace(file.name, path)
+        _write(path, raw)
+        sweep(path.parent.parent)
     except OSError as error:
-        logger.warning("plan %s cannot be stored: %s", path, error)
+        tell_trouble(error)
+    except PlanError as error:
+        logger.warning("plan %s cannot be stored: %s", key, error)
+
+
+def _write(path: Path, raw: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+        os.replace(name, path)
+    except BaseException:  # a full disk, an interrupt
+        with suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def forget_plan(key: str) -> None:
     """Remove the plan, if it is there."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         plan_path(key).unlink()
-
-
-def encode_program(graph: TermGraph, origin: list[int]) -> dict[str, Any]:
-    """A program as JSON values."""
-    return {
-        "nodes": [[n.op, dict(n.attrs), list(n.children)] for n in graph.nodes],
-        "types": [t and [list(t.shape), t.dtype] for t in graph.types],
-        "constant": graph.constant,
-        "roots": graph.roots,
-        "origin": origin,
-    }
-
-
-def decode_program(data: dict[str, Any]) -> tuple[TermGraph, list[int]]:
-    """The program that :func:`encode_program` wrote."""
-    graph = TermGraph()
-    for (op, attrs, children), type_, constant in zip(data["nodes"], data["types"], data["constant"], strict=True):
-        node = Node(op, tuple(sorted((k, _tuples(v)) for k, v in attrs.items())), tuple(children))
-        graph.add(node, type_ and TensorType(tuple(type_[0]), type_[1]), constant)
-    graph.roots = data["roots"]
-    return graph, data["origin"]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 @dataclass
 class RegionReport:
     """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, a lower bound of what
-    its e-graph holds (ms, 0 if unknown), laws, the search."""
+    its e-graph holds (ms, 0 if unknown), laws, the search. ``transient`` says that what stopped it may pass."""
 
     count: int
     terms: int
@@ -22,6 +22,7 @@ class RegionReport:
     simulations: int
     nodes: int
     seconds: float
+    transient: bool = False
 
 
 @dataclass
@@ -47,7 +48,9 @@ class GraphReport:
     counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices were used, ""
     for the prices of this machine; ``plan_key`` is that of the plan on disk; ``race`` is there if the graphs were
     measured; ``refused`` says of each region that was left as it is why the judge refused it. ``kernels_left`` were met
-    by the search and have no time, for want of `eqsat.measure_seconds` mostly."""
+    by the search and have no time, for want of `eqsat.measure_seconds` mostly; ``kernels_failed`` of them because
+    timing failed in a way that may pass, by key, with what happened. ``disturbed`` says what may pass and kept the
+    search from its end, so that the plan is used and not stored."""
 
     nodes: int
     frozen: bool
@@ -63,6 +66,8 @@ class GraphReport:
     verify_seconds: float = 0.0
     kernels_measured: int = 0
     kernels_left: int = 0
+    kernels_failed: dict[str, str] = field(default_factory=dict)
+    disturbed: str = ""
     target: str = ""
     plan_key: str = ""
     race: RaceReport | None = None
@@ -90,6 +95,8 @@ class GraphReport:
             f"({self._kernels()}), checking {self.verify_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
+        if self.disturbed:
+            lines.append(f"  not stored, for another try may do better: {self.disturbed}")
         if self.race is not None:
             lines.append(f"  {self.race}")
         lines += [f"  a region was refused: {reason}" for reason in self.refused]

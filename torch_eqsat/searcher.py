@@ -23,9 +23,9 @@ from torch_eqsat.search.budget import Budget, playouts
 from torch_eqsat.search.environment import Limits, unmeasured
 from torch_eqsat.search.kernels import residency_of
 from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.pool import WorkerPool
+from torch_eqsat.search.pool import OVERRUN_SECONDS, WorkerPool
 from torch_eqsat.search.prices import TermPrices
-from torch_eqsat.search.program import Task, captured_program, changed_ms, cost_of
+from torch_eqsat.search.program import LEISURE_SECONDS, Task, captured_program, changed_ms, cost_of
 from torch_eqsat.search.regions import Region
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Searcher:
         self._times = times
         self._waits = setting.options.deterministic or setting.options.target != HERE
         self.prices: dict[str, float] = {}
+        self._end = math.inf
 
     def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
         """The best program of each group of equal regions, all of whose kernels are measured if time allows."""
@@ -92,39 +93,43 @@ class Searcher:
         tasks = [group[0].task for group in groups]
         bases = self._measure_originals(tasks)
         start = time.monotonic()
+        self._end = start + options.seconds - self.report.measure_seconds
         weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
         budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
         order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
-        found = self.pool.map([partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order])
+        requests = [partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order]
+        found = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
             logger.warning("the search went on without a law of %srules: %s", PREFIX, problem)
-        if self.pool.interrupted:
-            logger.warning("interrupted: the search ends with the best it has found, at prices as they are")
+        if self.pool.interrupted:  # it ends with the best it has found, at prices as they are
             self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-            return outcomes
-        end = start + options.seconds - self.report.measure_seconds  # and what is measured from now on
-        outcomes = self._at_measured_prices(tasks, outcomes, end)
-        exact = self._exact_seconds(outcomes, end + self.report.measure_seconds)
+            return _interrupted(outcomes)
+        outcomes = self._at_measured_prices(tasks, outcomes)
+        exact = self._exact_seconds(outcomes)
         outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else DISTRUST_MS)
         outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
         self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
         self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-        return outcomes
+        return _interrupted(outcomes) if self.pool.interrupted else outcomes
 
-    def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome], end: float) -> list[Outcome]:
+    def _time_up(self) -> float:
+        """When the time of the search is over (of time.monotonic(), s); what is measured meanwhile does not count."""
+        return time.monotonic() + UNLIMITED if self._waits else self._end + self.report.measure_seconds
+
+    def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
-        until ``end`` (of time.monotonic(), s), before which no time for measuring is counted."""
+        until the time is over."""
         for _ in range(REPRICE_ROUNDS):
             needed = [kernel for o in outcomes for kernel in o.unmeasured]
             others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
             if self._measure(needed, NEEDED_SHARE) + self._measure(others, OTHERS_SHARE) == 0:
                 break
             outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
-            if time.monotonic() > end + self.report.measure_seconds and not self._waits:
+            if time.monotonic() > self._time_up():
                 break
         return outcomes
 
@@ -201,21 +206,25 @@ class Searcher:
         """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
         extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
-        seed = self.setting.options.seed
+        seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
+        # What comes beyond the time is shared, with as much again for sending and reading.
+        left = self.pool.workers * (until - time.monotonic()) / 2
+        leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
+        leisure = max(0.0, min(LEISURE_SECONDS, leisure))
         requests = []
         for i in possible:
             pricing = replace(self.pricing(), distrust_ms=distrust_ms)
-            requests.append(partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i]))
-        again = dict(zip(possible, self.pool.map(requests), strict=True))
+            requests.append(partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i], leisure))
+        again = dict(zip(possible, self.pool.map(requests, until), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
-    def _exact_seconds(self, outcomes: Sequence[Outcome], end: float) -> list[float]:
+    def _exact_seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
         """For each outcome the seconds of its exact extraction; -1 for none, 0 where all that is needed is a program
         without estimates. Those that save most come first."""
         if self.setting.options.deterministic:  # it ends by the clock
             return [-1.0] * len(outcomes)
         seconds = [0.0 if outcome.unmeasured and not self._waits else -1.0 for outcome in outcomes]
-        left = max(0.0, end - time.monotonic())
+        left = max(0.0, self._time_up() - time.monotonic())
         for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
             if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:
                 seconds[i] = EXACT_SECONDS
@@ -250,3 +259,8 @@ class Searcher:
         program = replace(outcome.program, cost=cost) if saves else captured
         bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
         return replace(outcome, program=program, base_cost=captured.cost, lower_bound=bound)
+
+
+def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
+    return [replace(outcome, stop="interrupted", transient=True) for outcome in outcomes]

@@ -14,11 +14,11 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule
 
+from torch_eqsat.finding import Plan
 from torch_eqsat.graph.facts import is_modest
 from torch_eqsat.graph.hard_inputs import sample_inputs
 from torch_eqsat.graph.judge import HARD_SECONDS, OriginalFaultError, disagreement, fits_in_memory
 
-Plan = dict[str, Any]
 # For finding the regions that a refused program is wrong in; what was not looked at by then is left as it is.
 NARROWING_SECONDS = 60.0
 VERDICTS = 32  # that a plan remembers

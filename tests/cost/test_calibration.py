@@ -1,7 +1,9 @@
 """Calibration with made-up times: what is fitted, kept and used."""
 
 import math
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,38 @@ def test_bandwidths_alone_are_measured_where_nothing_is_known(tmp_path: Path) ->
     assert found.cache_bytes_per_ms == pytest.approx(MACHINE.cache_bytes_per_ms, rel=0.2)
     assert found.cache_bytes == MACHINE.cache_bytes
     assert found.slow_ns == CPU.slow_ns
+
+
+def calibrate_at_once(path: str, number: int, gate: "multiprocessing.synchronize.Barrier", found: Any) -> None:
+    """One of several processes that find no bandwidths, each of which measures others."""
+    gate.wait(60)
+    with Table(HERE, path) as table:
+        measure_bandwidths(table, lambda elements: Measurement(elements * (1 + number) * 1e-6, 0.0, 5))
+        found.put((number, calibration_of(table).coefficients.bytes_per_ms))
+
+
+def test_processes_that_start_together_agree(tmp_path: Path) -> None:
+    """Each had its own numbers, and so its own plans, of which only one was ever found again."""
+    spawn = multiprocessing.get_context("spawn")
+    gate, found = spawn.Barrier(3), spawn.Queue()
+    processes = [
+        spawn.Process(target=calibrate_at_once, args=(str(tmp_path / "t"), number, gate, found)) for number in range(3)
+    ]
+    for process in processes:
+        process.start()
+    answers = dict(found.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(60)
+    assert len(answers) == 3 and len(set(answers.values())) == 1
+
+
+def test_what_another_process_stored_first_stays(tmp_path: Path) -> None:
+    with Table(HERE, tmp_path / "t") as table, Table(HERE, tmp_path / "t") as other:
+        table.agree_on_coefficients({"fusible cheap_ns": 7.0}, 0.0, 1)
+        other.agree_on_coefficients({"fusible cheap_ns": 8.0}, 0.0, 1)
+        assert table.coefficients() == other.coefficients() == {"fusible cheap_ns": 7.0}
+        other.store_coefficients({"fusible cheap_ns": 9.0}, 0.0, 1)
+        assert table.coefficients() == {"fusible cheap_ns": 9.0}
 
 
 def test_provenance_is_stored(tmp_path: Path) -> None:

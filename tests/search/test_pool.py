@@ -1,6 +1,7 @@
 """Many regions at once: workers of our own, executors, and what goes wrong in one of them."""
 
 import signal
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,11 @@ def constantly(values):
     return [partial(replace, value) for value in values]
 
 
+def soon():
+    """A moment that no answer here needs."""
+    return time.monotonic() + 300.0
+
+
 def check(outcomes):
     assert [outcome.stop for outcome in outcomes] == ["saturated"] * 3
     for outcome, width in zip(outcomes, (2, 4, 6), strict=True):
@@ -44,20 +50,20 @@ def check(outcomes):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_answers_come_in_order(requests, workers):
     with WorkerPool(MEMORY, workers=workers) as pool:
-        check(pool.map(constantly(requests)))
+        check(pool.map(constantly(requests), soon()))
 
 
 def test_as_many_workers_as_cores_give_the_same_plans(requests):
     digests = []
     for workers in (1, 2):
         with WorkerPool(MEMORY, workers=workers) as pool:
-            digests.append([outcome.program.graph.digest() for outcome in pool.map(constantly(requests))])
+            digests.append([outcome.program.graph.digest() for outcome in pool.map(constantly(requests), soon())])
     assert digests[0] == digests[1]
 
 
 def test_any_executor_will_do(requests):
     with ThreadPoolExecutor(2) as executor, WorkerPool(MEMORY, executor) as pool:
-        check(pool.map(constantly(requests)))
+        check(pool.map(constantly(requests), soon()))
 
 
 def test_dask_cluster(requests):
@@ -70,7 +76,7 @@ def test_dask_cluster(requests):
         cluster.get_client() as client,
         WorkerPool(MEMORY, client.get_executor()) as pool,
     ):
-        check(pool.map(constantly(requests)))
+        check(pool.map(constantly(requests), soon()))
 
 
 class Broken(Executor):
@@ -91,23 +97,25 @@ class Broken(Executor):
 
 def test_a_lost_machine_costs_its_region_alone(requests):
     with WorkerPool(MEMORY, Broken()) as pool:
-        first, second, third = pool.map(constantly(requests))
+        first, second, third = pool.map(constantly(requests), soon())
     assert first.stop == third.stop == "saturated"
-    assert second.stop == "ConnectionError: the machine is gone"
+    assert second.stop == "ConnectionError: the machine is gone" and second.transient and not first.transient
     assert second.program.cost == second.base_cost
 
 
 def test_no_time(requests):
     nothing = [replace(request, limits=Limits(seconds=0.0)) for request in requests]
     with WorkerPool(MEMORY, workers=1) as pool:
-        outcomes = pool.map(constantly(nothing))
+        outcomes = pool.map(constantly(nothing), soon())
     assert [outcome.stop for outcome in outcomes] == ["time"] * 3
+    assert not any(outcome.transient for outcome in outcomes)
     assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
 
 
 def test_out_of_memory(requests):
     with WorkerPool(16 << 20, workers=1) as pool:
-        outcomes = pool.map(constantly(requests))
+        outcomes = pool.map(constantly(requests), soon())
+    assert all(outcome.transient for outcome in outcomes)
     assert all("MemoryError" in outcome.stop or "died" in outcome.stop for outcome in outcomes)
     assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
 
@@ -140,8 +148,8 @@ def when_found(monkeypatch):
         receive = WorkerClient._receive
         actions = [action]
 
-        def watched(client, deadline):
-            message = receive(client, deadline)
+        def watched(client, channel, deadline):
+            message = receive(client, channel, deadline)
             if isinstance(message, Progress) and actions:
                 actions.pop()()
             return message
@@ -154,8 +162,8 @@ def when_found(monkeypatch):
 def test_killed_worker_keeps_what_it_reported(endless, when_found):
     with WorkerPool(MEMORY, workers=1) as pool:
         when_found(lambda: [worker.kill() for worker in pool._busy])
-        (outcome,) = pool.map([lambda: endless])
-    assert outcome.stop == "the search worker died (exit code -9), out of memory perhaps"
+        (outcome,) = pool.map([lambda: endless], soon())
+    assert outcome.stop == "the search worker died (exit code -9), out of memory perhaps" and outcome.transient
     assert len(outcome.curve) > 1 and outcome.program.cost < outcome.base_cost
 
 
@@ -163,22 +171,23 @@ def test_killed_worker_keeps_what_it_reported(endless, when_found):
 def test_interrupt_ends_all_searches_with_what_they_have(endless, when_found):
     with WorkerPool(MEMORY, workers=1) as pool:
         when_found(lambda: signal.raise_signal(signal.SIGINT))
-        first, second = pool.map([lambda: endless, lambda: endless])
+        first, second = pool.map([lambda: endless, lambda: endless], soon())
     assert pool.interrupted
+    assert first.transient and second.transient
     assert first.stop == "interrupted" and first.program.cost < first.base_cost
     assert second.stop == "interrupted" and second.program.cost == second.base_cost
 
 
 def test_repricing_that_fails_keeps_what_is_known(requests):
     with WorkerPool(MEMORY, workers=1) as pool:
-        (outcome,) = pool.map(constantly(requests[:1]))
+        (outcome,) = pool.map(constantly(requests[:1]), soon())
     by_work = {kernel.key: kernel.flops * 1e-6 for kernel in outcome.missing}
     again = RepriceRequest(requests[0].task, outcome, Pricing(frozen=False, measured=by_work))
     kept = gave_up(again, "because")
     assert kept.program.graph is outcome.program.graph and kept.stop == "because" and not kept.unmeasured
     assert kept.program.cost < kept.base_cost
     with WorkerPool(MEMORY, workers=1) as pool:
-        (answered,) = pool.map(constantly([again]))
+        (answered,) = pool.map(constantly([again]), soon())
     assert kept.program.cost == pytest.approx(answered.program.cost) and kept.base_cost == answered.base_cost
     all_alike = Pricing(frozen=False, measured=dict.fromkeys(by_work, 1.0))
     dropped = gave_up(replace(again, pricing=all_alike), "because")

@@ -113,7 +113,8 @@ def calibrate(
 def measure_bandwidths(table: Table, copy: Callable[[int], Measurement]) -> None:
     """Measure and store the bandwidths of memory and caches where the table has no coefficients at all: they differ
     most between machines (an L3 of 25 GB/s here, of 98 there), and need no code generation. ``copy`` times reading and
-    writing so many float32 elements; half a second in all."""
+    writing so many float32 elements; half a second in all. Of processes that do so at once the first one is believed:
+    plans depend on these numbers."""
     if table.coefficients():
         return
     found = {size: copy(size) for size in SIZES[:-1]}
@@ -121,7 +122,7 @@ def measure_bandwidths(table: Table, copy: Callable[[int], Measurement]) -> None
     fitted = _bandwidths({size: value.ms for size, value in found.items()}, default)
     names = ("bytes_per_ms", "cache_bytes", "cache_bytes_per_ms")
     values = {f"fusible {name}": getattr(fitted, name) for name in names}
-    table.store_coefficients(values, max(value.spread for value in found.values()), len(found))
+    table.agree_on_coefficients(values, max(value.spread for value in found.values()), len(found))
 
 
 def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coefficients:

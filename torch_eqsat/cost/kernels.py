@@ -78,13 +78,19 @@ def measure(kernel: Kernel, timer: Timer) -> Measurement:
 
 
 def measure_many(
-    kernels: Iterable[Kernel], timer: Timer, table: Table, deadline: float | None = None
+    kernels: Iterable[Kernel],
+    timer: Timer,
+    table: Table,
+    deadline: float | None = None,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, float]:
     """Times in ms by ``kernel.key``: from the table where it has them, otherwise measured and stored.
 
     The kernels are measured in the given order until ``deadline`` (of ``time.monotonic()``, in s); what is left then,
-    what could not be done by then, and what cannot run, is missing from the answer.
+    what could not be done by then, and what cannot run, is missing from the answer. ``failed`` gets, by key, what kept
+    a kernel from being timed and may pass: a busy machine, or no memory.
     """
+    failed = {} if failed is None else failed
     wanted = {kernel.key: kernel for kernel in kernels}
     found = {key: known.ms for key, known in table.lookup_many(wanted).items()}
     for key, kernel in wanted.items():
@@ -92,10 +98,15 @@ def measure_many(
             continue
         try:
             measured = measure(kernel, timer)
+        except (MeasurementError, MemoryError, torch.OutOfMemoryError) as error:
+            failed[key] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            logger.debug("not measured: %s: %s", key, failed[key])
+            continue
         except Exception as error:
-            # RuntimeError, NotImplementedError, MemoryError …: no kernel may stop a compilation.
+            # RuntimeError, NotImplementedError …: no kernel may stop a compilation.
             logger.warning("not measured: %s: %s", key, str(error).partition("\n")[0])
             continue
+        failed.pop(key, None)
         table.store_many({key: measured})
         found[key] = measured.ms
     return found

@@ -1,54 +1,37 @@
 """Measured times on disk, shared by all processes of a user: one SQLite table, keyed by kernel and context.
 
 A cache must never stop the program it serves: whatever goes wrong is logged in one line, and the table goes on in
-memory.
+memory. Other processes that lock the table are waited for a second in all, and no longer.
 """
 
 import contextlib
 import hashlib
-import logging
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 
-import platformdirs
-
+from torch_eqsat.cost.database import (
+    COLUMNS,
+    SCHEMA,
+    ForeignFileError,
+    connect,
+    forget_waiting,
+    inode_of,
+    is_bad_file,
+    open_or_set_aside,
+    patiently,
+    set_aside,
+)  # fmt: skip
+from torch_eqsat.cost.folder import cache_folder, tell_trouble
 from torch_eqsat.cost.kernel import Measurement
 
-logger = logging.getLogger("torch_eqsat.cost")
-
-SCHEMA = 2
-"""Kept in ``user_version`` and in the file's name, so that versions that differ in it do not share a file."""
-
-BUSY_S = 10.0
-"""How long a writer waits for another process, in s."""
-
-_CREATE = """
-CREATE TABLE IF NOT EXISTS kernel (
-    key TEXT NOT NULL,
-    device TEXT NOT NULL, cpu TEXT NOT NULL, threads INTEGER NOT NULL, torch TEXT NOT NULL,
-    ms REAL NOT NULL, spread REAL NOT NULL, repeats INTEGER NOT NULL,
-    measured_at REAL NOT NULL, -- seconds since the epoch
-    PRIMARY KEY (device, cpu, threads, torch, key)
-) WITHOUT ROWID
-"""
-_CREATE_COEFFICIENTS = """
-CREATE TABLE IF NOT EXISTS coefficient (
-    name TEXT NOT NULL,
-    device TEXT NOT NULL, cpu TEXT NOT NULL, threads INTEGER NOT NULL, torch TEXT NOT NULL,
-    value REAL NOT NULL,
-    spread REAL NOT NULL, samples INTEGER NOT NULL, -- of the times that it was fitted to
-    measured_at REAL NOT NULL, -- seconds since the epoch
-    PRIMARY KEY (device, cpu, threads, torch, name)
-) WITHOUT ROWID
-"""
-_COLUMNS = ["key", "device", "cpu", "threads", "torch", "ms", "spread", "repeats", "measured_at"]
 _IN_CONTEXT = "device = ? AND cpu = ? AND threads = ? AND torch = ?"
 
 # SQLite allows 32766 parameters in a statement; smaller steps cost nothing.
@@ -76,13 +59,9 @@ def cpu_model() -> str:
 
 
 def default_path() -> Path:
-    """Where the table lies: in the user's cache folder, or in the folder that TORCH_EQSAT_CACHE_DIR names."""
-    folder = os.environ.get("TORCH_EQSAT_CACHE_DIR") or platformdirs.user_cache_dir("torch_eqsat")
-    return Path(folder) / f"kernel-times-v{SCHEMA}.sqlite"
-
-
-class _ForeignFileError(Exception):
-    """The file is a database, but not one of ours."""
+    """Where the table lies: in the user's cache folder, or in the folder that TORCH_EQSAT_CACHE_DIR names. Raises
+    OSError where there is neither."""
+    return cache_folder() / f"kernel-times-v{SCHEMA}.sqlite"
 
 
 class Table:
@@ -97,9 +76,10 @@ class Table:
 
     def __init__(self, context: Context, path: Path | str | None = None) -> None:
         self.context = context
-        self.path = str(path if path is not None else default_path())
+        self.path = _place(path)
         self._lock = threading.RLock()
         self._database = self._open()
+        self._file = inode_of(self.path)
 
     def lookup_many(self, keys: Iterable[str]) -> dict[str, Measurement]:
         """What the table knows of these kernels, by key."""
@@ -108,7 +88,7 @@ class Table:
         with self._lock:
             try:
                 for start in range(0, len(wanted), _STEP):
-                    found |= self._lookup(wanted[start : start + _STEP])
+                    found |= patiently(partial(self._lookup, wanted[start : start + _STEP]))
             except sqlite3.Error as error:
                 self._go_on_in_memory(error)
         return found
@@ -118,11 +98,7 @@ class Table:
         now = time.time()
         rows = [(key, *astuple(self.context), *astuple(value), now) for key, value in measurements.items()]
         with self._lock:
-            try:
-                self._store(rows)
-            except sqlite3.Error as error:
-                self._go_on_in_memory(error)
-                self._store(rows)
+            self._write(partial(self._store, rows))
 
     def fingerprint(self, keys: Iterable[str] = ()) -> str:
         """A hexadecimal digest of the context, the schema, and the stored times (ms) of ``keys``.
@@ -138,38 +114,61 @@ class Table:
         """All measurements of this context, by kernel key, sorted."""
         with self._lock:
             query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
-            rows = self._database.execute(query, astuple(self.context)).fetchall()
-        return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+            try:
+                rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
+            except sqlite3.Error as error:
+                self._go_on_in_memory(error)
+                rows = []
+        return _measurements(rows)
 
     def coefficients(self) -> dict[str, float]:
         """What calibration stored for this context, by name; empty where none was done."""
         with self._lock:
             try:
                 query = f"SELECT name, value FROM coefficient WHERE {_IN_CONTEXT} ORDER BY name"
-                return dict(self._database.execute(query, astuple(self.context)).fetchall())
+                rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
+                return {name: value for name, value in rows if _is_number(value)}
             except sqlite3.Error as error:
                 self._go_on_in_memory(error)
                 return {}
 
     def store_coefficients(self, values: Mapping[str, float], spread: float, samples: int) -> None:
         """Store coefficients by name, fitted to so many times of at most this spread."""
+        self._store_coefficients("REPLACE", values, spread, samples)
+
+    def agree_on_coefficients(self, values: Mapping[str, float], spread: float, samples: int) -> None:
+        """The same, but those that another process has stored first stay: processes that start together then go on with
+        equal ones, which :meth:`coefficients` tells."""
+        self._store_coefficients("IGNORE", values, spread, samples)
+
+    def _store_coefficients(self, known: str, values: Mapping[str, float], spread: float, samples: int) -> None:
         now = time.time()
         rows = [(name, *astuple(self.context), value, spread, samples, now) for name, value in values.items()]
-        with self._lock:
-            try:
-                self._store_coefficients(rows)
-            except sqlite3.Error as error:
-                self._go_on_in_memory(error)
-                self._store_coefficients(rows)
 
-    def _store_coefficients(self, rows: list[tuple[object, ...]]) -> None:
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO coefficient VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        def store() -> None:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany(f"INSERT OR {known} INTO coefficient VALUES (?,?,?,?,?,?,?,?,?)", rows)
+
+        with self._lock:
+            self._write(store)
+
+    def _write(self, action: Callable[[], None]) -> None:
+        try:
+            patiently(action)
+        except sqlite3.Error as error:
+            self._go_on_in_memory(error)
+            action()
 
     def close(self) -> None:
         """Close the file. It is safe to close twice."""
         with self._lock:
             self._database.close()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the file was removed, or another one lies in its place."""
+        return self._file is not None and inode_of(self.path) != self._file
 
     def __enter__(self) -> "Table":
         return self
@@ -181,92 +180,80 @@ class Table:
         marks = ",".join("?" * len(keys))
         query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} AND key IN ({marks})"
         rows = self._database.execute(query, (*astuple(self.context), *keys))
-        return {key: Measurement(ms, spread, repeats) for key, ms, spread, repeats in rows}
+        return _measurements(rows)
 
     def _store(self, rows: list[tuple[object, ...]]) -> None:
-        marks = ",".join("?" * len(_COLUMNS))
+        marks = ",".join("?" * len(COLUMNS))
         with self._database:
             self._database.executemany(f"INSERT OR REPLACE INTO kernel VALUES ({marks})", rows)
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file; a damaged or foreign one is set aside, and memory serves where no file can be had."""
+        """Open the file; memory serves where none can be had."""
         if self.path == ":memory:":
-            return _connect(self.path)
+            return connect(self.path)
         try:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            seen = _inode(self.path)
-            try:
-                return _connect(self.path)
-            except (sqlite3.DatabaseError, _ForeignFileError) as error:
-                if not _is_bad_file(error):
-                    raise
-                # Another process may have set it aside since, and made the good file that lies there now.
-                if _inode(self.path) == seen:
-                    self._set_aside(error)
-                return _connect(self.path)
-        except (OSError, sqlite3.Error, _ForeignFileError) as error:
+            return open_or_set_aside(self.path)
+        except (OSError, sqlite3.Error, ForeignFileError) as error:
             return self._memory(error)
 
-    def _set_aside(self, error: Exception) -> None:
-        """Rename the file to a free ``.bad-<n>``, with its journals: SQLite would replay them into a new file."""
-        number = 1
-        while os.path.lexists(f"{self.path}.bad-{number}"):
-            number += 1
-        bad = f"{self.path}.bad-{number}"
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self.path + suffix, bad + suffix)
-        logger.warning("%s is no table of kernel times (%s); set aside as %s", self.path, error, bad)
-
     def _memory(self, error: Exception) -> sqlite3.Connection:
-        logger.warning("%s cannot be used (%s); kernel times are kept in memory", self.path, error)
-        return _connect(":memory:")
+        tell_trouble(error, Path(self.path).parent)
+        self.path, self._file = ":memory:", None
+        return connect(":memory:")
 
     def _go_on_in_memory(self, error: sqlite3.Error) -> None:
         if isinstance(error, sqlite3.ProgrammingError):
             raise error  # a closed table, or a fault of this module: no damage that memory repairs
         self._database.close()
-        self._database = self._memory(error)
+        if is_bad_file(error):  # so that the next process has a good one
+            with contextlib.suppress(OSError):
+                set_aside(self.path, error)
+            self._database = connect(":memory:")
+            self.path, self._file = ":memory:", None
+        else:
+            self._database = self._memory(error)
 
 
-def _inode(path: str) -> int | None:
-    with contextlib.suppress(FileNotFoundError):
-        return os.stat(path).st_ino
-    return None
+def _measurements(rows: Iterable[tuple[str, float, float, int]]) -> dict[str, Measurement]:
+    """Rows as measurements by key, without those that damage made no time of: SQLite keeps any value in any column."""
+    return {
+        key: Measurement(ms, spread, repeats)
+        for key, ms, spread, repeats in rows
+        if _is_number(ms) and ms > 0 and _is_number(spread) and isinstance(repeats, int)
+    }
 
 
-def _is_bad_file(error: Exception) -> bool:
-    bad = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-    return isinstance(error, _ForeignFileError) or getattr(error, "sqlite_errorcode", None) in bad
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    """A connection to a database that surely holds the table; leaves nothing open when it raises."""
-    database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+_tables: dict[tuple[int, str, Context], Table] = {}
+
+
+def open_table(context: Context, path: Path | str | None = None) -> Table:
+    """The table of this process for a context and a file: opened once, and again after a fork (SQLite's connections
+    must not be taken along) or when the file is gone. Not to be closed by who asks; :func:`close_tables` does that."""
+    key = (os.getpid(), _place(path), context)
+    table = _tables.get(key)
+    if table is None or table.is_gone:
+        table = _tables[key] = Table(context, key[1])
+    return table
+
+
+def close_tables() -> None:
+    """Close what :func:`open_table` opened in this process, and forget how long locks were waited for: for a program
+    that moves or removes its caches. ``torch.compiler.reset()`` calls it."""
+    forget_waiting()
+    for key in [key for key in _tables if key[0] == os.getpid()]:
+        _tables.pop(key).close()
+
+
+def _place(path: Path | str | None) -> str:
+    """The file of a table as text; ":memory:" where no folder can be had."""
+    if path is not None:
+        return str(path)
     try:
-        _prepare(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    # Times can be measured again: a crash of the whole system may cost the last ones.
-    database.execute("PRAGMA synchronous = NORMAL")
-    columns = [row[1] for row in database.execute("PRAGMA table_info(kernel)")]
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if columns == _COLUMNS and version == SCHEMA:
-        return
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables or version:
-        raise _ForeignFileError(f"tables: {tables}, user_version: {version}")
-    with database:
-        # Two processes may both have found the file empty; the second waits here and finds the table made.
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(_CREATE)
-        database.execute(_CREATE_COEFFICIENTS)
-        database.execute(f"PRAGMA user_version = {SCHEMA}")
-    # The mode stays with the file. Where another process holds it just now, that process sets the mode.
-    with contextlib.suppress(sqlite3.OperationalError):
-        database.execute("PRAGMA journal_mode = WAL")
+        return str(default_path())
+    except OSError as error:
+        tell_trouble(error)
+        return ":memory:"

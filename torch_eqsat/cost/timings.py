@@ -13,6 +13,11 @@ def count_timing(name: str) -> None:
     counters[COUNTERS][f"timed_{name}s"] += 1
 
 
+def count_transient() -> None:
+    """Note a graph that was decided under a failure that may pass: its plan is not kept."""
+    counters[COUNTERS]["transient"] += 1
+
+
 def timings() -> int:
     """How often a kernel or a graph was timed since the last ``torch.compiler.reset()``."""
     return sum(n for name, n in counters.get(COUNTERS, {}).items() if name.startswith("timed_"))

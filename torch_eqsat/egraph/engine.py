@@ -12,17 +12,20 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from egglog.bindings import (
-    EgglogSpan,
-    EGraph,
-    Include,
-    Pop,
-    Push,
-    Run,
-    RunConfig,
-    RunSchedule,
-    SrcFile,
-)
+from torch_eqsat.egraph.home import some_home
+
+with some_home():
+    from egglog.bindings import (
+        EgglogSpan,
+        EGraph,
+        Include,
+        Pop,
+        Push,
+        Run,
+        RunConfig,
+        RunSchedule,
+        SrcFile,
+    )
 
 _SPAN = EgglogSpan(SrcFile(None, ""), 0, 0)
 

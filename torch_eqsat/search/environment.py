@@ -43,11 +43,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SearchStatistics:
-    """How a search went: why it stopped, playouts, the largest e-graph (e-nodes)."""
+    """How a search went: why it stopped, playouts, the largest e-graph (e-nodes), and whether it was interrupted, so
+    that another try may find more (``transient``)."""
 
     stop: str
     simulations: int
     nodes: int
+    transient: bool = False
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.rules.assumptions import GRANTED
 from torch_eqsat.rules.shipping import Shipped
 from torch_eqsat.search.environment import Limits
-from torch_eqsat.search.program import Extractable, Program, Task
+from torch_eqsat.search.program import LEISURE_SECONDS, Extractable, Program, Task
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,28 @@ class SearchRequest:
     rules: Shipped = ()
     granted: frozenset[str] = GRANTED
 
+    @property
+    def seconds(self) -> float:
+        """The time that the request grants."""
+        return self.limits.seconds
+
 
 @dataclass(frozen=True)
 class RepriceRequest:
     """Extract again from the e-graph of ``outcome``, which answered a search of ``task``, at the prices of ``pricing``,
-    and look for the exact optimum for ``milp_seconds``."""
+    and look for the exact optimum for ``milp_seconds``; ``leisure_seconds`` is what else each of its e-graphs gets."""
 
     task: Task
     outcome: Outcome
     pricing: Pricing
     seed: int = 0
     milp_seconds: float = 0.0
+    leisure_seconds: float = LEISURE_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """The time that the request grants."""
+        return self.milp_seconds + self.leisure_seconds * len(self.outcome.extractables)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class Outcome:
     in the first of the ``extractables``, the e-graph that the best one comes from (others are worth a look when prices
     have changed; there are none when the search could not begin); kernels whose prices were estimates (``unmeasured``
     those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of
-    laws of the user's that failed and were ``dropped``, each with what happened."""
+    laws of the user's that failed and were ``dropped``, each with what happened. ``transient`` says that it stopped for
+    no reason of its own or of its limits (a worker that died or was late, an interrupt): another try may do better."""
 
     program: Program
     base_cost: float
@@ -61,6 +73,7 @@ class Outcome:
     curve: tuple[tuple[float, float], ...]
     extractables: tuple[Extractable, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
+    transient: bool = False
 
 
 @dataclass(frozen=True)

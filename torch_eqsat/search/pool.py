@@ -12,67 +12,41 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 
 from torch_eqsat.errors import WorkerError
-from torch_eqsat.search.client import INTERRUPT_SECONDS, WorkerClient
-from torch_eqsat.search.environment import unmeasured
-from torch_eqsat.search.messages import Outcome, RepriceRequest, SearchRequest
-from torch_eqsat.search.program import LEISURE_SECONDS, captured_program, cost_of
+from torch_eqsat.search.client import INTERRUPT_SECONDS, Request, WorkerClient
+from torch_eqsat.search.fallback import gave_up
+from torch_eqsat.search.messages import Outcome, SearchRequest
 
-# What an answer may take beyond the time that was asked for, before the worker is stopped.
-ANSWER_SECONDS = 10.0
+# What an answer may take beyond the time that was asked for (the start of a worker is part of it), before the worker is
+# stopped; and all the answers of a graph together beyond the time of the graph.
+OVERRUN_SECONDS = 8.0
 MOST_WORKERS = 8
 POLL_SECONDS = 0.2
-
-Request = SearchRequest | RepriceRequest
-
-
-def gave_up(request: Request, reason: str) -> Outcome:
-    """The answer without a worker: the captured program for a search; for a repricing the program known before, at
-    today's prices, if it is still the better one."""
-    captured = captured_program(request.task, request.pricing)
-    if isinstance(request, RepriceRequest):
-        known = request.outcome.program
-        program = replace(known, cost=cost_of(request.task, known, request.pricing))
-        program = program if program.cost < captured.cost else captured
-        unknown = unmeasured(program, request.pricing)
-        return replace(
-            request.outcome,
-            program=program,
-            base_cost=captured.cost,
-            lower_bound=0.0,
-            unmeasured=unknown,
-            missing=tuple(request.pricing.missing.values()),
-            stop=reason,
-        )
-    missing = tuple(request.pricing.missing.values())
-    return Outcome(captured, captured.cost, 0.0, (), missing, reason, 0, 0, 0.0, ((0.0, captured.cost),))
+LATE_SECONDS = 1.0  # after the last moment of all workers, for their answers to get here
 
 
 def answer_with(worker: WorkerClient, request: Request, seconds: float) -> Outcome:
-    """The worker's answer, within ``seconds`` and some more; never fails."""
-    if isinstance(request, SearchRequest) and seconds <= 0:
-        return gave_up(request, "time")
+    """The worker's answer, within ``seconds``; never fails."""
+    if isinstance(request, SearchRequest) and request.seconds <= 0:
+        return gave_up(request, "time", transient=False)
+    if seconds <= 0:
+        return gave_up(request, "no time was left for it")
     try:
-        return worker.ask(request, seconds + ANSWER_SECONDS)
+        return worker.ask(request, seconds)
     except WorkerError as error:
         return gave_up(request, str(error))
 
 
 def answer_alone(request: Request, seconds: float, memory_bytes: int) -> Outcome:
     """Answer one request in a worker process of its own: what executors are given to run."""
-    with WorkerClient(memory_bytes) as worker:
-        return answer_with(worker, request, seconds)
-
-
-def seconds_of(request: Request) -> float:
-    """The time that a request grants."""
-    if isinstance(request, SearchRequest):
-        return request.limits.seconds
-    return request.milp_seconds + LEISURE_SECONDS * len(request.outcome.extractables)
+    try:
+        with WorkerClient(memory_bytes) as worker:
+            return answer_with(worker, request, seconds)
+    except WorkerError as error:
+        return gave_up(request, str(error))
 
 
 def cores() -> int:
@@ -91,6 +65,7 @@ class WorkerPool:
         self._idle: list[WorkerClient] = []
         self._busy: list[WorkerClient] = []
         self._lock = threading.Lock()
+        self._closed = False
         self.interrupted = False
 
     def __enter__(self) -> WorkerPool:
@@ -99,25 +74,36 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in (*self._idle, *self._busy):
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        self._kill()  # the threads that wait for these stop them
+        for worker in idle:
             worker.stop()
 
-    def map(self, requests: Sequence[Callable[[], Request]]) -> list[Outcome]:
-        """The answers in order. Requests are made when their turn comes, so that they may share a budget."""
+    def map(self, requests: Sequence[Callable[[], Request]], until: float) -> list[Outcome]:
+        """The answers in order, all of them by ``until`` (of time.monotonic(), s). Requests are made when their turn
+        comes, so that they may share a budget."""
         if self._executor is not None:
             made = [request() for request in requests]
-            futures = [self._executor.submit(answer_alone, r, seconds_of(r), self._memory_bytes) for r in made]
-            return [self._result(future, partial(_itself, r)) for future, r in zip(futures, made, strict=True)]
-        with ThreadPoolExecutor(max(1, min(self.workers, len(requests)))) as threads:
-            futures = [threads.submit(self._answer, request) for request in requests]
-            return [self._result(future, request) for future, request in zip(futures, requests, strict=True)]
+            futures = [self._executor.submit(answer_alone, r, _granted(r, until), self._memory_bytes) for r in made]
+            return [self._result(f, partial(_itself, r), until) for f, r in zip(futures, made, strict=True)]
+        threads = ThreadPoolExecutor(max(1, min(self.workers, len(requests))))
+        try:
+            futures = [threads.submit(self._answer, request, until) for request in requests]
+            return [self._result(future, request, until) for future, request in zip(futures, requests, strict=True)]
+        except BaseException:  # a second interrupt: nothing may go on after it
+            self._kill()
+            raise
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, make: Callable[[], Request]) -> Outcome:
+    def _answer(self, make: Callable[[], Request], until: float) -> Outcome:
         request = make()
         if self.interrupted:
             return gave_up(request, "interrupted")
         with self._worker() as worker:
-            return answer_with(worker, request, seconds_of(request))
+            return answer_with(worker, request, _granted(request, until))
 
     @contextmanager
     def _worker(self) -> Iterator[WorkerClient]:
@@ -129,37 +115,55 @@ class WorkerPool:
         finally:
             with self._lock:
                 self._busy.remove(worker)
-                self._idle.append(worker)
+                if not self._closed:
+                    self._idle.append(worker)
+            if self._closed:
+                worker.stop()
 
-    def _result(self, future: Future[Outcome], make: Callable[[], Request]) -> Outcome:
+    def _result(self, future: Future[Outcome], make: Callable[[], Request], until: float) -> Outcome:
         """A future's answer; whatever goes wrong on the way gives up its region alone."""
         try:
-            self._wait(future)
-            if self.interrupted and not future.done():
+            end = until + LATE_SECONDS
+            _wait(future, min(end, time.monotonic() + INTERRUPT_SECONDS) if self.interrupted else end)
+            if not future.done():
+                reason = "interrupted" if self.interrupted else "the answer did not come in time"
                 if self._executor is not None:  # it runs on a machine that we cannot reach
-                    return gave_up(make(), "interrupted")
-                for worker in list(self._busy):
-                    worker.kill()
-            return future.result()
+                    future.cancel()
+                    return gave_up(make(), reason)
+                self._kill()
+                _wait(future, time.monotonic() + LATE_SECONDS)
+                if not future.done():
+                    return gave_up(make(), reason)
+            return future.result(timeout=0)
         except KeyboardInterrupt:
             self._interrupt()
-            return self._result(future, make)
+            return self._result(future, make, until)
         except Exception as error:  # a lost machine, a message that could not be sent
             return gave_up(make(), f"{type(error).__name__}: {error}")
 
-    def _wait(self, future: Future[Outcome]) -> None:
-        """Wait for a future, after an interrupt not for long. In short steps: only between them is an interrupt sure to
-        be seen."""
-        end = time.monotonic() + INTERRUPT_SECONDS if self.interrupted else float("inf")
-        while not future.done() and time.monotonic() < end:
-            wait([future], timeout=POLL_SECONDS)
-
     def _interrupt(self) -> None:
         self.interrupted = True
-        with self._lock:
-            busy = list(self._busy)
-        for worker in busy:
+        for worker in self._now_busy():
             worker.interrupt()
+
+    def _kill(self) -> None:
+        for worker in self._now_busy():
+            worker.kill()
+
+    def _now_busy(self) -> list[WorkerClient]:
+        with self._lock:
+            return list(self._busy)
+
+
+def _granted(request: Request, until: float) -> float:
+    """The seconds until the worker of this request is stopped."""
+    return max(0.0, min(request.seconds + OVERRUN_SECONDS, until - time.monotonic()))
+
+
+def _wait(future: Future[Outcome], end: float) -> None:
+    """Wait for a future until ``end``. In short steps: only between them is an interrupt sure to be seen."""
+    while not future.done() and time.monotonic() < end:
+        wait([future], timeout=POLL_SECONDS)
 
 
 def _itself(request: Request) -> Request:

@@ -103,10 +103,12 @@ class Extractable:
         flags = [constants[c] for c in node.children]
         return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed=absorbed)
 
-    def extract(self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0) -> Extraction:
-        """The cheapest program at today's prices, found at leisure; with ``milp_seconds`` exactly, if that is enough,
-        and with a lower bound (of this e-graph's programs, ms)."""
-        deadline = time.monotonic() + LEISURE_SECONDS + milp_seconds
+    def extract(
+        self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0, leisure_seconds: float = LEISURE_SECONDS
+    ) -> Extraction:
+        """The cheapest program at today's prices, found in ``leisure_seconds``; with ``milp_seconds`` exactly, if that
+        is enough, and with a lower bound (of this e-graph's programs, ms)."""
+        deadline = time.monotonic() + leisure_seconds + milp_seconds
         return extract(
             self.problem(pricing),
             incumbent=self.original(),

@@ -41,6 +41,10 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
+class OutOfTime(KeyboardInterrupt):
+    """Raised by a signal in the midst of a search whose time is over; an interrupt that is no failure."""
+
+
 def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics, Strategy]:
     """Run a strategy by its name; an interrupt (Ctrl-C) ends it early, and what was found by then is kept.
 
@@ -51,5 +55,7 @@ def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics,
     strategy = STRATEGIES[name](environment)
     try:
         return strategy.run(), strategy
+    except OutOfTime:
+        return SearchStatistics("time", 0, environment.largest_nodes), strategy
     except KeyboardInterrupt:
-        return SearchStatistics("interrupted", 0, environment.largest_nodes), strategy
+        return SearchStatistics("interrupted", 0, environment.largest_nodes, transient=True), strategy

@@ -1,0 +1,134 @@
+"""Ranks of a process group: all rewrite a graph in the same way, or none does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch.distributed as dist
+
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(), reason="needs torch.distributed with gloo"
+)
+
+PROGRAM = """
+import datetime, json, os, sys, time
+import torch, torch.distributed as dist
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch_eqsat import optimize as optimizing, ranks, verdict
+from torch_eqsat.options import Options
+from torch_eqsat.searcher import Setting
+
+case, rank, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+seconds = 15.0 if case in ("killed", "late") else 300.0
+dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=2,
+                        timeout=datetime.timedelta(seconds=seconds))
+
+def chain(x, a, b):
+    return (x @ a) @ b
+
+def other(x, a, b):
+    return torch.relu(x @ a) @ b
+
+def plan(function=chain):
+    inputs = [torch.rand(64, 64), torch.rand(64, 64), torch.rand(64, 1)]
+    graph = make_fx(function, tracing_mode="fake")(*inputs).graph
+    before = str(graph)
+    setting = Setting(Options(seconds=2.0, measure_seconds=2.0), False, "cpu", 1, "key")
+    try:
+        report = optimizing.optimize(graph, setting, verdict.GraphInputs(frozenset(), inputs))
+        decision = report.decision
+    except Exception as error:
+        decision = f"{type(error).__name__}: {error}"
+        report = None
+    return {"graph": str(graph), "changed": str(graph) != before, "decision": decision,
+            "searched": bool(report and report.search_seconds), "from_plan": bool(report and report.from_plan)}
+
+if case == "killed" and rank == 1:
+    os._exit(9)
+if case == "late" and rank == 1:
+    time.sleep(10.0)
+if case == "refused" and rank == 1:
+    verdict.disagreement = lambda *_: "off by one"
+if case == "broken" and rank == 0:
+    def broken(*_):
+        raise ValueError("cannot plan")
+    optimizing.search_regions = broken
+found = [plan(other if case == "different" and rank == 1 else chain)]
+if case in ("together", "different"):
+    found.append(plan())
+if case == "late":
+    start = time.monotonic()
+    found.append(plan())
+    found[-1]["waited"] = time.monotonic() - start
+print(json.dumps(found), flush=True)
+if case != "killed":  # rank 0 may hold the store
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"done {rank}", "")
+    while not store.check(["done 0", "done 1"]):
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    """Runs a case on two ranks with a cache each; for each rank what became of its graphs, or None if it ended."""
+
+    def run(case):
+        processes = []
+        for rank in range(2):
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+            environment["TORCH_EQSAT_CACHE_DIR"] = str(tmp_path / str(rank))
+            arguments = [sys.executable, "-c", PROGRAM, case, str(rank), str(tmp_path / "store")]
+            processes.append(
+                subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
+        answers = []
+        for process in processes:
+            out, err = process.communicate(timeout=300)
+            assert process.returncode in (0, 9), err
+            answers.append(json.loads(out.splitlines()[-1]) if process.returncode == 0 else None)
+        return answers
+
+    return run
+
+
+def test_ranks_take_the_same_program(ranks):
+    """Each planned for itself: 41 and 36 new calls."""
+    first, second = ranks("together")
+    assert first[0]["changed"] and first[0]["searched"] and not second[0]["searched"]
+    for a, b in zip(first, second, strict=True):
+        assert a["changed"] and a["graph"] == b["graph"]
+    assert first[1]["from_plan"]
+
+
+def test_different_graphs_are_left(ranks):
+    first, second = ranks("different")
+    for answers in (first, second):
+        assert not answers[0]["changed"] and "the ranks have different graphs" in answers[0]["decision"]
+        assert answers[1]["changed"]  # the next one is the same again
+    assert first[1]["graph"] == second[1]["graph"]
+
+
+def test_a_rank_that_refuses_keeps_all_from_it(ranks):
+    for (answer,), reason in zip(ranks("refused"), ("another rank", "off by one"), strict=True):
+        assert not answer["changed"] and reason in answer["decision"]
+
+
+def test_rank_0_cannot_plan(ranks):
+    for (answer,), reason in zip(ranks("broken"), ("cannot plan", "rank 0 could not plan it"), strict=True):
+        assert not answer["changed"] and reason in answer["decision"]
+
+
+def test_a_rank_that_is_dead(ranks):
+    (answer,), nothing = ranks("killed")
+    assert nothing is None and not answer["changed"] and "did not come in time" in answer["decision"]
+
+
+def test_a_rank_that_is_late(ranks):
+    """Both leave the graph as it is, and no later one waits."""
+    for answers in ranks("late"):
+        assert not any(answer["changed"] for answer in answers)
+        assert all("left as they are from now on" in answer["decision"] for answer in answers)
