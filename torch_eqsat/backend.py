@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import weakref
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.exc import RestartAnalysis, SkipFrame
 from torch._dynamo.utils import counters
 from torch._guards import TracingContext
 from torch._inductor import config as inductor_config
@@ -24,7 +26,7 @@ from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
 from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.timings import COUNTERS
-from torch_eqsat.freezing import is_weight, lift_weights
+from torch_eqsat.freezing import Lifting, is_weight, lift_weights
 from torch_eqsat.optimize import GraphInputs, optimize
 from torch_eqsat.options import Options
 from torch_eqsat.plan import forget_plan
@@ -52,30 +54,63 @@ def eqsat_mcts(
     freeze = bool(patches.get("freezing", inductor_config.freezing)) and not torch.is_grad_enabled()
     values = list(inputs)
     weights = [i for i, (n, v) in enumerate(zip(_placeholders(module), inputs, strict=False)) if is_weight(n, v)]
-    remaining = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
-    if remaining is not None:
-        inputs = remaining
-    frozen = remaining is not None or (freeze and inductor_config.freezing)
-    patches["freezing"] = frozen
+    lifting = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
+    patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
     if torch.is_grad_enabled():
         weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values, rules)
+    return _compile(module, list(inputs), lifting, patches, our_pass)
+
+
+def _compile(
+    module: GraphModule, inputs: list[Any], lifting: Lifting | None, patches: dict[str, Any], our_pass: EqsatPass
+) -> Callable[..., Any]:
+    """Compile with our pass; where that fails without it, and then without our freezing."""
     others = _user_passes(patches)
-    patches["joint_custom_pre_pass"] = [*others, our_pass]
-    compiled: Callable[..., Any]
+    given = inputs if lifting is None else lifting.inputs
     try:
-        compiled = compile_fx(module, list(inputs), config_patches=patches)
+        compiled: Callable[..., Any] = compile_fx(
+            module, given, config_patches={**patches, "joint_custom_pre_pass": [*others, our_pass]}
+        )
+    except (SkipFrame, RestartAnalysis):  # how compilers speak to Dynamo
+        raise
     except Exception as error:
-        if own.strict or not our_pass.rewritten:
+        if our_pass.options.strict or not (our_pass.rewritten or lifting):
             raise
-        # The first attempt's passes before autograd may have changed the module; what it computes they keep.
-        patches["joint_custom_pre_pass"] = others
-        compiled = compile_fx(module, list(inputs), config_patches=patches)
-        our_pass.take_back(error)
+        compiled = _compile_otherwise(
+            module, inputs, lifting, {**patches, "joint_custom_pre_pass": others}, our_pass, error
+        )
     on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
     if on_cpu and (our_pass.rewritten or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
         keep_freed_memory()
     return compiled
+
+
+def _compile_otherwise(
+    module: GraphModule,
+    inputs: list[Any],
+    lifting: Lifting | None,
+    patches: dict[str, Any],
+    our_pass: EqsatPass,
+    error: Exception,
+) -> Callable[..., Any]:
+    """Compile without our pass if that rewrote anything; and if that fails too or nothing was rewritten, without our
+    freezing. Raises ``error``, with which all of it failed, if this does too."""
+    if our_pass.rewritten:
+        # The first attempt's passes before autograd may have changed the module; what it computes they keep.
+        with contextlib.suppress(Exception):
+            compiled = compile_fx(module, inputs if lifting is None else lifting.inputs, config_patches=patches)
+            our_pass.take_back(error)
+            return compiled  # type: ignore[no-any-return]
+    if lifting is None:
+        raise error
+    lifting.put_back()
+    try:
+        compiled = compile_fx(module, inputs, config_patches={**patches, "freezing": False})
+    except Exception:
+        raise error from None
+    our_pass.take_back(error, "frozen")
+    return compiled  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:
@@ -135,7 +170,12 @@ class EqsatPass(CustomGraphPass):
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
         self.called = False
-        self.rewritten: list[reports.GraphReport] = []
+        self.reports: list[reports.GraphReport] = []
+
+    @property
+    def rewritten(self) -> list[reports.GraphReport]:
+        """The reports of graphs that were rewritten."""
+        return [report for report in self.reports if report.changed]
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
@@ -157,24 +197,26 @@ class EqsatPass(CustomGraphPass):
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )
             return
-        if report.changed:
-            self.rewritten.append(report)
+        self.reports.append(report)
         counters[COUNTERS]["rewritten" if report.changed else "unchanged"] += 1
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)
         reports.record(report)
 
-    def take_back(self, error: Exception) -> None:
-        """Say that what was rewritten did not compile, and keep it from coming back from the disk."""
-        for report in self.rewritten:
-            report.changed = False
-            report.decision = f"left as it is: rewritten it does not compile ({_first_line(error)})"
-            forget_plan(report.plan_key)
-        counters[COUNTERS]["rewritten"] -= len(self.rewritten)
-        counters[COUNTERS]["unchanged"] += len(self.rewritten)
+    def take_back(self, error: Exception, what: str = "rewritten") -> None:
+        """Say that what was ``what`` (rewritten or frozen) did not compile, and keep rewritten graphs from coming back
+        from the disk."""
+        reason = f"left as it is: {what} it does not compile ({_first_line(error)})"
+        for report in self.reports:
+            if report.changed:
+                forget_plan(report.plan_key)
+                counters[COUNTERS]["rewritten"] -= 1
+                counters[COUNTERS]["unchanged"] += 1
+            if report.changed or what == "frozen":
+                report.changed, report.decision = False, reason
+            report.frozen = report.frozen and what != "frozen"
         counters[COUNTERS]["faults"] += 1
-        logger.warning("graph left as it is: rewritten it does not compile: %s", _first_line(error))
-        self.rewritten.clear()
+        logger.warning("graph left as it is: %s it does not compile: %s", what, _first_line(error))
 
     def _inputs(self, graph: Graph) -> GraphInputs:
         """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""

@@ -46,6 +46,15 @@ def is_pinned(node: FxNode) -> bool:
     return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
 
 
+# Higher-order operators that run a body again and again, and into which Inductor carries no constants.
+LOOPS = frozenset({"while_loop", "while_loop_stack_output", "scan", "associative_scan", "map", "map_impl"})
+
+
+def is_loop(node: FxNode) -> bool:
+    """Whether ``node`` is a higher-order operator that loops."""
+    return isinstance(node.target, torch._ops.HigherOrderOperator) and node.target.name() in LOOPS
+
+
 def _is_attention_without_dropout(node: FxNode) -> bool:
     """Attention operators are tagged as random because they can drop out; most calls do not."""
     if node.target is not aten._scaled_dot_product_flash_attention_for_cpu.default:
