@@ -1,4 +1,5 @@
-"""The torch.compile backend ``eqsat_mcts``: stock Inductor with one more pass over the functional ATen graph."""
+"""The torch.compile backends: ``eqsat_mcts``, stock Inductor with one more pass over the functional ATen graph, and
+``eqsat_mcts_eager``, which runs the same graphs without generating code."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import hashlib
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,15 +20,15 @@ from torch._dynamo.utils import counters
 from torch._guards import TracingContext
 from torch._inductor import config as inductor_config
 from torch._inductor import list_mode_options
-from torch._inductor.compile_fx import compile_fx
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_custom_graph_passes
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
-from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import Lifting, is_weight, lift_weights
+from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.optimize import GraphInputs, optimize
 from torch_eqsat.options import Options
 from torch_eqsat.plan import forget_plan
@@ -46,10 +48,35 @@ def eqsat_mcts(
     """Compile a Dynamo graph. ``options`` are ours (``eqsat.*``, see :class:`~torch_eqsat.options.Options`) and
     Inductor's. Raises OptionError for a bad ``eqsat.`` option and RuleError for a bad law of ``eqsat.rules``, before
     any work."""
+    return _backend(module, inputs, mode, options, compile_fx_inner)
+
+
+def eqsat_mcts_eager(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """As :func:`eqsat_mcts`, but what it hands to Inductor is run call by call, and no code is generated: for tests,
+    and to tell whether a wrong result comes from a rewrite or from Inductor."""
+    return _backend(module, inputs, mode, options, interpret, **SETTINGS)
+
+
+def _backend(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    mode: str | None,
+    options: dict[str, Any] | None,
+    inner: Callable[..., Any],
+    **settings: Any,
+) -> Callable[..., Any]:
+    """``inner`` makes code of a graph after our pass; ``settings`` are Inductor's that it needs."""
     own, patches = Options.parse(options)
     rules = load_rules(own)
     if mode is not None:
         patches = {**list_mode_options(mode), **patches}
+    patches.update(settings)
     # Dynamo traces inference graphs without grad mode; only then may weights be constants.
     freeze = bool(patches.get("freezing", inductor_config.freezing)) and not torch.is_grad_enabled()
     values = list(inputs)
@@ -59,58 +86,55 @@ def eqsat_mcts(
     if torch.is_grad_enabled():
         weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values, rules)
-    return _compile(module, list(inputs), lifting, patches, our_pass)
+    return _Compilation(module, list(inputs), lifting, patches, our_pass, inner).run()
 
 
-def _compile(
-    module: GraphModule, inputs: list[Any], lifting: Lifting | None, patches: dict[str, Any], our_pass: EqsatPass
-) -> Callable[..., Any]:
-    """Compile with our pass; where that fails without it, and then without our freezing."""
-    others = _user_passes(patches)
-    given = inputs if lifting is None else lifting.inputs
-    try:
-        compiled: Callable[..., Any] = compile_fx(
-            module, given, config_patches={**patches, "joint_custom_pre_pass": [*others, our_pass]}
-        )
-    except (SkipFrame, RestartAnalysis):  # how compilers speak to Dynamo
-        raise
-    except Exception as error:
-        if our_pass.options.strict or not (our_pass.rewritten or lifting):
+@dataclass
+class _Compilation:
+    """One Dynamo graph on its way; ``lifting`` is there if its weights are frozen."""
+
+    module: GraphModule
+    inputs: list[Any]
+    lifting: Lifting | None
+    patches: dict[str, Any]
+    our_pass: EqsatPass
+    inner: Callable[..., Any]
+
+    def run(self) -> Callable[..., Any]:
+        """Compile with our pass; where that fails without it, and then without our freezing."""
+        try:
+            return self._with_patches(joint_custom_pre_pass=[*_user_passes(self.patches), self.our_pass])
+        except (SkipFrame, RestartAnalysis):  # how compilers speak to Dynamo
             raise
-        compiled = _compile_otherwise(
-            module, inputs, lifting, {**patches, "joint_custom_pre_pass": others}, our_pass, error
-        )
-    on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
-    if on_cpu and (our_pass.rewritten or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
-        keep_freed_memory()
-    return compiled
+        except Exception as error:
+            if self.our_pass.options.strict or not (self.our_pass.rewritten or self.lifting):
+                raise
+            return self._run_otherwise(error)
 
+    def _run_otherwise(self, error: Exception) -> Callable[..., Any]:
+        """Compile without our pass if that rewrote anything; and if that fails too or nothing was rewritten, without
+        our freezing. Raises ``error``, with which all of it failed, if this does too."""
+        if self.our_pass.rewritten:
+            # The first attempt's passes before autograd may have changed the module; what it computes they keep.
+            with contextlib.suppress(Exception):
+                compiled = self._with_patches()
+                self.our_pass.take_back(error)
+                return compiled
+        if self.lifting is None:
+            raise error
+        self.lifting.put_back()
+        self.lifting = None
+        try:
+            compiled = self._with_patches(freezing=False)
+        except Exception:
+            raise error from None
+        self.our_pass.take_back(error, "frozen")
+        return compiled
 
-def _compile_otherwise(
-    module: GraphModule,
-    inputs: list[Any],
-    lifting: Lifting | None,
-    patches: dict[str, Any],
-    our_pass: EqsatPass,
-    error: Exception,
-) -> Callable[..., Any]:
-    """Compile without our pass if that rewrote anything; and if that fails too or nothing was rewritten, without our
-    freezing. Raises ``error``, with which all of it failed, if this does too."""
-    if our_pass.rewritten:
-        # The first attempt's passes before autograd may have changed the module; what it computes they keep.
-        with contextlib.suppress(Exception):
-            compiled = compile_fx(module, inputs if lifting is None else lifting.inputs, config_patches=patches)
-            our_pass.take_back(error)
-            return compiled  # type: ignore[no-any-return]
-    if lifting is None:
-        raise error
-    lifting.put_back()
-    try:
-        compiled = compile_fx(module, inputs, config_patches={**patches, "freezing": False})
-    except Exception:
-        raise error from None
-    our_pass.take_back(error, "frozen")
-    return compiled  # type: ignore[no-any-return]
+    def _with_patches(self, **patches: Any) -> Callable[..., Any]:
+        inputs = self.inputs if self.lifting is None else self.lifting.inputs
+        settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
+        return compile_fx(self.module, inputs, self.inner, settings)  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:
@@ -133,7 +157,7 @@ def reset() -> None:
     counters.pop(COUNTERS, None)
 
 
-eqsat_mcts.reset = reset  # type: ignore[attr-defined]
+eqsat_mcts.reset = eqsat_mcts_eager.reset = reset  # type: ignore[attr-defined]
 
 
 @cache
@@ -169,7 +193,6 @@ class EqsatPass(CustomGraphPass):
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
-        self.called = False
         self.reports: list[reports.GraphReport] = []
 
     @property
@@ -184,7 +207,6 @@ class EqsatPass(CustomGraphPass):
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
-        self.called = True
         try:
             setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.rules.shipped)
             report = optimize(graph, setting, self._inputs(graph))
