@@ -114,3 +114,39 @@ def test_attention_over_images_that_lie_channels_last():
 def test_options_are_checked():
     with pytest.raises(Exception, match=r"did you mean 'eqsat\.seconds'"):
         compiled(torch.relu, **{"eqsat.secnds": 1})(torch.ones(3))
+
+
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+def test_outputs_whose_sizes_depend_on_data():
+    def function(mask, a, b, c):
+        y = (a @ b) @ c
+        return y, y[mask.nonzero().squeeze(1)]
+
+    with torch.no_grad():
+        check(function, torch.arange(256) % 3 == 0, torch.randn(256, 256), torch.randn(256, 256), torch.randn(256, 2))
+
+
+def test_outputs_of_symbolic_sizes_gain_no_guards():
+    """Whether rows lie alike does not depend on how many there are, one or none among them."""
+
+    def function(x, a, b, c):
+        y = (a @ b) @ c
+        return y, x @ y, x + 1
+
+    weights = torch.randn(256, 256), torch.randn(256, 256), torch.randn(256, 2)
+    fast = compiled(function)
+    with torch.no_grad():
+        for rows in (3, 2, 7):
+            x = torch.randn(rows, 256)
+            torch._dynamo.mark_dynamic(x, 0)
+            torch.testing.assert_close(fast(x, *weights), function(x, *weights), rtol=1e-3, atol=1e-1)
+    assert reports.last_reports()[-1].changed
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_numbers_are_reduced():
+    def function(number, a, b, c):
+        return (a @ b) @ c, number.sum(0), number.softmax(-1), torch.logsumexp(number, 0)
+
+    with torch.no_grad():
+        check(function, torch.tensor(2.0), torch.randn(256, 256), torch.randn(256, 256), torch.randn(256, 2))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.translate import GETITEM, aten
 from torch_eqsat.ir.types import TensorType
+
+aten = torch.ops.aten
+GETITEM = operator.getitem
 
 
 def tensor_type(value: Any) -> TensorType | None:
@@ -18,6 +22,13 @@ def tensor_type(value: Any) -> TensorType | None:
     if not all(type(n) is int for n in value.shape) or value.numel() == 0:
         return None
     return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def is_elementwise(target: Any) -> bool:
+    """Whether each element of the result depends on the corresponding elements of the operands alone."""
+    if target in (aten.clone.default, torch.ops.prims.convert_element_type.default):
+        return True
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def operands_of(node: FxNode) -> list[FxNode]:
@@ -30,6 +41,17 @@ def operands_of(node: FxNode) -> list[FxNode]:
 
     torch.fx.map_arg((node.args, node.kwargs), visit)
     return found
+
+
+def positional(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments of ``target`` with those in their places that may stand there, given by name or not."""
+    args, kwargs = list(args), dict(kwargs)
+    if isinstance(target, torch._ops.OpOverload):
+        for argument in target._schema.arguments[len(args) :]:
+            if argument.kwarg_only or not kwargs:
+                break
+            args.append(kwargs.pop(argument.name) if argument.name in kwargs else argument.default_value)
+    return args, kwargs
 
 
 def is_pinned(node: FxNode) -> bool:

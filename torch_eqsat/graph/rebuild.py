@@ -13,6 +13,7 @@ from torch._inductor.pattern_matcher import stable_topological_sort
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
@@ -251,9 +252,12 @@ def _check_same(old: FxNode, new: Any) -> None:
 
 
 def _same_strides(a: FxNode, b: FxNode) -> bool:
-    """Whether two nodes of one shape lie alike in memory; along axes of size 1 there is nothing to differ in."""
+    """Whether two nodes of one shape are known to lie alike in memory, whatever the sizes that are symbols; along axes
+    of size 1 there is nothing to differ in. Asking for more would fail for sizes that depend on data, and make guards
+    of others."""
     x, y = a.meta["val"], b.meta["val"]
-    return all(s == t for n, s, t in zip(x.shape, x.stride(), y.stride(), strict=True) if n != 1)
+    strides = zip(x.shape, x.stride(), y.stride(), strict=True)
+    return all(statically_known_true(s == t) or statically_known_true(n == 1) for n, s, t in strides)
 
 
 def _as_fresh(emitter: _FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, FxNode]) -> FxNode:
