@@ -28,6 +28,7 @@ from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import Lifting, is_weight, lift_weights
+from torch_eqsat.guard import Reference, guarded
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.optimize import GraphInputs, optimize
 from torch_eqsat.options import Options
@@ -86,7 +87,12 @@ def _backend(
     if torch.is_grad_enabled():
         weights, values = [], []
     our_pass = EqsatPass(own, frozen, weights, values, rules)
-    return _Compilation(module, list(inputs), lifting, patches, our_pass, inner).run()
+    compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
+    reference = Reference(module) if own.guard else None
+    compiled = compilation.run()
+    if reference is None or compilation.lifting is not lifting:  # our freezing was taken back: the inputs are others
+        return compiled
+    return guarded(compiled, reference, own.guard, our_pass.blame, patches)
 
 
 @dataclass
@@ -224,6 +230,18 @@ class EqsatPass(CustomGraphPass):
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)
         reports.record(report)
+
+    def blame(self) -> str:
+        """What may be wrong with the compiled graphs: the laws and regions that they were rewritten by, in a line."""
+        if not self.reports:
+            return "it came from torch's cache, by laws that are not known now"
+        if not self.rewritten:
+            return "no law was applied to it"
+        laws: set[str] = set().union(*(report.laws for report in self.rewritten))
+        changed = [r for report in self.rewritten for r in report.regions if r.best_ms < r.base_ms]
+        regions = ", ".join(f"x{r.count} of {r.terms} terms" for r in changed)
+        # A law that puts two terms into one class and makes none is not counted.
+        return f"regions {regions} by laws {', '.join(sorted(laws)) or 'that made no terms'}"
 
     def take_back(self, error: Exception, what: str = "rewritten") -> None:
         """Say that what was ``what`` (rewritten or frozen) did not compile, and keep rewritten graphs from coming back
