@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from torch_eqsat._version import __version__
 
 if TYPE_CHECKING:
+    from torch_eqsat.allocator import keep_freed_memory
     from torch_eqsat.rules.law import equation, law, siblings
     from torch_eqsat.verification import verify
 
-__all__ = ["__version__", "equation", "explain", "law", "siblings", "verify"]
+__all__ = ["__version__", "equation", "explain", "keep_freed_memory", "law", "siblings", "verify"]
 
 _HOMES = {
     "equation": "torch_eqsat.rules.law",
+    "keep_freed_memory": "torch_eqsat.allocator",
     "law": "torch_eqsat.rules.law",
     "siblings": "torch_eqsat.rules.law",
     "verify": "torch_eqsat.verification",
@@ -24,7 +26,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Names for those who write laws, loaded when they are first used."""
+    """Names that are loaded when they are first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

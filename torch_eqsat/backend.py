@@ -1,31 +1,36 @@
-"""The torch.compile backend ``eqsat_mcts``: stock Inductor with one more pass over the functional ATen graph."""
+"""The torch.compile backends: ``eqsat_mcts``, stock Inductor with one more pass over the functional ATen graph, and
+``eqsat_mcts_eager``, which runs the same graphs without generating code."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.exc import RestartAnalysis, SkipFrame
 from torch._dynamo.utils import counters
 from torch._guards import TracingContext
 from torch._inductor import config as inductor_config
 from torch._inductor import list_mode_options
-from torch._inductor.compile_fx import compile_fx
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_custom_graph_passes
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
 from torch_eqsat._version import __version__
-from torch_eqsat.allocator import keep_freed_memory
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.cost.timings import COUNTERS
-from torch_eqsat.freezing import is_weight, lift_weights
+from torch_eqsat.freezing import Lifting, is_weight, lift_weights
+from torch_eqsat.guard import Reference, guarded
+from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
 from torch_eqsat.plan import forget_plan
@@ -46,36 +51,96 @@ def eqsat_mcts(
     """Compile a Dynamo graph. ``options`` are ours (``eqsat.*``, see :class:`~torch_eqsat.options.Options`) and
     Inductor's. Raises OptionError for a bad ``eqsat.`` option and RuleError for a bad law of ``eqsat.rules``, before
     any work."""
+    return _backend(module, inputs, mode, options, compile_fx_inner)
+
+
+def eqsat_mcts_eager(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """As :func:`eqsat_mcts`, but what it hands to Inductor is run call by call, and no code is generated: for tests,
+    and to tell whether a wrong result comes from a rewrite or from Inductor."""
+    return _backend(module, inputs, mode, options, interpret, **SETTINGS)
+
+
+def _backend(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    mode: str | None,
+    options: dict[str, Any] | None,
+    inner: Callable[..., Any],
+    **settings: Any,
+) -> Callable[..., Any]:
+    """``inner`` makes code of a graph after our pass; ``settings`` are Inductor's that it needs."""
     own, patches = Options.parse(options)
     rules = load_rules(own)
     if mode is not None:
         patches = {**list_mode_options(mode), **patches}
+    patches.update(settings)
     # Dynamo traces inference graphs without grad mode; only then may weights be constants.
     freeze = bool(patches.get("freezing", inductor_config.freezing)) and not torch.is_grad_enabled()
     values = list(inputs)
     weights = [i for i, (n, v) in enumerate(zip(_placeholders(module), inputs, strict=False)) if is_weight(n, v)]
-    remaining = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
-    if remaining is not None:
-        inputs = remaining
-    frozen = remaining is not None or (freeze and inductor_config.freezing)
-    patches["freezing"] = frozen
+    lifting = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
+    patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
     our_pass = EqsatPass(own, frozen, weights, values, rules)
-    others = _user_passes(patches)
-    patches["joint_custom_pre_pass"] = [*others, our_pass]
-    compiled: Callable[..., Any]
-    try:
-        compiled = compile_fx(module, list(inputs), config_patches=patches)
-    except Exception as error:
-        if own.strict or not our_pass.rewritten:
+    compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
+    reference = Reference(module) if own.guard else None
+    compiled = compilation.run()
+    if reference is None or compilation.lifting is not lifting:  # our freezing was taken back: the inputs are others
+        return compiled
+    return guarded(compiled, reference, own.guard, our_pass.blame, patches)
+
+
+@dataclass
+class _Compilation:
+    """One Dynamo graph on its way; ``lifting`` is there if its weights are frozen."""
+
+    module: GraphModule
+    inputs: list[Any]
+    lifting: Lifting | None
+    patches: dict[str, Any]
+    our_pass: EqsatPass
+    inner: Callable[..., Any]
+
+    def run(self) -> Callable[..., Any]:
+        """Compile with our pass; where that fails without it, and then without our freezing."""
+        try:
+            return self._with_patches(joint_custom_pre_pass=[*_user_passes(self.patches), self.our_pass])
+        except (SkipFrame, RestartAnalysis):  # how compilers speak to Dynamo
             raise
-        # The first attempt's passes before autograd may have changed the module; what it computes they keep.
-        patches["joint_custom_pre_pass"] = others
-        compiled = compile_fx(module, list(inputs), config_patches=patches)
-        our_pass.take_back(error)
-    on_cpu = all(value.device.type == "cpu" for value in inputs if isinstance(value, torch.Tensor))
-    if on_cpu and (our_pass.rewritten or not our_pass.called):  # what AOTAutograd's cache brings may be rewritten
-        keep_freed_memory()
-    return compiled
+        except Exception as error:
+            if self.our_pass.options.strict or not (self.our_pass.rewritten or self.lifting):
+                raise
+            return self._run_otherwise(error)
+
+    def _run_otherwise(self, error: Exception) -> Callable[..., Any]:
+        """Compile without our pass if that rewrote anything; and if that fails too or nothing was rewritten, without
+        our freezing. Raises ``error``, with which all of it failed, if this does too."""
+        if self.our_pass.rewritten:
+            # The first attempt's passes before autograd may have changed the module; what it computes they keep.
+            with contextlib.suppress(Exception):
+                compiled = self._with_patches()
+                self.our_pass.take_back(error)
+                return compiled
+        if self.lifting is None:
+            raise error
+        self.lifting.put_back()
+        self.lifting = None
+        try:
+            compiled = self._with_patches(freezing=False)
+        except Exception:
+            raise error from None
+        self.our_pass.take_back(error, "frozen")
+        return compiled
+
+    def _with_patches(self, **patches: Any) -> Callable[..., Any]:
+        inputs = self.inputs if self.lifting is None else self.lifting.inputs
+        settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
+        return compile_fx(self.module, inputs, self.inner, settings)  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:
@@ -99,7 +164,7 @@ def reset() -> None:
     counters.pop(COUNTERS, None)
 
 
-eqsat_mcts.reset = reset  # type: ignore[attr-defined]
+eqsat_mcts.reset = eqsat_mcts_eager.reset = reset  # type: ignore[attr-defined]
 
 
 @cache
@@ -137,8 +202,12 @@ class EqsatPass(CustomGraphPass):
         # The pass lives as long as the compiled graph; it must not keep the user's tensors alive.
         self._values = [weakref.ref(v) if isinstance(v, torch.Tensor) else _nothing for v in values]
         self.threads = torch.get_num_threads()
-        self.called = False
-        self.rewritten: list[reports.GraphReport] = []
+        self.reports: list[reports.GraphReport] = []
+
+    @property
+    def rewritten(self) -> list[reports.GraphReport]:
+        """The reports of graphs that were rewritten."""
+        return [report for report in self.reports if report.changed]
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
@@ -147,7 +216,6 @@ class EqsatPass(CustomGraphPass):
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
-        self.called = True
         try:
             setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.rules.shipped)
             report = optimize(graph, setting, self._inputs(graph))
@@ -160,24 +228,38 @@ class EqsatPass(CustomGraphPass):
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )
             return
-        if report.changed:
-            self.rewritten.append(report)
+        self.reports.append(report)
         counters[COUNTERS]["rewritten" if report.changed else "unchanged"] += 1
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)
         reports.record(report)
 
-    def take_back(self, error: Exception) -> None:
-        """Say that what was rewritten did not compile, and keep it from coming back from the disk."""
-        for report in self.rewritten:
-            report.changed = False
-            report.decision = f"left as it is: rewritten it does not compile ({_first_line(error)})"
-            forget_plan(report.plan_key)
-        counters[COUNTERS]["rewritten"] -= len(self.rewritten)
-        counters[COUNTERS]["unchanged"] += len(self.rewritten)
+    def blame(self) -> str:
+        """What may be wrong with the compiled graphs: the laws and regions that they were rewritten by, in a line."""
+        if not self.reports:
+            return "it came from torch's cache, by laws that are not known now"
+        if not self.rewritten:
+            return "no law was applied to it"
+        laws: set[str] = set().union(*(report.laws for report in self.rewritten))
+        changed = [r for report in self.rewritten for r in report.regions if r.best_ms < r.base_ms]
+        regions = ", ".join(f"x{r.count} of {r.terms} terms" for r in changed)
+        # A law that puts two terms into one class and makes none is not counted.
+        return f"regions {regions} by laws {', '.join(sorted(laws)) or 'that made no terms'}"
+
+    def take_back(self, error: Exception, what: str = "rewritten") -> None:
+        """Say that what was ``what`` (rewritten or frozen) did not compile, and keep rewritten graphs from coming back
+        from the disk."""
+        reason = f"left as it is: {what} it does not compile ({_first_line(error)})"
+        for report in self.reports:
+            if report.changed:
+                forget_plan(report.plan_key)
+                counters[COUNTERS]["rewritten"] -= 1
+                counters[COUNTERS]["unchanged"] += 1
+            if report.changed or what == "frozen":
+                report.changed, report.decision = False, reason
+            report.frozen = report.frozen and what != "frozen"
         counters[COUNTERS]["faults"] += 1
-        logger.warning("graph left as it is: rewritten it does not compile: %s", _first_line(error))
-        self.rewritten.clear()
+        logger.warning("graph left as it is: %s it does not compile: %s", what, _first_line(error))
 
     def _inputs(self, graph: Graph) -> GraphInputs:
         """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""

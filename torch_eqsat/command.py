@@ -1,4 +1,4 @@
-"""The command line: ``torch-eqsat calibrate`` and ``torch-eqsat show``."""
+"""The command line: ``torch-eqsat calibrate``, ``torch-eqsat show`` and ``torch-eqsat bisect``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -14,12 +15,15 @@ from torch_eqsat.cost.kernels import context_of, measure
 from torch_eqsat.cost.probes import CompiledProbe
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.timer import CpuTimer
-from torch_eqsat.errors import MeasurementError
+from torch_eqsat.errors import EqsatError, MeasurementError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it was done, 1 when the machine is too busy for it."""
-    parser = argparse.ArgumentParser(prog="torch-eqsat", description="Prices of torch_eqsat on this machine.")
+    """Run a command; 0 when it was done, 1 when the machine is too busy for it. Of ``bisect``: 0 when a law was found,
+    1 when the compiled result agrees with eager, 2 when there is no such function, 3 when no law is to blame."""
+    parser = argparse.ArgumentParser(
+        prog="torch-eqsat", description="Prices of torch_eqsat on this machine, and the law behind a wrong result."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in (
         ("calibrate", "measure this CPU (a minute or two) and keep what prices are made of"),
@@ -29,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--threads", type=int, default=torch.get_num_threads(), help="threads of torch to run with"
         )
+    _add_bisect(commands)
     options = parser.parse_args(arguments)
+    if options.command == "bisect":
+        return _bisect(options)
     if options.threads < 1:
         parser.error(f"--threads {options.threads}: at least 1 is needed")
     torch.set_num_threads(options.threads)
@@ -43,6 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
         print(describe(table, calibration_of(table)))
     return 0
+
+
+def _add_bisect(commands: Any) -> None:
+    about = "find the law without which a compiled model agrees with eager"
+    epilog = "Status: 0 a law was found, 1 the results agree, 2 bad arguments, 3 they differ without any law."
+    command = commands.add_parser("bisect", help=about, description=about, epilog=epilog)
+    command.add_argument("subject", metavar="module:function", help="a function that returns (model, inputs)")
+    command.add_argument("--freezing", action="store_true", help="with weights as constants")
+    command.add_argument("--interpret", action="store_true", help="generate no code: by the backend eqsat_mcts_eager")
+    command.add_argument("--rules", nargs="*", default=[], metavar="MODULE", help="laws besides the catalogue's")
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from torch_eqsat.bisecting import USAGE, bisect
+
+    backend = "eqsat_mcts_eager" if options.interpret else "eqsat_mcts"
+    try:
+        return bisect(options.subject, backend, {"freezing": options.freezing, "eqsat.rules": options.rules})
+    except EqsatError as error:
+        _say(f"torch-eqsat bisect: {error}")
+        return USAGE
 
 
 def describe(table: Table, calibration: Calibration) -> str:

@@ -89,6 +89,14 @@ class Options:
         },
     )
     verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
+    guard: int = field(
+        default=0,
+        repr=False,  # what is checked does not change what is compiled
+        metadata={
+            "help": "compare this many calls of each compiled graph with eager; give it up if it differs",
+            "least": 0,
+        },
+    )
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
     strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph as it is"})
 

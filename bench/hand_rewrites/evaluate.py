@@ -7,28 +7,21 @@ graph runs as it is after the pass. ``python -m bench.hand_rewrites.evaluate [NA
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-from functorch.compile import make_boxed_func
 from torch import Tensor, nn
-from torch._inductor.compile_fx import compile_fx
-from torch.fx import GraphModule
 
 from bench.hand_rewrites.row import Row
 from bench.hand_rewrites.table import ROWS
-from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.cost.kernel import Measurement
 from torch_eqsat.cost.kernels import context_of
@@ -123,22 +116,14 @@ def _error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).detach().abs().max() / expected.detach().abs().max())
 
 
-def _run_as_is(module: GraphModule, inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
-    """Stands for the code generation."""
-    boxed: Callable[..., Any] = make_boxed_func(module)
-    return boxed
-
-
 def _compile(
     module: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
 ) -> tuple[reports.GraphReport, tuple[Tensor, ...]]:
     """The backend's report on the one graph of ``module``, and what the graph computes after the pass."""
     torch.compiler.reset()
     ours = {**options, "eqsat.cache": False, "eqsat.strict": True, "force_disable_caches": True}
-    compiled = torch.compile(module, backend="eqsat_mcts", options=ours, fullgraph=True, dynamic=False)
-    run = functools.partial(compile_fx, inner_compile=_run_as_is)
-    with mock.patch.object(backend, "compile_fx", run):
-        outputs = _tuple(compiled(*inputs))
+    compiled = torch.compile(module, backend="eqsat_mcts_eager", options=ours, fullgraph=True, dynamic=False)
+    outputs = _tuple(compiled(*inputs))
     (report,) = reports.last_reports()
     return report, outputs
 

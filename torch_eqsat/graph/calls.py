@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.translate import GETITEM, aten
 from torch_eqsat.ir.types import TensorType
+
+aten = torch.ops.aten
+GETITEM = operator.getitem
 
 
 def tensor_type(value: Any) -> TensorType | None:
@@ -18,6 +22,13 @@ def tensor_type(value: Any) -> TensorType | None:
     if not all(type(n) is int for n in value.shape) or value.numel() == 0:
         return None
     return TensorType(tuple(value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def is_elementwise(target: Any) -> bool:
+    """Whether each element of the result depends on the corresponding elements of the operands alone."""
+    if target in (aten.clone.default, torch.ops.prims.convert_element_type.default):
+        return True
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def operands_of(node: FxNode) -> list[FxNode]:
@@ -32,6 +43,17 @@ def operands_of(node: FxNode) -> list[FxNode]:
     return found
 
 
+def positional(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments of ``target`` with those in their places that may stand there, given by name or not."""
+    args, kwargs = list(args), dict(kwargs)
+    if isinstance(target, torch._ops.OpOverload):
+        for argument in target._schema.arguments[len(args) :]:
+            if argument.kwarg_only or not kwargs:
+                break
+            args.append(kwargs.pop(argument.name) if argument.name in kwargs else argument.default_value)
+    return args, kwargs
+
+
 def is_pinned(node: FxNode) -> bool:
     """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
     if node.op != "call_function":
@@ -44,6 +66,15 @@ def is_pinned(node: FxNode) -> bool:
     if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):
         return True
     return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
+
+
+# Higher-order operators that run a body again and again, and into which Inductor carries no constants.
+LOOPS = frozenset({"while_loop", "while_loop_stack_output", "scan", "associative_scan", "map", "map_impl"})
+
+
+def is_loop(node: FxNode) -> bool:
+    """Whether ``node`` is a higher-order operator that loops."""
+    return isinstance(node.target, torch._ops.HigherOrderOperator) and node.target.name() in LOOPS
 
 
 def _is_attention_without_dropout(node: FxNode) -> bool:

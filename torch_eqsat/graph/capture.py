@@ -15,9 +15,9 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.calls import is_pinned, operands_of, tensor_type
+from torch_eqsat.graph.calls import GETITEM, is_elementwise, is_pinned, operands_of, positional, tensor_type
 from torch_eqsat.graph.facts import known_facts
-from torch_eqsat.graph.translate import GETITEM, TRANSLATIONS, aten, is_elementwise
+from torch_eqsat.graph.translate import TRANSLATIONS, aten
 from torch_eqsat.graph.translate_items import translate_item
 from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.term import Node, TermGraph, attributes
@@ -194,7 +194,7 @@ class _Recorder:
         self._made = []
         try:
             meaning = self._meaning(node, type_)
-        except (TypeMismatchError, TypeError, ValueError, IndexError):
+        except (TypeMismatchError, TypeError, ValueError, IndexError, ArithmeticError):
             meaning = None  # a call outside of the language: it stays opaque
         graph = self.result.graph
         if meaning is None and is_elementwise(node.target) and all(graph.types[c] is not None for c in children):
@@ -218,8 +218,8 @@ class _Recorder:
         translation = TRANSLATIONS.get(node.target)
         if translation is None:
             return None
-        args, kwargs = self._handles(node)
-        if set(kwargs) - {"dtype", "memory_format"}:  # translations read positional arguments, as Dynamo writes them
+        args, kwargs = positional(node.target, *self._handles(node))
+        if set(kwargs) - {"dtype", "memory_format", "alpha", "beta"}:
             return None
         return translation(self.builder, args, kwargs, type_)
 

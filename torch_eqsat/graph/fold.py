@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
-from torch_eqsat.graph.calls import base_of, tensor_type
+from torch_eqsat.graph.calls import base_of, is_loop, tensor_type
 from torch_eqsat.graph.capture import constant_nodes
 from torch_eqsat.graph.facts import FOLDED_PREFIX
 
@@ -44,8 +44,8 @@ def fold_factories(graph: Graph, weights: Collection[FxNode]) -> int:
     for node, value in values.items():
         if node.op == "get_attr":
             continue
-        # An output would hand the caller the compiled-in buffer itself.
-        users = [user for user in node.users if user not in values and not _is_returned(user)]
+        # An output would hand the caller the compiled-in buffer itself; loops carry no constants.
+        users = [user for user in node.users if user not in values and not _is_returned(user) and not is_loop(user)]
         if node.target is aten.full.default:  # Inductor inlines uniform values, but not into weights
             users = [user for user in users if user in constants]
         if users:

@@ -6,7 +6,7 @@ convolution, a ceil mode); the operator is opaque then, and nothing else is lost
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -115,7 +115,17 @@ def _matmul(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: Ten
 
 
 def _addmm(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
-    return t.add(t.matmul(args[1], args[2]), args[0]) if not kwargs else None
+    """alpha · (A B) + beta · C"""
+    addend, a, b = args
+    beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
+    if not all(type(factor) in (int, float) and math.isfinite(factor) for factor in (alpha, beta)) or alpha == 0:
+        return None
+
+    def scaled(x: Handle, factor: float) -> Handle:
+        return x if factor == 1 else t.mul(x, t.scalar(float(factor), x.type.dtype))
+
+    product = scaled(t.matmul(a, b), alpha)
+    return t.add(product, scaled(addend, beta)) if beta != 0 else product  # the kernel does not read C then
 
 
 def _convolution(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
@@ -189,6 +199,8 @@ def _reduction(kind: str) -> Translation:
         dims = args[1] if len(args) > 1 and args[1] else range(x.rank)
         if kwargs.get("dtype") is not None or x.type.dtype != result.dtype or not x.type.is_floating:
             return None
+        if x.rank == 0:  # a number, which may be reduced along its first and its last axis
+            return x  # type: ignore[no-any-return]
         dims = [dims] if isinstance(dims, int) else dims
         return t.view(t.reduce(x, kind, [d % x.rank for d in dims]), result.shape)
 
@@ -281,13 +293,3 @@ TRANSLATIONS: dict[Any, Translation] = {
         _view_as_result,
     ),
 }
-
-
-def is_elementwise(target: Any) -> bool:
-    """Whether each element of the result depends on the corresponding elements of the operands alone."""
-    if target in (aten.clone.default, prims.convert_element_type.default):
-        return True
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
-
-
-GETITEM = operator.getitem

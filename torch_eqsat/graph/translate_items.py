@@ -20,6 +20,8 @@ def translate_item(
     if target is aten.var_mean.correction:
         x, dims = args[0], args[1] if len(args) > 1 and args[1] is not None else range(args[0].rank)
         correction = kwargs.get("correction")
+        if x.rank == 0:
+            return x if index == 1 and x.type == result else None  # the variance of one number may be NaN
         kind = "mean" if index == 1 else f"var{float(1 if correction is None else correction)}"
         reduced = t.reduce(x, kind, [d % x.rank for d in dims])
         return t.view(reduced, result.shape)

@@ -1,0 +1,150 @@
+"""What single calls mean, by value: what the language says of a call is what eager computes."""
+
+import pytest
+import torch
+
+from torch_eqsat.graph.capture import capture
+from torch_eqsat.graph.evaluate import evaluate
+
+aten = torch.ops.aten
+C, A, B = torch.randn(5), torch.randn(4, 3), torch.randn(3, 5)
+BATCHES = torch.randn(2, 4, 5), torch.randn(2, 4, 3), torch.randn(2, 3, 5)
+NUMBER = torch.tensor(2.5)
+PRODUCTS = {
+    "plain": lambda c, a, b: aten.addmm.default(c, a, b),
+    "alpha": lambda c, a, b: aten.addmm.default(c, a, b, alpha=0.5),
+    "beta": lambda c, a, b: aten.addmm.default(c, a, b, beta=-2),
+    "both": lambda c, a, b: aten.addmm.default(c, a, b, beta=0.25, alpha=3),
+    "no addend": lambda c, a, b: aten.addmm.default(c, a, b, beta=0),
+    "no addend, scaled": lambda c, a, b: aten.addmm.default(c, a, b, beta=0.0, alpha=0.5),
+    "by name": lambda c, a, b: aten.addmm.default(self=c, mat1=a, mat2=b, alpha=0.5),
+    "partly by name": lambda c, a, b: aten.addmm.default(c, a, mat2=b, beta=2),
+}
+BATCHED = {
+    "plain": lambda c, a, b: aten.baddbmm.default(c, a, b),
+    "scaled": lambda c, a, b: aten.baddbmm.default(c, a, b, beta=1, alpha=0.125),
+    "no addend": lambda c, a, b: aten.baddbmm.default(c, a, b, beta=0, alpha=0.125),
+    "by name": lambda c, a, b: aten.baddbmm.default(c, batch1=a, batch2=b, beta=0.5, alpha=0.125),
+}
+REDUCTIONS = {
+    "sum": lambda x: aten.sum.dim_IntList(x, [-1]),
+    "sum of all": lambda x: aten.sum.default(x),
+    "sum, kept": lambda x: aten.sum.dim_IntList(x, [0], True),
+    "sum by name": lambda x: aten.sum.dim_IntList(x, dim=[0], keepdim=True),
+    "mean": lambda x: aten.mean.dim(x, [0]),
+    "amax": lambda x: aten.amax.default(x, [0]),
+    "amin": lambda x: aten.amin.default(x, [-1], True),
+    "mean of var_mean": lambda x: aten.var_mean.correction(x, [0], correction=0)[1],
+    "cumsum": lambda x: aten.cumsum.default(x, 0),
+}
+
+
+def meaning(trace, function, *inputs):
+    """The value of what the last call of ``function`` means; None if it is opaque."""
+    captured = capture(trace(function, *inputs).graph)
+    graph, (root,) = captured.graph, captured.graph.roots
+    meant = dict(graph.equal)
+    if root not in meant:
+        return None
+    names = {node.name: term for term, node in captured.leaves.items()}
+    values = dict(zip([names[n.name] for n in captured.fx.find_nodes(op="placeholder")], inputs, strict=True))
+    dtype = str(inputs[0].dtype).removeprefix("torch.")
+    return evaluate(graph, values, dtype, [meant[root]])[meant[root]]
+
+
+def check_product(trace, function, inputs, dtype):
+    inputs = [x.to(dtype) for x in inputs]
+    meant, expected = meaning(trace, function, *inputs), function(*inputs)
+    assert meant is not None and meant.dtype == expected.dtype
+    exact = function(*(x.double() for x in inputs))
+    ulps = 16 * torch.finfo(dtype).eps * exact.abs().max()
+    torch.testing.assert_close(meant.double(), exact, rtol=0, atol=float(ulps))
+
+
+each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+
+
+@each_dtype
+@pytest.mark.parametrize("spelling", PRODUCTS)
+def test_products_with_an_addend(trace, spelling, dtype):
+    check_product(trace, PRODUCTS[spelling], (C, A, B), dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("spelling", BATCHED)
+def test_batched_products_with_an_addend(trace, spelling, dtype):
+    check_product(trace, BATCHED[spelling], BATCHES, dtype)
+
+
+@pytest.mark.parametrize("function", [PRODUCTS["no addend"], PRODUCTS["no addend, scaled"]])
+def test_an_addend_times_zero_is_not_read(trace, function):
+    inputs = torch.full((5,), torch.nan), A, B
+    meant = meaning(trace, function, *inputs)
+    assert torch.isfinite(meant).all()
+    torch.testing.assert_close(meant, function(*inputs))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda c, a, b: aten.addmm.default(c, a, b, alpha=0),  # what is NaN in a product is not read by all kernels
+        lambda c, a, b: aten.addmm.default(c, a, b, alpha=float("inf")),
+        lambda c, a, b: aten.addmm.default(c, a, b, beta=float("nan")),
+    ],
+)
+def test_odd_factors_are_opaque(trace, function):
+    assert meaning(trace, function, C, A, B) is None
+
+
+def test_products_of_integers_are_opaque(trace):
+    inputs = (
+        torch.ones(5, dtype=torch.int64),
+        torch.ones(4, 3, dtype=torch.int64),
+        torch.ones(3, 5, dtype=torch.int64),
+    )
+    assert meaning(trace, PRODUCTS["both"], *inputs) is None
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_of_a_number(trace, name):
+    """A number has no axis, but may be reduced along its first and its last."""
+    meant = meaning(trace, REDUCTIONS[name], NUMBER)
+    assert meant is None or torch.equal(meant, REDUCTIONS[name](NUMBER))
+    assert meant is not None or name == "cumsum"
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_of_a_vector(trace, name):
+    x = torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(meaning(trace, REDUCTIONS[name], x), REDUCTIONS[name](x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.softmax(0),
+        lambda x: x.log_softmax(-1),
+        lambda x: x.logsumexp(0),
+        lambda x: torch.var_mean(x, 0, correction=0),
+        lambda x: torch.std(x, -1),
+        lambda x: x.norm(dim=0),
+        lambda x: x.cumsum(0),
+        lambda x: x.flip(0),
+        lambda x: x.prod(-1),
+        lambda x: x.max(0),
+    ],
+)
+def test_functions_of_a_number_are_captured(trace, function):
+    module = trace(function, NUMBER)
+    captured = capture(module.graph)
+    assert len(captured.graph.roots) >= 1
+    for opaque, meant in captured.graph.equal:
+        assert captured.graph.types[opaque] == captured.graph.types[meant]
+
+
+def test_arithmetic_errors_of_a_translation_make_a_call_opaque(trace, monkeypatch):
+    def divides(*_):
+        return 1 // 0
+
+    monkeypatch.setitem(capture.__globals__["TRANSLATIONS"], aten.sum.default, divides)
+    assert meaning(trace, lambda x: aten.sum.default(x), A) is None
