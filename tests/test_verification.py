@@ -7,8 +7,10 @@ import pytest
 from torch_eqsat import verification
 from torch_eqsat.errors import RuleError
 from torch_eqsat.graph import lowering
+from torch_eqsat.ir.term import attributes
+from torch_eqsat.rules.builder import Handle
 from torch_eqsat.rules.law import equation, law
-from torch_eqsat.verification import WrongLawError, check, check_variant, law_named, verify
+from torch_eqsat.verification import WrongLawError, check, check_assumptions, check_variant, law_named, verify
 
 
 @law("mul(x, s)", example="mul([4, 3], 2.0)")
@@ -123,3 +125,17 @@ def test_variants_fire_often_enough():
 def test_unknown_law():
     with pytest.raises(KeyError):
         law_named("no such law")
+
+
+@law("conv(x, w)", example="conv([1, 4, 5], [4, 2, 3], groups=2)")
+def in_one_group(t, x, w):
+    """A grouped convolution is one without groups, with zeros in its kernel"""
+    joined = law_named("groups_are_joined")
+    y = Handle(-1, x.type, "conv", attributes(stride=(1,), padding=(0,), dilation=(1,), groups=2))
+    return joined.build(t, y, x, w) if w.shape[1] * 2 == x.shape[1] else None
+
+
+def test_what_a_law_assumes_has_to_be_declared():
+    """An infinity in one group would reach the other."""
+    with pytest.raises(RuleError, match=r"in_one_group .* holds only under all_finite"):
+        check_assumptions(in_one_group[0])

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch_eqsat.errors import EqsatError, RuleError, TypeMismatchError
 from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate, is_exact, only_moves, takes_integers
 from torch_eqsat.graph.verify import difference
+from torch_eqsat.hazards import needed, undeclared
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.example import build_example
@@ -47,6 +48,7 @@ ROUND_BY_PLACE = frozenset(
     ["exp", "log", "rsqrt", "reciprocal", "sigmoid", "tanh", "erf", "div", "maximum", "minimum", "pointwise"]
 )
 DRAWS = 20
+HAZARD_DRAWS = 4  # of infinities, masks, offsets and the like for each example
 
 
 class WrongLawError(EqsatError):
@@ -56,8 +58,9 @@ class WrongLawError(EqsatError):
 def verify(laws: Iterable[Law], draws: int = DRAWS, seed: int = 0) -> int:
     """Check laws on their examples, their near misses and ``draws`` variants of the examples; how many laws.
 
-    Raises RuleError where a law does not fire on an example, fires on a near miss, or changes shape or dtype, and
-    WrongLawError where values or gradients differ. Both name the law, its file and line.
+    Raises RuleError where a law does not fire on an example, fires on a near miss, changes shape or dtype, or assumes
+    what it does not declare (see torch_eqsat.rules.assumptions), and WrongLawError where values or gradients differ.
+    Both name the law, its file and line.
     """
     checked = list(laws)
     for law in checked:
@@ -67,6 +70,7 @@ def verify(laws: Iterable[Law], draws: int = DRAWS, seed: int = 0) -> int:
             check(law, example, seed)
             for draw in range(draws):
                 check_variant(law, example, random.Random(f"{seed} {number} {draw}"))
+        check_assumptions(law, seed)
     return len(checked)
 
 
@@ -75,6 +79,18 @@ def check_near_misses(law: Law) -> None:
     for example in law.refused:
         if rewrites(law, _graph(example)):
             raise RuleError(f"law {law.name} ({law.source}) fires on its near miss {example}")
+
+
+def check_assumptions(law: Law, seed: int = 0) -> None:
+    """Raises RuleError where ``law`` holds only for values for which it does not say that it does."""
+    for example in law.examples:
+        for draw in range(HAZARD_DRAWS):
+            if missing := undeclared(law, needed(law, example, seed + draw)):
+                names = ", ".join(sorted(missing))
+                raise RuleError(
+                    f"law {law.name} ({law.source}) holds only under {names}, on {example}: "
+                    "say so with assumes={variable: assumption}, or guard against it"
+                )
 
 
 def check_variant(law: Law, example: str, rng: random.Random) -> bool:
