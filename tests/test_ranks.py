@@ -72,16 +72,54 @@ if case != "killed":  # rank 0 may hold the store
 """
 
 
+TRAINING = """
+import datetime, json, sys
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch_eqsat.report import last_reports
+
+rank, place = int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=2,
+                        timeout=datetime.timedelta(seconds=300))
+
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(64, 64) / 8), nn.Parameter(torch.randn(64, 1) / 8)
+
+    def forward(self, x):
+        return ((x @ self.a) @ self.b).sum()
+
+torch.manual_seed(0)
+plain = Chain()
+model = DistributedDataParallel(Chain())
+model.module.load_state_dict(plain.state_dict())
+options = {"eqsat.seconds": 2.0, "eqsat.measure_seconds": 2.0, "force_disable_caches": True}
+step = torch.compile(model, backend="eqsat_mcts", options=options)
+inputs = [torch.randn(64, 64), torch.randn(64, 64)]
+step(inputs[rank]).backward()
+sum(plain(x) for x in inputs).div(2).backward()
+errors = [((p.grad - q.grad).abs().max() / q.grad.abs().max()).item()
+          for p, q in zip(model.module.parameters(), plain.parameters(), strict=True)]
+print(json.dumps([{"error": max(errors), "laws": [sorted(r.laws.items()) for r in last_reports()],
+                   "changed": [r.changed for r in last_reports()]}]), flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
 @pytest.fixture
 def ranks(tmp_path):
     """Runs a case on two ranks with a cache each; for each rank what became of its graphs, or None if it ended."""
 
-    def run(case):
+    def run(case, program=PROGRAM):
         processes = []
         for rank in range(2):
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
             environment["TORCH_EQSAT_CACHE_DIR"] = str(tmp_path / str(rank))
-            arguments = [sys.executable, "-c", PROGRAM, case, str(rank), str(tmp_path / "store")]
+            arguments = [sys.executable, "-c", program, case, str(rank), str(tmp_path / "store")]
             processes.append(
                 subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             )
@@ -132,3 +170,10 @@ def test_a_rank_that_is_late(ranks):
     for answers in ranks("late"):
         assert not any(answer["changed"] for answer in answers)
         assert all("left as they are from now on" in answer["decision"] for answer in answers)
+
+
+@pytest.mark.slow
+def test_data_parallel_training(ranks):
+    (first,), (second,) = ranks("training", TRAINING)
+    assert max(first["error"], second["error"]) < 1e-5
+    assert first["changed"] == second["changed"] and first["laws"] == second["laws"] and first["changed"]

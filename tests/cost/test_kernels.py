@@ -112,8 +112,10 @@ def test_times_that_differ_too_much_are_refused(table: Table, caplog: pytest.Log
     with pytest.raises(MeasurementError, match=r"matmul float32 cpu 8x16 16x12: .* 2\.5 times"):
         measure(SMALL[0], timer)
     assert timer.timed == 2
-    assert measure_many([SMALL[0]], timer, table) == {}
-    assert "not measured: matmul float32 cpu 8x16 16x12" in caplog.text and table.everything() == {}
+    failed: dict[str, str] = {}
+    assert measure_many([SMALL[0]], timer, table, failed=failed) == {} == table.everything()
+    # It may pass: who asked says so, in one line for all kernels.
+    assert failed.keys() == {"matmul float32 cpu 8x16 16x12"} and "2.5 times" in str(failed) and not caplog.records
 
 
 def test_weights_rotate_unless_they_fill_the_cache_alone() -> None:
