@@ -11,12 +11,14 @@ BENCH ?=
 DATA ?=
 # How long to look for wrong laws: make fuzz SECONDS=3600
 SECONDS ?= 600
+# How many rewritten graphs to compare: make hard GRAPHS=20000
+GRAPHS ?= 5000
 # How many damaged files to try: make faults FILES=100000
 FILES ?= 10000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz faults format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard faults format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -72,6 +74,9 @@ fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600
 
 faults: $(INSTALLED) ## Try what may go wrong: lost workers, damaged plans (FILES=10000 of them), full disks
 	$(BIN)/python -m bench.faults --plans $(FILES)
+
+hard: $(INSTALLED) ## Compare GRAPHS=5000 random programs on hard inputs, write bench/results/hard.json
+	$(BIN)/python -m bench.hard --graphs $(GRAPHS)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

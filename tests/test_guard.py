@@ -20,7 +20,8 @@ OPTIONS = {
     "eqsat.seconds": 0.5,
     "eqsat.min_saving": 0,
     "eqsat.verify": False,
-    "eqsat.guard": 2,
+    "eqsat.guard": "first_calls",
+    "eqsat.guard_calls": 2,
 }
 
 
@@ -75,7 +76,7 @@ def test_a_wrong_law_is_found(stock, caplog):
 def test_without_the_guard_it_is_not(stock):
     x, w = torch.randn(32, 64), torch.randn(64, 64)
     with torch.no_grad():
-        assert not torch.allclose(wrong(layer, **{"eqsat.guard": 0})(x, w), layer(x, w))
+        assert not torch.allclose(wrong(layer, **{"eqsat.guard": "never"})(x, w), layer(x, w))
 
 
 def test_only_the_first_calls_are_compared(stock):

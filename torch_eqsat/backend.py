@@ -88,11 +88,11 @@ def _backend(
     patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
     our_pass = EqsatPass(own, frozen, weights, values, rules)
     compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
-    reference = Reference(module) if own.guard else None
+    reference = Reference(module) if own.guard == "first_calls" else None
     compiled = compilation.run()
     if reference is None or compilation.lifting is not lifting:  # our freezing was taken back: the inputs are others
         return compiled
-    return guarded(compiled, reference, own.guard, our_pass.blame, patches)
+    return guarded(compiled, reference, own.guard_calls, our_pass.blame, patches)
 
 
 @dataclass

@@ -89,14 +89,14 @@ class Options:
         },
     )
     verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
-    guard: int = field(
-        default=0,
-        repr=False,  # what is checked does not change what is compiled
+    guard: str = field(
+        default="never",
         metadata={
-            "help": "compare this many calls of each compiled graph with eager; give it up if it differs",
-            "least": 0,
+            "help": "compare the first calls of each compiled graph with eager, and give it up where it differs",
+            "choices": ("never", "first_calls"),
         },
     )
+    guard_calls: int = field(default=1, metadata={"help": "how many calls `eqsat.guard` compares", "least": 1})
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
     strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph as it is"})
 
