@@ -9,12 +9,12 @@ INSTALLED := $(VENV)/.installed
 CASE ?=
 BENCH ?=
 DATA ?=
-# How long to look for wrong laws: make fuzz SECONDS=3600
+# How long to look for wrong laws and faults: make fuzz SECONDS=3600, make sweep SECONDS=3600, make zoo SECONDS=3600
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz sweep zoo format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -67,6 +67,12 @@ docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 
 fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600
 	$(BIN)/python -m bench.fuzz --seconds $(SECONDS)
+
+sweep: $(INSTALLED) ## Run torch's operators through the pass, against eager, for SECONDS=600 (resumes)
+	$(BIN)/python -m bench.sweep --seconds $(SECONDS) $(BENCH)
+
+zoo: $(INSTALLED) ## Run models of timm and transformers through the pass, for SECONDS=600 (resumes)
+	$(BIN)/python -m bench.zoo --seconds $(SECONDS) $(BENCH)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
