@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 CASE ?=
 BENCH ?=
 DATA ?=
-# How long to look for wrong laws: make fuzz SECONDS=3600
+# How long to look for wrong laws and faults: make fuzz SECONDS=3600, make sweep SECONDS=3600, make zoo SECONDS=3600
 SECONDS ?= 600
 # How many rewritten graphs to compare: make hard GRAPHS=20000
 GRAPHS ?= 5000
@@ -18,7 +18,7 @@ FILES ?= 10000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard faults format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard faults sweep zoo format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -77,6 +77,12 @@ faults: $(INSTALLED) ## Try what may go wrong: lost workers, damaged plans (FILE
 
 hard: $(INSTALLED) ## Compare GRAPHS=5000 random programs on hard inputs, write bench/results/hard.json
 	$(BIN)/python -m bench.hard --graphs $(GRAPHS)
+
+sweep: $(INSTALLED) ## Run torch's operators through the pass, against eager, for SECONDS=600 (resumes)
+	$(BIN)/python -m bench.sweep --seconds $(SECONDS) $(BENCH)
+
+zoo: $(INSTALLED) ## Run models of timm and transformers through the pass, for SECONDS=600 (resumes)
+	$(BIN)/python -m bench.zoo --seconds $(SECONDS) $(BENCH)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,88 @@
+"""Searches in this process, for sweeps over many small graphs: plain ones, and programs drawn at random costs."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from torch_eqsat import optimize
+from torch_eqsat.extract import extract
+from torch_eqsat.search.environment import Environment, Limits
+from torch_eqsat.search.messages import Outcome
+from torch_eqsat.search.pool import Request, WorkerPool, gave_up
+from torch_eqsat.search.regions import Region
+from torch_eqsat.search.saturate import saturate
+from torch_eqsat.search.worker import allowed_laws, answer
+from torch_eqsat.searcher import Searcher
+
+NODES = 500
+SECONDS = 2.0  # for one e-graph
+
+
+class InProcessPool(WorkerPool):
+    """Answers in this process, one request after the other."""
+
+    def __init__(self, memory_bytes: int, executor: Any = None, workers: int | None = None) -> None:
+        super().__init__(memory_bytes, None, 1)
+
+    def map(self, requests: Sequence[Callable[[], Request]]) -> list[Outcome]:
+        """The answers, in order."""
+        return [answer(make(), lambda _: None) for make in requests]
+
+
+class DrawingSearcher(Searcher):
+    """In place of the best program of each e-graph, one that is best at random costs: whatever laws make is run."""
+
+    seed = 0
+
+    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+        """A drawn program of each group."""
+        return [self._draw(group[0], number) for number, group in enumerate(groups)]
+
+    def _draw(self, region: Region, number: int) -> Outcome:
+        task, pricing, options = region.task, self.pricing(), self.setting.options
+        rng = random.Random(f"{self.seed} {number}")
+        laws = allowed_laws(options.exactness, frozenset(options.disable))
+        environment = Environment(task, laws, pricing, Limits(NODES, SECONDS, 1), options.seed)
+        try:
+            saturate(environment)
+            extractable = environment.extractable()
+        finally:
+            environment.close()
+        problem = extractable.problem(pricing)
+        drawn = replace(problem, node_cost=[rng.random() for _ in problem.node_cost])
+        deadline = time.monotonic() + SECONDS
+        found = extract(drawn, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
+        base = gave_up_cost(self, region)
+        program = extractable.program(found.choices, base / 2)  # it is to be taken
+        return Outcome(program, base, 0.0, (), (), "drawn", 1, len(drawn.node_cost), 0.0, ())
+
+
+def gave_up_cost(searcher: Searcher, region: Region) -> float:
+    """The cost (ms) of the program as captured, above 0."""
+    request = searcher._request(region.task, 1.0, 1.0, _NO_BUDGET)
+    return max(gave_up(request, "drawn").base_cost, 1e-6)
+
+
+class _NoBudget:
+    def share(self, weight: float) -> float:
+        return SECONDS
+
+
+_NO_BUDGET: Any = _NoBudget()
+
+
+@contextlib.contextmanager
+def searching_here(drawn_seed: int | None) -> Iterator[None]:
+    """Compilations within search in this process; with a seed, programs are drawn instead of searched for."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(optimize, "WorkerPool", InProcessPool))
+        if drawn_seed is not None:
+            stack.enter_context(mock.patch.object(optimize, "Searcher", DrawingSearcher))
+            stack.enter_context(mock.patch.object(DrawingSearcher, "seed", drawn_seed))
+        yield
