@@ -10,11 +10,13 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from torch_eqsat import optimize
+from torch_eqsat import finding
 from torch_eqsat.extract import extract
+from torch_eqsat.search.client import Request
 from torch_eqsat.search.environment import Environment, Limits
+from torch_eqsat.search.fallback import gave_up
 from torch_eqsat.search.messages import Outcome
-from torch_eqsat.search.pool import Request, WorkerPool, gave_up
+from torch_eqsat.search.pool import WorkerPool
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.saturate import saturate
 from torch_eqsat.search.worker import allowed_laws, answer
@@ -30,8 +32,8 @@ class InProcessPool(WorkerPool):
     def __init__(self, memory_bytes: int, executor: Any = None, workers: int | None = None) -> None:
         super().__init__(memory_bytes, None, 1)
 
-    def map(self, requests: Sequence[Callable[[], Request]]) -> list[Outcome]:
-        """The answers, in order."""
+    def map(self, requests: Sequence[Callable[[], Request]], until: float) -> list[Outcome]:
+        """The answers, in order; ``until`` is no matter where they end by themselves."""
         return [answer(make(), lambda _: None) for make in requests]
 
 
@@ -81,8 +83,8 @@ _NO_BUDGET: Any = _NoBudget()
 def searching_here(drawn_seed: int | None) -> Iterator[None]:
     """Compilations within search in this process; with a seed, programs are drawn instead of searched for."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(optimize, "WorkerPool", InProcessPool))
+        stack.enter_context(mock.patch.object(finding, "WorkerPool", InProcessPool))
         if drawn_seed is not None:
-            stack.enter_context(mock.patch.object(optimize, "Searcher", DrawingSearcher))
+            stack.enter_context(mock.patch.object(finding, "Searcher", DrawingSearcher))
             stack.enter_context(mock.patch.object(DrawingSearcher, "seed", drawn_seed))
         yield

@@ -1,8 +1,10 @@
 """Facts of constants, and capture that keeps them."""
 
+import pytest
 import torch
 
 from torch_eqsat.graph.capture import capture
+from torch_eqsat.graph.facts import is_modest
 
 
 def facts(trace, function, *inputs):
@@ -39,3 +41,30 @@ def test_weights_are_no_facts(trace):
     weight = module.graph.find_nodes(op="placeholder")[1]
     graph = capture(module.graph, {weight}).graph
     assert not any("value" in dict(node.attrs) for node in graph.nodes)
+
+
+def test_modest_weights(trace):
+    def function(x, w, gamma, variance):
+        return x * w.t() + gamma * torch.rsqrt(variance + 1e-5)
+
+    graph = trace(function, torch.randn(4, 4), torch.randn(4, 4), torch.randn(4), torch.rand(4)).graph
+    weights = graph.find_nodes(op="placeholder")[1:]
+    found = capture(graph, set(weights), modest=set(weights)).graph
+    known = {(node["shape"], *{"modest", "tame"} & set(dict(node.attrs))) for node in found.nodes if node.op == "input"}
+    assert known == {((4, 4),), ((4, 4), "modest"), ((4,), "modest"), ((4,), "tame")}
+    found = capture(graph, set(weights), modest=set(weights[:2])).graph
+    assert not any("tame" in dict(node.attrs) for node in found.nodes)
+
+
+@pytest.mark.parametrize(
+    ("value", "modest"),
+    [
+        (torch.randn(3), True),
+        (torch.tensor([1.0, float("inf")]), False),
+        (torch.tensor([float("nan")]), False),
+        (torch.tensor([-1e5]), False),
+        (torch.tensor([3]), False),
+    ],
+)
+def test_modest_values(value, modest):
+    assert is_modest(value) is modest

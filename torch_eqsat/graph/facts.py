@@ -20,7 +20,9 @@ def known_facts(node: FxNode, modest: Collection[FxNode] = ()) -> dict[str, Any]
     """What is known of a constant (see torch_eqsat.ir.term.FACTS); ``modest`` are weights of which that is known."""
     value = _known_value(node, {})
     if value is None:
-        return {"modest": 1} if _only_moves(node, modest) else {}
+        if _only_moves(node, modest):
+            return {"modest": 1}
+        return {"tame": 1} if _is_tame(node, modest, {}) else {}
     return _facts_of(value) or _bounds_of(value)
 
 
@@ -47,6 +49,17 @@ def _only_moves(node: FxNode, modest: Collection[FxNode]) -> bool:
     while node.op == "call_function" and base_of(node) is not node and isinstance(node.args[0], FxNode):
         node = node.args[0]
     return node in modest
+
+
+def _is_tame(node: FxNode, modest: Collection[FxNode], known: dict[FxNode, bool]) -> bool:
+    """Whether ``node`` is computed of modest numbers alone: of weights, and of small factory terms."""
+    if node not in known:
+        if not node.all_input_nodes or (value := _known_value(node, {})) is not None:
+            value = _known_value(node, {})
+            known[node] = node in modest or (value is not None and (not value.is_floating_point() or is_modest(value)))
+        else:
+            known[node] = all(_is_tame(n, modest, known) for n in node.all_input_nodes)
+    return known[node]
 
 
 def _facts_of(value: torch.Tensor) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _rounded(
 
 
 def _tame(op: str, attrs: Mapping[str, Any], operands: Sequence[Known]) -> bool:
-    if op in ("matmul", "conv", "conv_transpose", "sdpa", "exp", "sigmoid", "tanh", "erf"):
+    if op in ("matmul", "conv", "conv_transpose", "sdpa", "exp", "sigmoid", "tanh", "erf") or "tame" in attrs:
         return True
     if op == "clamp" and attrs["low"] is not None and attrs["high"] is not None:
         return bool(max(abs(attrs["low"]), abs(attrs["high"])) <= MODEST)

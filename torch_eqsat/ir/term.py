@@ -11,12 +11,12 @@ from torch_eqsat.ir.types import TensorType
 
 Attributes = tuple[tuple[str, Any], ...]
 
-FACTS = ("repeats", "eye", "upper", "value", "weight", "modest", "least", "most")
+FACTS = ("repeats", "eye", "upper", "value", "weight", "modest", "tame", "least", "most")
 """Attributes of inputs that say what is known of a constant: ``repeats`` s (it holds 0, 0, …, 1, 1, … with each number
 s times), ``eye`` (an identity matrix), ``upper`` (true strictly above the diagonal), ``value`` (all elements are this
-number), ``least`` and ``most`` (bounds of integers), ``modest`` (finite, and none above 2^16 in magnitude), ``weight``
-(it is a constant: in examples). That an input is ``late``, a gradient that a backward graph is given, is said in the
-same way."""
+number), ``least`` and ``most`` (bounds of integers), ``modest`` (finite, and none above 2^16 in magnitude), ``tame``
+(computed of modest ones alone), ``weight`` (it is a constant: in examples). That an input is ``late``, a gradient that
+a backward graph is given, is said in the same way."""
 
 
 def attributes(**values: Any) -> Attributes:
