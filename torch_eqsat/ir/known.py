@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.ir.types import FLOATING, TensorType
 
 MODEST = 2.0**16
@@ -43,6 +44,11 @@ class Known:
         both = (max(a[0], b[0]), min(a[1], b[1])) if a and b else a or b
         return Known(both, self.rounded or other.rounded, self.tame or other.tame, self.late and other.late)
 
+    def facts(self) -> dict[str, int]:
+        """What of this an input of a part of a graph is given, in place of the term that it stands for."""
+        said = {"rounded": self.rounded, "tame": self.tame, "late": self.late}
+        return {name: 1 for name, holds in said.items() if holds}
+
 
 NOTHING = Known()
 
@@ -67,7 +73,7 @@ def analyse(op: str, attrs: Mapping[str, Any], operands: Sequence[Known], types:
         return Known(late=True) if any(k.late for k in operands) else NOTHING
     interval = _bounded(_interval(op, attrs, operands, inputs, result), result.dtype)
     floating = result.dtype in FLOATING
-    rounded = floating and _rounded(op, attrs, operands, inputs, result)
+    rounded = floating and ("rounded" in attrs or _rounded(op, attrs, operands, inputs, result))
     tame = floating and (is_modest(interval) or _tame(op, attrs, operands))
     late = "late" in attrs or any(k.late for k in operands)
     return Known(interval, rounded, tame, late) if interval or rounded or tame or late else NOTHING
@@ -237,3 +243,23 @@ _INTERVALS: dict[str, _Rule] = {
     "reduce": _reduce,
     "matmul": _matmul,
 }
+
+
+def analyse_graph(graph: TermGraph) -> dict[int, Known]:
+    """What is known of each term of ``graph``; a captured call knows what its meaning does."""
+    meaning = dict(graph.equal)
+    known: dict[int, Known] = {}
+
+    def visit(term: int) -> Known:
+        if term not in known:
+            node = graph.nodes[term]
+            types = [graph.types[child] for child in node.children]
+            operands = [visit(child) for child in node.children]
+            known[term] = analyse(node.op, dict(node.attrs), operands, [*types, graph.types[term]])
+            if term in meaning:
+                known[term] = known[term].met(visit(meaning[term]))
+        return known[term]
+
+    for term in range(len(graph)):
+        visit(term)
+    return known

@@ -9,9 +9,10 @@ narrow place comes in time, the narrowest there is has to do, so that no region 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch_eqsat.ir.known import Known, analyse_graph
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes
 from torch_eqsat.search.program import Program, Task
@@ -42,14 +43,14 @@ def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smal
         return [whole_region(task)]
     if len(operators) <= whole:  # too large for the e-graph only: few regions, as large as they may be
         smallest = max(smallest, largest // 2)
-    last_use = _last_uses(task, operators)
+    last_use, knowledge = _last_uses(task, operators), analyse_graph(task.graph)
     regions = []
     start = 0
     for stop in _cuts(task, operators, last_use, smallest, largest):
         inside = operators[start:stop]
         roots = set(task.graph.roots)
         live = [t for t in inside if last_use.get(t, -1) >= stop or t in roots]
-        regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live))
+        regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live, knowledge))
         start = stop
     return regions
 
@@ -57,7 +58,7 @@ def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smal
 def whole_region(task: Task) -> Region:
     """All of ``task`` as one region."""
     operators = [t for t, node in enumerate(task.graph.nodes) if node.op == "fx"]
-    return _region(task, operators, list(task.graph.roots))
+    return _region(task, operators, list(task.graph.roots), analyse_graph(task.graph))
 
 
 def _cuts(task: Task, operators: Sequence[int], last_use: dict[int, int], smallest: int, largest: int) -> list[int]:
@@ -115,8 +116,9 @@ def _is_nonlinear(op: str) -> bool:
     return "pointwise" in OPERATORS[op].traits and op not in ("add", "mul")
 
 
-def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
-    """The task that computes ``roots`` with ``operators``; values from outside become its inputs."""
+def _region(task: Task, operators: Sequence[int], roots: list[int], knowledge: Mapping[int, Known]) -> Region:
+    """The task that computes ``roots`` with ``operators``; values from outside become its inputs, of which is known
+    what is known of them in the whole graph."""
     graph, inside = task.graph, set(operators)
     region = TermGraph()
     number: dict[int, int] = {}
@@ -131,6 +133,8 @@ def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
         if node.op == "input" or (node.op == "fx" and term not in inside):
             type_ = graph.types[term]
             known = {name: value for name, value in node.attrs if name in FACTS}
+            if "modest" not in known:  # which says more
+                known |= knowledge[term].facts()
             name = f"{'c' if graph.constant[term] else 'x'}{len(leaves)}"
             shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
             node = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
