@@ -140,7 +140,7 @@ class _Compilation:
     def _with_patches(self, **patches: Any) -> Callable[..., Any]:
         inputs = self.inputs if self.lifting is None else self.lifting.inputs
         settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
-        return compile_fx(self.module, inputs, self.inner, settings)  # type: ignore[no-any-return]
+        return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:
