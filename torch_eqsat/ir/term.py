@@ -74,6 +74,12 @@ class TermGraph:
             self.constant.append(constant)
         return index
 
+    def relabel(self, index: int, node: Node) -> None:
+        """Put ``node`` in place of the one at ``index``, which has the same operands."""
+        del self._index[self.nodes[index]]
+        self.nodes[index] = node
+        self._index[node] = index
+
     def reachable(self, roots: Iterable[int]) -> list[int]:
         """Indices reachable from ``roots``, ascending (so children come first)."""
         seen: set[int] = set()

@@ -9,7 +9,7 @@ narrow place comes in time, the narrowest there is has to do, so that no region 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_eqsat.ir.known import Known, analyse_graph
@@ -40,25 +40,44 @@ def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smal
     largest = max(1, min(WHOLE, nodes // NODES_PER_OPERATOR))
     given = [root for root in task.graph.roots if task.graph.nodes[root].op != "fx"]
     if len(operators) <= min(whole, largest):
-        return [whole_region(task)]
+        return _informed(task, [whole_region(task)])
     if len(operators) <= whole:  # too large for the e-graph only: few regions, as large as they may be
         smallest = max(smallest, largest // 2)
-    last_use, knowledge = _last_uses(task, operators), analyse_graph(task.graph)
+    last_use = _last_uses(task, operators)
     regions = []
     start = 0
     for stop in _cuts(task, operators, last_use, smallest, largest):
         inside = operators[start:stop]
         roots = set(task.graph.roots)
         live = [t for t in inside if last_use.get(t, -1) >= stop or t in roots]
-        regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live, knowledge))
+        regions.append(_region(task, inside, [*live, *given] if stop == len(operators) else live))
         start = stop
-    return regions
+    return _informed(task, regions)
 
 
 def whole_region(task: Task) -> Region:
     """All of ``task`` as one region."""
     operators = [t for t, node in enumerate(task.graph.nodes) if node.op == "fx"]
-    return _region(task, operators, list(task.graph.roots), analyse_graph(task.graph))
+    return _region(task, operators, list(task.graph.roots))
+
+
+def _informed(task: Task, regions: list[Region]) -> list[Region]:
+    """``regions`` whose inputs say what is known of them in the whole graph. Equal regions, which are searched once,
+    say what is known in all places: that a value is tame or rounded if it is in each of them, that it is late if it is
+    in any."""
+    known = analyse_graph(task.graph)
+    groups: dict[str, list[Region]] = {}
+    for region in regions:
+        groups.setdefault(region.task.graph.digest(), []).append(region)
+    for group in groups.values():
+        for place in group[0].leaves:
+            found = [known[region.leaves[place]] for region in group]
+            late = any(k.late for k in found)
+            said = Known(None, all(k.rounded for k in found), all(k.tame for k in found), late).facts()
+            for region in group:
+                node = region.task.graph.nodes[place]
+                region.task.graph.relabel(place, Node(node.op, attributes(**{**said, **dict(node.attrs)}), ()))
+    return regions
 
 
 def _cuts(task: Task, operators: Sequence[int], last_use: dict[int, int], smallest: int, largest: int) -> list[int]:
@@ -116,9 +135,8 @@ def _is_nonlinear(op: str) -> bool:
     return "pointwise" in OPERATORS[op].traits and op not in ("add", "mul")
 
 
-def _region(task: Task, operators: Sequence[int], roots: list[int], knowledge: Mapping[int, Known]) -> Region:
-    """The task that computes ``roots`` with ``operators``; values from outside become its inputs, of which is known
-    what is known of them in the whole graph."""
+def _region(task: Task, operators: Sequence[int], roots: list[int]) -> Region:
+    """The task that computes ``roots`` with ``operators``; values from outside become its inputs."""
     graph, inside = task.graph, set(operators)
     region = TermGraph()
     number: dict[int, int] = {}
@@ -133,8 +151,6 @@ def _region(task: Task, operators: Sequence[int], roots: list[int], knowledge: M
         if node.op == "input" or (node.op == "fx" and term not in inside):
             type_ = graph.types[term]
             known = {name: value for name, value in node.attrs if name in FACTS}
-            if "modest" not in known:  # which says more
-                known |= knowledge[term].facts()
             name = f"{'c' if graph.constant[term] else 'x'}{len(leaves)}"
             shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
             node = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
