@@ -36,7 +36,7 @@ def in_double(module, *inputs):
 
 
 def error(actual, exact):
-    return float((actual.double() - exact).abs().max() / exact.abs().max())
+    return float(((actual.double() - exact).abs().max() / exact.abs().max()).detach())
 
 
 # Masks
