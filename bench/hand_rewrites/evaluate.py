@@ -26,6 +26,7 @@ from torch_eqsat import report as reports
 from torch_eqsat.cost.kernel import Measurement
 from torch_eqsat.cost.kernels import context_of
 from torch_eqsat.cost.table import Table
+from torch_eqsat.rules.assumptions import PROPERTIES
 
 SECONDS, MEASURE_SECONDS = 16.0, 10.0  # as the backend has by default
 # Two measured programs that differ by less are the same one as far as the timer can tell.
@@ -83,12 +84,13 @@ class Verdict:
 
 
 def evaluate(row: Row, seconds: float = SECONDS, measure_seconds: float = MEASURE_SECONDS) -> Verdict:
-    """Search the original for ``seconds`` and price the rewritten form, kernels being measured once for both.
+    """Search the original for ``seconds`` and price the rewritten form, kernels being measured once for both. All that
+    laws assume is granted, as the hand grants it: a block of its own has inputs of which nothing is known.
 
     ``error`` is the greatest difference of the rewritten graph's outputs from eager's, relative to the largest.
     """
     original, hand, inputs = row.build()
-    options = {"eqsat.measure_seconds": measure_seconds, "freezing": row.frozen}
+    options = {"eqsat.measure_seconds": measure_seconds, "eqsat.assume": PROPERTIES, "freezing": row.frozen}
     with torch.set_grad_enabled(row.trained):
         priced, _ = _compile(hand, inputs, {**options, "eqsat.seconds": 0.0, "eqsat.simulations": 1})
         start = time.monotonic()
