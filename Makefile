@@ -18,7 +18,7 @@ FILES ?= 10000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard faults sweep zoo format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard safety faults sweep zoo format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -83,6 +83,9 @@ sweep: $(INSTALLED) ## Run torch's operators through the pass, against eager, fo
 
 zoo: $(INSTALLED) ## Run models of timm and transformers through the pass, for SECONDS=600 (resumes)
 	$(BIN)/python -m bench.zoo --seconds $(SECONDS) $(BENCH)
+
+safety: $(INSTALLED) ## Predict what the default assumptions cost each case (CASE="a b"), write bench/results/safety.json
+	$(BIN)/python -m bench.safety $(CASE)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

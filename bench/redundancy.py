@@ -18,6 +18,7 @@ from bench.taso import Finder
 from torch_eqsat.egraph.session import Session
 from torch_eqsat.errors import EqsatError
 from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.rules.assumptions import EVERYTHING
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.example import build_example
 from torch_eqsat.rules.law import Law
@@ -44,7 +45,7 @@ def redundancy(laws: Sequence[Law], chosen: Sequence[Law] | None = None) -> Redu
     failures: dict[str, str] = {}
     safe = [guarded(law, failures) for law in laws]
     asked = {law.name for law in laws if chosen is None or law in chosen}
-    session = Session(safe, NODES)
+    session = Session(safe, NODES, EVERYTHING)
     try:
         derived = tuple(law.name for law in safe if law.name in asked and is_derived(law, safe, session))
     finally:

@@ -22,6 +22,7 @@ from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.lowering import Evaluator, lower
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.rules.assumptions import EVERYTHING
 from torch_eqsat.rules.builder import Builder, GraphStore
 from torch_eqsat.rules.law import Law
 
@@ -153,7 +154,7 @@ def _grow(
 ) -> tuple[bool, int, int, str]:
     """Apply ``laws`` to ``graph`` until both terms of each pair of ``goal`` are in one e-class: whether they are, the
     rounds, the terms, and what ended it. The first terms of ``goal`` have to be those of ``graph``."""
-    session = Session(laws, limits.nodes)
+    session = Session(laws, limits.nodes, EVERYTHING)
     try:
         session.load(graph)
         stop = ""
