@@ -51,7 +51,8 @@ class Lifting:
         """Make the weights inputs again; the guards on their identity stay."""
         if self._backup is None:
             return
-        graph, context = self.module.graph, TracingContext.get()
+        graph, context = self.module.graph, TracingContext.try_get()
+        assert context is not None, "weights were lifted in a tracing context"
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
         graph.output(graph.graph_copy(self._backup, {}))
