@@ -23,6 +23,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.program_json import encode_program
 from torch_eqsat.rules.builder import Builder, GraphStore, Handle
 from torch_eqsat.rules.law import law
+from torch_eqsat.source import source_hash
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -119,10 +120,10 @@ def test_law_of_the_user(caplog):
 
 
 def test_source_hash_is_equal_across_processes():
-    code = "from torch_eqsat.backend import source_hash; print(source_hash())"
+    code = "from torch_eqsat.source import source_hash; print(source_hash())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": "7"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert text.stdout.strip() == backend.source_hash()
+    assert text.stdout.strip() == source_hash()
 
 
 def test_pass_is_known_by_its_options():

@@ -9,9 +9,6 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +22,6 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_custom_graph_
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
-from torch_eqsat._version import __version__
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.cost.timings import COUNTERS
 from torch_eqsat.freezing import Lifting, is_weight, lift_weights
@@ -35,6 +31,7 @@ from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
 from torch_eqsat.plan import forget_plan
 from torch_eqsat.searcher import Setting
+from torch_eqsat.source import source_hash
 from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
 from torch_eqsat.verdict import GraphInputs
 
@@ -167,18 +164,6 @@ def reset() -> None:
 eqsat_mcts.reset = eqsat_mcts_eager.reset = reset  # type: ignore[attr-defined]
 
 
-@cache
-def source_hash() -> str:
-    """A hash of all that the package does: its source, and the version of egglog."""
-    digest = hashlib.sha256(f"{__version__} {metadata.version('egglog')}".encode())
-    from torch_eqsat import rewrites
-
-    for folder in (Path(__file__).parent, Path(str(rewrites.__file__)).parent):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _nothing() -> None:
     """Stands for an input that is no tensor."""
 
@@ -275,11 +260,23 @@ class EqsatPass(CustomGraphPass):
             if count != len(values):  # the body of a cond or of another higher-order operator
                 return GraphInputs(frozenset(), ())
             return GraphInputs(frozenset(set(range(len(parameters))) - mutated), values)
-        if self.trained and count >= len(known):  # the forward's inputs, then the gradients of its outputs
+        if self.trained:  # the forward's inputs, then the gradients of its outputs
+            nodes = graph.find_nodes(op="placeholder")
+            primals = [n.meta.get("val") for n in nodes if "tangents" not in str(n.target)]
+            fits = len(primals) == len(known) and all(map(_is_of, known, primals))
+            if not fits:  # an input that is given twice
+                return GraphInputs(frozenset(), ())
             return GraphInputs(frozenset(), known, frozenset(self.weights))
         if count != len(known):
             return GraphInputs(frozenset(), ())
         return GraphInputs(frozenset(self.weights), known)
+
+
+def _is_of(value: Any, fake: Any) -> bool:
+    """Whether ``value`` may be that of the placeholder with the value ``fake``."""
+    if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor):
+        return not isinstance(value, torch.Tensor) and not isinstance(fake, torch.Tensor)
+    return bool(value.dim() == fake.dim() and value.dtype == fake.dtype)
 
 
 def _device(graph: Graph) -> str:
