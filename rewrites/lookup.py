@@ -163,6 +163,7 @@ def matrix_times_diagonal(
         "reduce(where(booleans(4, 4, upper=1), matmul(a := [4, 4], permute(a, dims=[0, 1])), 0.0), "
         "kind='sum', dims=[0, 1])",
     ],
+    exactness="approximates",
     assumes={"a": "no_mask no_overflow"},
 )
 def triangle_of_symmetric_matrix(

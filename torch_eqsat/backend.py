@@ -276,7 +276,9 @@ def _is_of(value: Any, fake: Any) -> bool:
     """Whether ``value`` may be that of the placeholder with the value ``fake``."""
     if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor):
         return not isinstance(value, torch.Tensor) and not isinstance(fake, torch.Tensor)
-    return bool(value.dim() == fake.dim() and value.dtype == fake.dtype)
+    sizes = zip(value.shape, fake.shape, strict=False)
+    same = all(type(m) is not int or n == m for n, m in sizes)  # symbols are not compared: that makes guards
+    return bool(same and value.dim() == fake.dim() and value.dtype == fake.dtype)
 
 
 def _device(graph: Graph) -> str:

@@ -20,6 +20,7 @@ from torch_eqsat.cost.probes import time_copy
 from torch_eqsat.cost.table import open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.disturbance import note_disturbance
+from torch_eqsat.errors import RebuildError
 from torch_eqsat.finding import Found, Plan, may_measure, search_regions
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.fold import fold_factories
@@ -35,7 +36,7 @@ from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.pool import OVERRUN_SECONDS
 from torch_eqsat.search.program import Task
 from torch_eqsat.searcher import Setting
-from torch_eqsat.verdict import GraphInputs, fingerprint, judge, narrowed, remember, remembered
+from torch_eqsat.verdict import UNDECIDED, GraphInputs, fingerprint, judge, narrowed, remember, remembered
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,19 @@ class _Planning:
         self.undisturbed = note_disturbance(plan["regions"], self.report, strict=self.setting.options.strict)
         if self._declined(plan) or not self.setting.options.verify:
             return plan
-        rewritten, added = self._trial(plan)
-        problem = self._verdict(plan, rewritten) if added else ""
+        problem = self._problem(plan)
+        if problem.startswith(UNDECIDED):  # for now: another time there may be more memory
+            self.undisturbed = False
+            return plan
         return self._kept(found, problem) if problem else plan
+
+    def _problem(self, plan: Plan) -> str:
+        """Why the graph must not be rewritten by ``plan``; "" if it may."""
+        try:
+            rewritten, added = self._trial(plan)
+        except RebuildError as error:
+            return str(error)
+        return self._verdict(plan, rewritten) if added else ""
 
     def _kept(self, found: Found, problem: str) -> Plan:
         """The plan of those regions that are right, when all of them together have a ``problem``."""
@@ -126,8 +137,7 @@ class _Planning:
         def problem_of(groups: Collection[str]) -> str:
             if len(groups) == len(found.groups):
                 return problem
-            plan = found.plan(groups)
-            return self._verdict(plan, self._trial(plan)[0])
+            return self._problem(found.plan(groups))
 
         kept, refused = narrowed(found.groups, problem_of)
         self.report.refused = list(refused.values())
@@ -201,7 +211,8 @@ class _Planning:
         if problem is None:
             deterministic = self.setting.options.deterministic
             problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
-            remember(plan, key, problem)
+            if not problem.startswith(UNDECIDED):
+                remember(plan, key, problem)
         self.report.verify_seconds += time.monotonic() - start
         return problem
 

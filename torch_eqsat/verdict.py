@@ -21,6 +21,8 @@ from torch_eqsat.graph.judge import HARD_SECONDS, OriginalFaultError, disagreeme
 
 # For finding the regions that a refused program is wrong in; what was not looked at by then is left as it is.
 NARROWING_SECONDS = 60.0
+UNDECIDED = ("it is too large to be checked", "it cannot be checked")
+"""How problems begin that are none of a plan."""
 VERDICTS = 32  # that a plan remembers
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Node as FxNode
+from torch.utils._pytree import tree_leaves
 
 from torch_eqsat.graph.calls import base_of, is_pinned, tensor_type
 from torch_eqsat.ir.known import MODEST
 
 FOLDED_PREFIX = "_eqsat_folded_"
+_ARITHMETIC = "add sub rsub mul div neg sqrt rsqrt reciprocal pow mm bmm addmm sum mean cat clone"
+ARITHMETIC = frozenset(getattr(torch.ops.aten, name) for name in _ARITHMETIC.split())
 LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
 
@@ -41,7 +44,10 @@ def is_modest(value: torch.Tensor) -> bool:
     if not value.is_floating_point() or not value.numel():
         return False
     with unset_fake_temporarily(), torch.no_grad():
-        return bool(value.abs().max() <= MODEST)  # NaN is not
+        try:
+            return bool(value.abs().max() <= MODEST)  # NaN is not
+        except (RuntimeError, NotImplementedError, TypeError):  # float8, sparse and quantised tensors
+            return False
 
 
 def _only_moves(node: FxNode, modest: Collection[FxNode]) -> bool:
@@ -52,13 +58,19 @@ def _only_moves(node: FxNode, modest: Collection[FxNode]) -> bool:
 
 
 def _is_tame(node: FxNode, modest: Collection[FxNode], known: dict[FxNode, bool]) -> bool:
-    """Whether ``node`` is computed of modest numbers alone: of weights, and of small factory terms."""
+    """Whether ``node`` is made of modest numbers alone, of weights mostly, by arithmetic that makes no masks of
+    them."""
     if node not in known:
-        if not node.all_input_nodes or (value := _known_value(node, {})) is not None:
-            value = _known_value(node, {})
-            known[node] = node in modest or (value is not None and (not value.is_floating_point() or is_modest(value)))
+        if node in modest:
+            known[node] = True
+        elif node.op == "call_function" and node.all_input_nodes:
+            numbers = [v for v in tree_leaves((node.args, node.kwargs)) if isinstance(v, (int, float))]
+            plain = getattr(node.target, "overloadpacket", None) in ARITHMETIC or base_of(node) is not node
+            small = all(abs(number) <= MODEST for number in numbers)
+            known[node] = plain and small and all(_is_tame(n, modest, known) for n in node.all_input_nodes)
         else:
-            known[node] = all(_is_tame(n, modest, known) for n in node.all_input_nodes)
+            value = _known_value(node, {})
+            known[node] = value is not None and is_modest(value)
     return known[node]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,9 +156,9 @@ def sample_inputs(graph: Graph, known: Sequence[Any], *, zeros: bool = False) ->
     return values
 
 
-def made_up(fake: Any) -> Any:
-    """Random values for what an operator returns."""
-    generator = torch.Generator().manual_seed(0)
+def made_up(fake: Any, name: str) -> Any:
+    """Random values for what the call ``name`` returns, others for each name."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return tree_map(lambda leaf: _random(leaf, generator, True), fake)
 
 

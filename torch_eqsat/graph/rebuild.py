@@ -273,7 +273,9 @@ def _redirect(capture: Capture, emitter: _FxEmitter, pinned: dict[FxNode, list[A
         remaining = iter(emitter.lying_alike(operands, operands_of(node)) if is_opaque(node.target) else operands)
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _, r=remaining: next(r))
     (output,) = capture.fx.find_nodes(op="output")
-    taken: dict[FxNode, FxNode] = {}
+    # An output that stays has its memory for itself, whatever comes before it.
+    stays = [old for old in operands_of(output) if new_of[capture.term[old]] is old]
+    taken: dict[FxNode, FxNode] = {base_of(old): base_of(old) for old in stays}
     for old in dict.fromkeys(operands_of(output)):
         new = new_of[capture.term[old]]
         if new is not old:

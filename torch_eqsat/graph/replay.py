@@ -32,7 +32,7 @@ class Recording:
     """What recorded calls return, by the name of the captured node. ``made_up`` makes values for calls of operators
     that are not torch's own in place of running them: nobody knows what those do besides."""
 
-    made_up: Callable[[Any], Any] | None
+    made_up: Callable[[Any, str], Any] | None
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,7 +133,7 @@ class _Replay(Interpreter):
         self.operands[name] = [v.clone() for v in given]
         if name not in self.recording.values:
             made_up = self.recording.made_up if is_foreign(n) else None
-            result = made_up(n.meta["val"]) if made_up and "val" in n.meta else self._in_own_dtypes(n)
+            result = made_up(n.meta["val"], name) if made_up and "val" in n.meta else self._in_own_dtypes(n)
             narrowed = _as_captured(result, n.meta.get("val"))
             self.recording.values[name] = narrowed
         result = tree_map_only(torch.Tensor, torch.clone, self.recording.values[name])

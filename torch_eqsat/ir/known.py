@@ -58,6 +58,8 @@ _SUMS = frozenset(["matmul", "conv", "conv_transpose", "sdpa", "cumsum", "avg_po
 _PASSING = frozenset(
     ["add", "mul", "div", "relu", "abs", "sqrt", "rsqrt", "reciprocal", "exp", "log", "clamp", "convert", "max_pool"]
 )
+# What may be infinite of numbers that are not.
+_WILD = frozenset(["fx", "pointwise", "log", "div", "reciprocal", "rsqrt"])
 _LOOKUPS = frozenset(["index", "embedding", "embedding_bag"])
 _JOINING = {"cat": 0, "where": 1, "maximum": 0, "minimum": 0}  # parts of each operand, from this one on
 
@@ -125,7 +127,7 @@ def _tame(op: str, attrs: Mapping[str, Any], operands: Sequence[Known]) -> bool:
         return bool(max(abs(attrs["low"]), abs(attrs["high"])) <= MODEST)
     if op == "where" or op in _LOOKUPS:
         return all(k.tame for k in (operands[1:] if op == "where" else operands[:1]))
-    return op != "fx" and bool(operands) and all(k.tame for k in operands)
+    return op not in _WILD and bool(operands) and all(k.tame for k in operands)
 
 
 # Intervals
@@ -231,7 +233,7 @@ _INTERVALS: dict[str, _Rule] = {
     "where": _hull,
     "cat": _hull,
     "pad": _pad,
-    "convert": _hull,
+    "convert": lambda _, k, __, result: k[0] if result.dtype in FLOATING else None,
     "clamp": _clamp,
     "relu": lambda _, k, *__: (max(0.0, k[0][0]), max(0.0, k[0][1])),
     "abs": _abs,
