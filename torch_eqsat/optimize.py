@@ -71,7 +71,6 @@ class _Planning:
     def __init__(self, graph: Graph, setting: Setting, inputs: GraphInputs, report: GraphReport) -> None:
         self.graph, self.setting, self.inputs, self.report = graph, setting, inputs, report
         captured = self._capture(_copy(graph))
-        self.terms = captured.graph
         self.task = Task(captured.graph, captured.parts)
         report.plan_key = _plan_key(self.task, setting)
         self.undisturbed = False

@@ -1,4 +1,5 @@
-"""What is known of constants that come from factory operators: their values are computed while capturing."""
+"""What is known of constants: those that factory operators make are computed while capturing, and weights are looked
+at."""
 
 from __future__ import annotations
 

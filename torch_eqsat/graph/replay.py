@@ -158,7 +158,8 @@ def _as_captured(value: Any, captured: Any) -> Any:
     fakes, _ = tree_flatten(captured)
     if len(flat) != len(fakes):
         return value
-    pairs = zip(flat, fakes, strict=True)
-    both = (torch.Tensor, torch.Tensor)
-    cast = [v.to(f.dtype) if (isinstance(v, both[0]) and isinstance(f, both[1])) else v for v, f in pairs]
+    cast = [
+        v.to(f.dtype) if isinstance(v, torch.Tensor) and isinstance(f, torch.Tensor) else v
+        for v, f in zip(flat, fakes, strict=True)
+    ]
     return torch.utils._pytree.tree_unflatten(cast, spec)
