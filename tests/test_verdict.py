@@ -25,9 +25,8 @@ def test_what_is_wrong_together_is_parted():
     assert kept == ["a"] and refused == {"b": "both"}
 
 
-def test_late_regions_are_left(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.verdict.NARROWING_SECONDS", -1.0)
-    kept, refused = narrowed(["a", "b"], lambda groups: "")
+def test_late_regions_are_left():
+    kept, refused = narrowed(["a", "b"], lambda groups: "", -1.0)
     assert not kept and set(refused) == {"a", "b"}
 
 

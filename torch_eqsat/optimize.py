@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -36,7 +37,16 @@ from torch_eqsat.report import GraphReport, RaceReport, RegionReport
 from torch_eqsat.search.pool import OVERRUN_SECONDS
 from torch_eqsat.search.program import Task
 from torch_eqsat.searcher import Setting
-from torch_eqsat.verdict import UNDECIDED, GraphInputs, fingerprint, judge, narrowed, remember, remembered
+from torch_eqsat.verdict import (
+    NARROWING_SECONDS,
+    UNDECIDED,
+    GraphInputs,
+    fingerprint,
+    judge,
+    narrowed,
+    remember,
+    remembered,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +84,7 @@ class _Planning:
         self.task = Task(captured.graph, captured.parts)
         report.plan_key = _plan_key(self.task, setting)
         self.undisturbed = False
+        self._judged: dict[str, str] = {}  # verdicts by fingerprint: of the regions that are kept a plan is made anew
 
     def run(self) -> None:
         """Use the stored plan, or make one; with other ranks together."""
@@ -138,7 +149,8 @@ class _Planning:
                 return problem
             return self._problem(found.plan(groups))
 
-        kept, refused = narrowed(found.groups, problem_of)
+        seconds = math.inf if self.setting.options.deterministic else NARROWING_SECONDS
+        kept, refused = narrowed(found.groups, problem_of, seconds)
         self.report.refused = list(refused.values())
         total = len(found.groups)
         logger.warning("%d of %d regions left as they are: the judge refused %s", len(refused), total, problem)
@@ -206,12 +218,13 @@ class _Planning:
         """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
         start = time.monotonic()
         key = fingerprint(plan, self.inputs)
-        problem = remembered(plan, key)
+        problem = self._judged.get(key, remembered(plan, key))
         if problem is None:
             deterministic = self.setting.options.deterministic
             problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
-            if not problem.startswith(UNDECIDED):
-                remember(plan, key, problem)
+        self._judged[key] = problem
+        if not problem.startswith(UNDECIDED):
+            remember(plan, key, problem)
         self.report.verify_seconds += time.monotonic() - start
         return problem
 

@@ -35,6 +35,7 @@ class GraphInputs:
     values: Sequence[Any]
     owned: frozenset[int] = frozenset()
     _modest: dict[int, bool] = field(default_factory=dict, repr=False)
+    _digest: list[str] = field(default_factory=list, repr=False)
 
     def is_modest(self, index: int, *, frozen: bool) -> bool:
         """Whether the weight at ``index`` is finite and of no large numbers. Of those that are not ``frozen`` that is
@@ -44,6 +45,18 @@ class GraphInputs:
             kind = torch.Tensor if frozen else torch.nn.Parameter
             self._modest[index] = isinstance(value, kind) and is_modest(value)
         return self._modest[index]
+
+    def digest_of_weights(self) -> str:
+        """A hash of the values of all weights (SHA-256), computed once."""
+        if not self._digest:
+            digest = hashlib.sha256()
+            with unset_fake_temporarily(), torch.no_grad():
+                for index in sorted(self.weights | self.owned):
+                    if index < len(self.values) and isinstance(value := self.values[index], torch.Tensor):
+                        digest.update(f"{index} {value.dtype} {tuple(value.shape)}".encode())
+                        digest.update(_bytes(value))
+            self._digest.append(digest.hexdigest())
+        return self._digest[0]
 
     def live(self, count: int) -> list[int]:
         """The placeholders, of ``count``, that hold no weights."""
@@ -69,11 +82,7 @@ def judge(original: Graph, rewritten: Graph, inputs: GraphInputs, *, determinist
 def fingerprint(plan: Plan, inputs: GraphInputs) -> str:
     """What a verdict on ``plan`` depends on: its program and the values of weights (SHA-256)."""
     digest = hashlib.sha256(json.dumps(plan["program"], sort_keys=True).encode())
-    with unset_fake_temporarily(), torch.no_grad():
-        for index in sorted(inputs.weights | inputs.owned):
-            if index < len(inputs.values) and isinstance(value := inputs.values[index], torch.Tensor):
-                digest.update(f"{index} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(_bytes(value))
+    digest.update(inputs.digest_of_weights().encode())
     return digest.hexdigest()
 
 
@@ -96,13 +105,16 @@ def remember(plan: Plan, key: str, verdict: str) -> None:
         verdicts.pop(next(iter(verdicts)))
 
 
-def narrowed(groups: Sequence[str], problem_of: Callable[[Collection[str]], str]) -> tuple[list[str], dict[str, str]]:
-    """The largest choice of ``groups`` found that has no problem, and of each other group why it was left out.
+def narrowed(
+    groups: Sequence[str], problem_of: Callable[[Collection[str]], str], seconds: float = NARROWING_SECONDS
+) -> tuple[list[str], dict[str, str]]:
+    """The largest choice of ``groups`` found in ``seconds`` that has no problem, and of each other group why it was
+    left out.
 
     All groups together have a problem. Halves are tried, then their halves: of n groups of which one is wrong about
     2 log₂ n times.
     """
-    deadline = time.monotonic() + NARROWING_SECONDS
+    deadline = time.monotonic() + seconds
     kept: list[str] = []
     refused: dict[str, str] = {}
 

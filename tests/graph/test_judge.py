@@ -173,6 +173,12 @@ def test_an_infinity_stays_in_its_sample(judged):
     assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
 
 
+def test_a_table_with_more_rows_is_no_batch(judged):
+    x, table = torch.randn(3, 4), torch.randn(9, 4)
+    spread = judged(lambda x, t: x * t[:1], lambda x, t: x * t[:1] + 0.0 * x.sum(0), x, table)
+    assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
+
+
 def test_what_raises_before_is_no_fault_of_the_rewriting(judged):
     with pytest.raises(OriginalFaultError, match="out of bounds"):
         judged(lambda x, i: x[i] * 2.0, lambda x, i: x[i] * 2.0, X, torch.tensor([7]))

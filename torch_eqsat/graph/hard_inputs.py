@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,9 +72,9 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
     masks = [i for i in live if _is_mask(inputs[i])]
     for name, closed in (("closed masks", True), ("masks of infinities", False)) if masks else ():
         yield Variant(name, [_masked(v, closed) if i in masks else v for i, v in enumerate(inputs)])
-    batches = {inputs[i].shape[0] for i in places if inputs[i].dim() > 1 and inputs[i].shape[0] > 1}
-    if batches:
-        yield Variant("an infinity in the first sample", changed(_with_infinity), batch=max(batches))
+    # Tables may have more rows than there are samples.
+    for batch in sorted({inputs[i].shape[0] for i in places if inputs[i].dim() > 1 and inputs[i].shape[0] > 1}):
+        yield Variant("an infinity in the first sample", changed(partial(_with_infinity, batch=batch)), batch=batch)
 
 
 def _is_float(value: Any) -> bool:
@@ -119,8 +120,8 @@ def _masked(x: torch.Tensor, closed: bool) -> torch.Tensor:
     return flat.view(x.shape)
 
 
-def _with_infinity(x: torch.Tensor) -> torch.Tensor:
-    if x.dim() < 2 or x.shape[0] < 2:
+def _with_infinity(x: torch.Tensor, batch: int) -> torch.Tensor:
+    if x.dim() < 2 or x.shape[0] != batch:
         return x
     copy = x.contiguous().clone()
     copy[0].view(-1)[0] = torch.inf
