@@ -45,7 +45,8 @@ class Row:
     weights alone is free when they are ``frozen``. ``pays`` says whether the rewrite is faster where it was timed, by
     the ratio that ``note`` gives (over the better of Inductor default and freezing); None where machines differ. A
     ``trained`` row is compiled with its gradients: those of parameters, and of inputs that ask for them.
-    ``out_of_reach`` says why the search is not expected to get to the cost of ``hand``.
+    ``out_of_reach`` says why the search is not expected to get to the cost of ``hand``. ``exactness`` is what the laws
+    of the rewrite ask for.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Row:
     frozen: bool = True
     trained: bool = False
     out_of_reach: str = ""
+    exactness: str = "reassociates"
 
     def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module, tuple[Tensor, ...]]:
         """The original and the rewritten module (of equal weights, in eval mode) and their inputs."""

@@ -37,7 +37,9 @@ def search_parts(
         share = playouts(simulations, weights[digest], sum(weights.values()))
         seconds = budget.share(weights[digest])
         own = replace(limits, seconds=seconds, simulations=share, exact_seconds=0.0, work=limits.work / len(groups))
-        part = Environment(group[0].task, environment.laws, environment.pricing, own, environment.seed)
+        part = Environment(
+            group[0].task, environment.laws, environment.pricing, own, environment.seed, granted=environment.granted
+        )
         made += run(part).simulations
         part.close()
         environment.largest_nodes = max(environment.largest_nodes, part.largest_nodes)
