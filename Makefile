@@ -26,8 +26,8 @@ help: ## Show this list
 demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a few minutes)
 	$(BIN)/python -m bench.demo
 
-test: lint types ## Lint, check types, run all tests
-	$(BIN)/python -m pytest -q
+test: lint types ## Lint, check types, run all tests, as many at once as there are cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .

@@ -20,10 +20,10 @@ from torch_eqsat import optimize as optimizing, ranks, verdict
 from torch_eqsat.options import Options
 from torch_eqsat.searcher import Setting
 
-case, rank, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+case, rank, place, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)
 seconds = 15.0 if case in ("killed", "late") else 300.0
-dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=2,
+dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=count,
                         timeout=datetime.timedelta(seconds=seconds))
 
 def chain(x, a, b):
@@ -67,7 +67,7 @@ print(json.dumps(found), flush=True)
 if case != "killed":  # rank 0 may hold the store
     store = dist.distributed_c10d._get_default_store()
     store.set(f"done {rank}", "")
-    while not store.check(["done 0", "done 1"]):
+    while not store.check([f"done {rank}" for rank in range(count)]):
         time.sleep(0.02)
 """
 
@@ -76,12 +76,13 @@ TRAINING = """
 import datetime, json, sys
 import torch, torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch_eqsat.report import last_reports
 
-rank, place = int(sys.argv[2]), sys.argv[3]
+case, rank, place, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=2,
+dist.init_process_group("gloo", init_method="file://" + place, rank=rank, world_size=count,
                         timeout=datetime.timedelta(seconds=300))
 
 class Chain(nn.Module):
@@ -93,18 +94,20 @@ class Chain(nn.Module):
         return ((x @ self.a) @ self.b).sum()
 
 torch.manual_seed(0)
-plain = Chain()
-model = DistributedDataParallel(Chain())
-model.module.load_state_dict(plain.state_dict())
+plain, model = Chain(), Chain()
+model.load_state_dict(plain.state_dict())
+model = DistributedDataParallel(model) if case == "ddp" else fully_shard(model)
 options = {"eqsat.seconds": 2.0, "eqsat.measure_seconds": 2.0, "force_disable_caches": True}
-step = torch.compile(model, backend="eqsat_mcts", options=options)
-inputs = [torch.randn(64, 64), torch.randn(64, 64)]
-step(inputs[rank]).backward()
-sum(plain(x) for x in inputs).div(2).backward()
-errors = [((p.grad - q.grad).abs().max() / q.grad.abs().max()).item()
-          for p, q in zip(model.module.parameters(), plain.parameters(), strict=True)]
-print(json.dumps([{"error": max(errors), "laws": [sorted(r.laws.items()) for r in last_reports()],
-                   "changed": [r.changed for r in last_reports()]}]), flush=True)
+step = torch.compile(model, backend="eqsat_mcts_eager", options=options)
+inputs = [torch.randn(64, 64) for _ in range(count)]
+loss = step(inputs[rank])
+loss.backward()
+sum(plain(x) for x in inputs).div(count).backward()
+whole = [p.grad if case == "ddp" else p.grad.full_tensor() for p in model.parameters()]
+errors = [((g - q.grad).abs().max() / q.grad.abs().max()).item() for g, q in zip(whole, plain.parameters(), strict=True)]
+reports = last_reports()
+print(json.dumps([{"error": max(errors), "loss": (loss - plain(inputs[rank])).abs().item(),
+                   "laws": [sorted(r.laws.items()) for r in reports], "changed": [r.changed for r in reports]}]), flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """
@@ -112,14 +115,14 @@ dist.destroy_process_group()
 
 @pytest.fixture
 def ranks(tmp_path):
-    """Runs a case on two ranks with a cache each; for each rank what became of its graphs, or None if it ended."""
+    """Runs a case on ranks with a cache each; for each rank what became of its graphs, or None if it ended."""
 
-    def run(case, program=PROGRAM):
+    def run(case, program=PROGRAM, count=2):
         processes = []
-        for rank in range(2):
+        for rank in range(count):
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
             environment["TORCH_EQSAT_CACHE_DIR"] = str(tmp_path / str(rank))
-            arguments = [sys.executable, "-c", program, case, str(rank), str(tmp_path / "store")]
+            arguments = [sys.executable, "-c", program, case, str(rank), str(tmp_path / "store"), str(count)]
             processes.append(
                 subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             )
@@ -133,12 +136,14 @@ def ranks(tmp_path):
     return run
 
 
-def test_ranks_take_the_same_program(ranks):
-    """Each planned for itself: 41 and 36 new calls."""
-    first, second = ranks("together")
-    assert first[0]["changed"] and first[0]["searched"] and not second[0]["searched"]
-    for a, b in zip(first, second, strict=True):
-        assert a["changed"] and a["graph"] == b["graph"]
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_take_the_same_program(ranks, count):
+    """Two that planned for themselves took programs of 41 and 36 new calls."""
+    first, *others = ranks("together", count=count)
+    assert first[0]["changed"] and first[0]["searched"] and not any(other[0]["searched"] for other in others)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            assert a["changed"] and a["graph"] == b["graph"]
     assert first[1]["from_plan"]
 
 
@@ -173,7 +178,13 @@ def test_a_rank_that_is_late(ranks):
 
 
 @pytest.mark.slow
-def test_data_parallel_training(ranks):
-    (first,), (second,) = ranks("training", TRAINING)
-    assert max(first["error"], second["error"]) < 1e-5
-    assert first["changed"] == second["changed"] and first["laws"] == second["laws"] and first["changed"]
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("case", ["ddp", "fsdp"])
+def test_training(ranks, case, count):
+    """Replicated, and sharded by FSDP2."""
+    first, *others = (answer for (answer,) in ranks(case, TRAINING, count))
+    assert max(found["error"] for found in (first, *others)) < 1e-5
+    assert max(found["loss"] for found in (first, *others)) < 1e-3
+    assert first["changed"] and any(first["changed"])
+    for other in others:
+        assert first["changed"] == other["changed"] and first["laws"] == other["laws"]
