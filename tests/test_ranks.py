@@ -178,8 +178,7 @@ def test_a_rank_that_is_late(ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("case", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("case", "count"), [("ddp", 2), ("fsdp", 4)])
 def test_training(ranks, case, count):
     """Replicated, and sharded by FSDP2."""
     first, *others = (answer for (answer,) in ranks(case, TRAINING, count))
