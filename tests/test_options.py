@@ -6,6 +6,12 @@ import pytest
 
 from torch_eqsat.errors import EqsatError, OptionError
 from torch_eqsat.options import PREFIX, Options
+from torch_eqsat.search.strategies import STRATEGIES
+
+
+def test_strategies_are_those_that_there_are():
+    (strategy,) = (field for field in fields(Options) if field.name == "strategy")
+    assert set(strategy.metadata["choices"]) == set(STRATEGIES)
 
 
 def test_defaults():

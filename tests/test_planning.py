@@ -42,8 +42,7 @@ print(module.graph)
 
 
 @pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+def one_thread(fresh):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     reset()
@@ -184,3 +183,11 @@ def test_a_plan_for_another_machine_is_not_run_here(planned):
     assert not report.changed and timings() == 0
     assert 0 < report.best_ms < report.base_ms
     assert "the plan is for H100, at estimated prices" in str(report) and "estimated for H100:" in str(report)
+
+
+def test_a_device_without_prices(trace):
+    graph = trace(chain, torch.rand(64, 64), torch.rand(64, 64), torch.rand(64, 1)).graph
+    before = str(graph)
+    report = optimize(graph, Setting(Options(), False, "xpu", 1, "key"), GraphInputs(frozenset(), ()))
+    assert report.decision == "left as it is: device xpu is not supported (cpu, cuda are)"
+    assert str(graph) == before

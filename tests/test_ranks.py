@@ -104,10 +104,12 @@ loss = step(inputs[rank])
 loss.backward()
 sum(plain(x) for x in inputs).div(count).backward()
 whole = [p.grad if case == "ddp" else p.grad.full_tensor() for p in model.parameters()]
-errors = [((g - q.grad).abs().max() / q.grad.abs().max()).item() for g, q in zip(whole, plain.parameters(), strict=True)]
+errors = [((g - q.grad).abs().max() / q.grad.abs().max()).item()
+          for g, q in zip(whole, plain.parameters(), strict=True)]
 reports = last_reports()
 print(json.dumps([{"error": max(errors), "loss": (loss - plain(inputs[rank])).abs().item(),
-                   "laws": [sorted(r.laws.items()) for r in reports], "changed": [r.changed for r in reports]}]), flush=True)
+                   "laws": [sorted(r.laws.items()) for r in reports], "changed": [r.changed for r in reports]}]),
+      flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """

@@ -1,5 +1,6 @@
 """What the README says of options is what the code says, and its example of a law runs."""
 
+import re
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import torch_eqsat
 from torch_eqsat import report
 from torch_eqsat.options import PREFIX, Options
 
@@ -23,6 +25,15 @@ def text():
 def test_table_of_options(text):
     rows = [f"| `{PREFIX}{f.name}` | `{f.default!r}` | {f.metadata['help']} |" for f in fields(Options)]
     assert "\n".join(rows) in text
+
+
+def test_calls_in_the_text(text, fresh):
+    """What stands in the text as `torch_eqsat...(...)` runs."""
+    given = {"torch_eqsat": torch_eqsat, "model": torch.nn.Linear(8, 8), "x": torch.rand(2, 8)}
+    calls = [call for call in re.findall(r"`(torch_eqsat[^`\n]*\))`", text) if not call.endswith("()")]
+    assert calls
+    for call in calls:
+        assert "graph of" in str(eval(call, given))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch_eqsat._version import __version__
 
 if TYPE_CHECKING:
     from torch_eqsat.allocator import keep_freed_memory
+    from torch_eqsat.explaining import explain
     from torch_eqsat.rules.law import equation, law, siblings
     from torch_eqsat.verification import verify
 
@@ -18,6 +19,7 @@ __all__ = ["__version__", "equation", "explain", "keep_freed_memory", "law", "si
 
 _HOMES = {
     "equation": "torch_eqsat.rules.law",
+    "explain": "torch_eqsat.explaining",
     "keep_freed_memory": "torch_eqsat.allocator",
     "law": "torch_eqsat.rules.law",
     "siblings": "torch_eqsat.rules.law",
@@ -32,10 +34,3 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
-
-
-def explain(model: Any, *inputs: Any, options: dict[str, Any] | None = None) -> Any:
-    """Compile ``model`` for ``inputs`` and say what was done to its graphs; see torch_eqsat.explain."""
-    from torch_eqsat.explaining import explain as implementation
-
-    return implementation(model, *inputs, options=options)

@@ -27,7 +27,8 @@ class Explanation:
 def explain(
     model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | None = None, target: str = HERE
 ) -> Explanation:
-    """Compile ``model`` afresh for ``inputs`` (plans on disk are not used) and run it once.
+    """Compile ``model`` afresh for ``inputs`` (plans on disk are not used) and run it once. Functions that
+    ``torch.compile`` made before compile again at their next call, for torch forgets all of them.
 
     With a ``target`` such as "H100" the plan is made for that device, at prices estimated from its data: the report
     says what would be saved there. What runs here is the model as it was, since a plan for one machine may lose on

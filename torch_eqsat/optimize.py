@@ -50,6 +50,7 @@ from torch_eqsat.verdict import (
 
 logger = logging.getLogger(__name__)
 
+DEVICES = ("cpu", "cuda")  # those that there are prices and timers for
 RACE_SECONDS = 3.0  # for timing the original and the rewritten graph in turn
 
 
@@ -61,14 +62,18 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     """
     target = "" if setting.options.target == HERE else setting.options.target
     report = GraphReport(sum(n.op == "call_function" for n in graph.nodes), setting.frozen, target=target)
+    device = torch.device(setting.device).type
+    if device not in DEVICES:
+        report.decision = f"left as it is: device {device} is not supported ({', '.join(DEVICES)} are)"
+        return report
     replace_contiguous_views(graph)
     if reason := why_untouchable(graph):
         report.decision = f"left as it is: {reason}"
         return report
     if setting.frozen:
         report.folded = fold_factories(graph, _weights(graph, inputs))
-    table = open_table(context_of(torch.device(setting.device).type))
-    if may_measure(setting) and torch.device(setting.device).type == "cpu":
+    table = open_table(context_of(device))
+    if may_measure(setting) and device == "cpu":
         measure_bandwidths(table, time_copy)
     setting = replace(setting, calibration=calibration_of(table))
     _Planning(graph, setting, inputs, report).run()

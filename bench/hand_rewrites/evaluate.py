@@ -147,7 +147,7 @@ def _compile(
 
 @contextmanager
 def _timing_all() -> Iterator[None]:
-    """A deterministic search reads the times of kernels from the table alone; in here the table takes those it lacks."""
+    """A deterministic search reads times of kernels from the table alone; in here the table takes those it lacks."""
 
     def times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
         return lambda kernels, until: measure_many(kernels, CpuTimer(), table, math.inf, failed)

@@ -1,5 +1,7 @@
 """All strategies over one environment: what each finds, how each ends, and that ends are answers."""
 
+import functools
+
 import pytest
 import torch
 from torch_eqsat.rewrites import catalogue
@@ -7,7 +9,8 @@ from torch_eqsat.rewrites import catalogue
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import OptionError
 from torch_eqsat.rules.law import law
-from torch_eqsat.search.environment import Environment, Limits
+from torch_eqsat.search.environment import Environment, Limits, SearchStatistics
+from torch_eqsat.search.parts import search_parts
 from torch_eqsat.search.strategies import STRATEGIES, run_strategy
 
 LAWS = catalogue()
@@ -78,17 +81,30 @@ def test_one_seed_gives_one_result(strategy, task_of):
     assert result() == result()
 
 
+class PanicError(BaseException):
+    """As egglog's binding has one."""
+
+
 @pytest.mark.parametrize("strategy", SEARCHING)
-def test_interrupt_keeps_what_was_found(strategy, task_of, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "stop"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (MemoryError(), "out of memory"),
+        (PanicError("Python API call failed"), "out of memory"),
+    ],
+    ids=["interrupt", "memory", "memory within egglog"],
+)
+def test_what_was_found_is_kept(strategy, error, stop, task_of):
     task = task_of(chain, (512, 256), (256, 512), (512, 4))
     environment = Environment(task, LAWS, Pricing(frozen=True), Limits(seconds=30.0))
 
-    def interrupt(found: Environment) -> None:
-        raise KeyboardInterrupt
+    def fail(found: Environment) -> None:
+        raise error
 
-    environment.on_best = interrupt
+    environment.on_best = fail
     statistics, _ = run_strategy(strategy, environment)
-    assert statistics.stop == "interrupted"
+    assert statistics.stop == stop and statistics.transient
     assert environment.best.cost < environment.base_cost
 
 
@@ -117,3 +133,17 @@ def test_law_without_end_ends_at_the_limits(strategy, task_of):
     assert environment.best.cost < 0.2 * environment.base_cost
     assert environment.largest_nodes < 260
     assert statistics.stop in ("nodes", "simulations", "no improvement", "exhausted")  # by cost, for substitution
+
+
+def test_parts_assume_what_the_whole_may(task_of):
+    """They assumed what is granted by default, whatever the user had allowed."""
+    task = task_of(lambda x, *ws: functools.reduce(lambda y, w: torch.relu(y @ w), ws, x), (4, 8), *[(8, 8)] * 60)
+    environment = Environment(task, LAWS, Pricing(False), Limits(nodes=200, seconds=60.0), granted=frozenset())
+    granted = []
+
+    def run(part):
+        granted.append(part.granted)
+        return SearchStatistics("seen", 1, 1)
+
+    search_parts(environment, 64, run)
+    assert set(granted) == {frozenset()}

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from torch_eqsat.errors import EqsatError
+
 logger = logging.getLogger("torch_eqsat.cost")
 
 SCHEMA = 2
@@ -48,7 +50,7 @@ CREATE TABLE IF NOT EXISTS coefficient (
 COLUMNS = ["key", "device", "cpu", "threads", "torch", "ms", "spread", "repeats", "measured_at"]
 
 
-class ForeignFileError(Exception):
+class ForeignFileError(EqsatError):
     """The file is a database, but not one of ours."""
 
 

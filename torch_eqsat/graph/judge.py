@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
 
+from torch_eqsat.errors import EqsatError
 from torch_eqsat.graph.hard_inputs import Variant, jittered, made_up, variants
 from torch_eqsat.graph.replay import Recording, Run, run
 
@@ -32,7 +33,7 @@ DUST, MOST_DUST = 64.0, 1e-10
 HARD_SECONDS = 5.0  # after which no more hard inputs are tried
 
 
-class OriginalFaultError(Exception):
+class OriginalFaultError(EqsatError):
     """The original graph cannot be run here; the message says why in a line."""
 
 

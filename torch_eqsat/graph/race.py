@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch_eqsat.cost.contest import Contest, contest
 from torch_eqsat.cost.timer import Call
 from torch_eqsat.cost.timings import count_timing
+from torch_eqsat.errors import EqsatError
 from torch_eqsat.graph.stored import STORED, mark_stored
 
 
@@ -44,7 +45,7 @@ class _MarkStored(CustomGraphPass):
 _PASSES = {"joint_custom_pre_pass": _MarkStored(), "pre_grad_custom_pass": None}
 
 
-class NoRaceError(Exception):
+class NoRaceError(EqsatError):
     """The graphs cannot be timed here; the message says why in a line."""
 
 

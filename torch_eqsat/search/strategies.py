@@ -46,7 +46,8 @@ class OutOfTime(KeyboardInterrupt):
 
 
 def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics, Strategy]:
-    """Run a strategy by its name; an interrupt (Ctrl-C) ends it early, and what was found by then is kept.
+    """Run a strategy by its name; an interrupt (Ctrl-C) or the end of memory ends it early, and what was found
+    by then is kept.
 
     Raises OptionError for a name that is none of :data:`STRATEGIES`.
     """
@@ -59,3 +60,12 @@ def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics,
         return SearchStatistics("time", 0, environment.largest_nodes), strategy
     except KeyboardInterrupt:
         return SearchStatistics("interrupted", 0, environment.largest_nodes, transient=True), strategy
+    except BaseException as error:
+        if not _is_out_of_memory(error):
+            raise
+        return SearchStatistics("out of memory", 0, environment.largest_nodes, transient=True), strategy
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ended; where it does within egglog, Python's calls fail, and its binding panics."""
+    return isinstance(error, MemoryError) or "Python API call failed" in str(error)
