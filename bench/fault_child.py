@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 SECONDS, MEASURE_SECONDS = 4.0, 2.0
+LONGEST = 4.0  # s that a planning takes
 TOLERATED = 10.0  # s beyond the seconds of the options
 
 
@@ -98,6 +100,21 @@ def interrupting(seed: int) -> None:
     worker._answer = watched
 
 
+def at_a_moment(number: int, seed: int, *, workers: bool) -> None:
+    """Send a signal at any moment of the planning, to all ``workers`` or to this process."""
+    moment = random.Random(seed).uniform(0.0, LONGEST)
+
+    def send() -> None:
+        time.sleep(moment)
+        for process in children() if workers else [os.getpid()]:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    if not workers:
+        signal.signal(number, signal.default_int_handler)
+    threading.Thread(target=send, daemon=True).start()
+
+
 FAULTS: dict[str, Callable[[int], Any]] = {
     "none": lambda seed: None,
     "killed": lambda seed: signalling(signal.SIGKILL, 1, seed),
@@ -111,6 +128,9 @@ FAULTS: dict[str, Callable[[int], Any]] = {
     "yes": lambda seed: interpreter("exec yes"),
     "busy": lambda seed: busy(),
     "interrupt": interrupting,
+    "killed at a moment": lambda seed: at_a_moment(signal.SIGKILL, seed, workers=True),
+    "stopped at a moment": lambda seed: at_a_moment(signal.SIGSTOP, seed, workers=True),
+    "interrupted at a moment": lambda seed: at_a_moment(signal.SIGINT, seed, workers=False),
     "no home": lambda seed: nameless(),
 }
 
@@ -134,8 +154,13 @@ def main() -> int:
     options = Options(seconds=SECONDS, measure_seconds=MEASURE_SECONDS)
     if given.memory_bytes:
         options = replace(options, memory_bytes=given.memory_bytes)
-    FAULTS[given.fault](given.seed)
-    result = planner.plan(options).as_dict()
+    start = time.monotonic()
+    try:
+        FAULTS[given.fault](given.seed)
+        result = planner.plan(options).as_dict()
+    except KeyboardInterrupt:  # the user's to handle
+        result = {"error": 0.0, "lines": [], "seconds": time.monotonic() - start, "changed": False, "plan_key": ""}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(json.dumps({**result, "wrong": not result["error"] <= 1e-4, "children": len(children())}))
     return 0
 

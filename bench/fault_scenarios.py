@@ -101,6 +101,20 @@ SCENARIOS = [
     Scenario("four processes at once", "F6", processes=4),
 ]
 
+AT_A_MOMENT = {"worker killed": "killed", "worker stopped": "stopped", "Ctrl-C": "interrupted"}
+
+
+def at_moments(count: int) -> list[Scenario]:
+    """Each wait is disturbed at ``count`` random moments, of a small graph and of a large one in turn."""
+    subjects = ("linears", "deep")
+    return [
+        Scenario(
+            f"{name}, moment {i}", "F1 F2", f"{fault} at a moment", ("--subject", subjects[i % 2], "--seed", str(i))
+        )
+        for name, fault in AT_A_MOMENT.items()
+        for i in range(count)
+    ]
+
 
 def start(scenario: Scenario, folder: Path, *arguments: str) -> dict[str, Any]:
     """What a process of a scenario printed, with what it left behind."""

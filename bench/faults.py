@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import report
-from bench.fault_scenarios import LIMIT_S, SCENARIOS, full, run
+from bench.fault_scenarios import LIMIT_S, SCENARIOS, at_moments, full, run
 from bench.fuzz_plans import NAMES
 
 CHUNK = 500  # mutated files a process
@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="words that names of scenarios have to contain")
     parser.add_argument("--plans", type=int, default=10_000, help="mutated plans and tables (0 for none)")
+    parser.add_argument("--moments", type=int, default=20, help="moments at which each wait is disturbed")
     parser.add_argument("--jobs", type=int, default=2, help="processes that try mutated files at once")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
@@ -101,13 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    rows = []
-    for scenario in SCENARIOS:
+    wanted = []
+    for scenario in [*SCENARIOS, *at_moments(options.moments)]:
         if options.only and not any(word in scenario.name for word in options.only):
             continue
         if scenario.around is full and not can_mount():
             say(f"{scenario.name}: skipped, it needs the right to mount a tmpfs")
             continue
+        wanted.append(scenario)
+    rows = []
+    for scenario in wanted:
         rows.append(run(scenario))
         say(" | ".join(rows[-1]))
     print(report.markdown(("fault", "finding", "s", "rewritten", "line", "NOT AS IT SHOULD BE"), rows))

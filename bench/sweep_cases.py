@@ -128,11 +128,11 @@ def run_case(op: Any, case: dict[str, Any], seed: int) -> dict[str, Any]:
         eager = compute(model, sample.input, grad)
     except Exception as error:
         return {"outcome": "eager fails", "reason": brief(error)}
+    wide = copy.deepcopy(model)
+    for name, buffer in list(wide.named_buffers()):
+        setattr(wide, name, widened(buffer))
     try:
         with InDouble():
-            wide = copy.deepcopy(model)
-            for name, buffer in list(wide.named_buffers()):
-                setattr(wide, name, widened(buffer))
             exact = compute(wide, tree_map(widened, sample.input), grad)
     except Exception:
         exact = [None] * len(eager)
