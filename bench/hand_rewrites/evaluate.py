@@ -181,9 +181,9 @@ def main() -> None:
             RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
-def use_recorded_times() -> None:
-    """Put the recorded times into this machine's table, as if they had been taken here."""
-    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+def use_recorded_times(path: Path = RECORDED) -> None:
+    """Put recorded times into this machine's table, as if they had been taken here."""
+    recorded = json.loads(path.read_text(encoding="utf-8"))
     with Table(context_of("cpu")) as table:
         table.store_many({key: Measurement(ms, 0.0, 1) for key, ms in recorded["kernels"].items()})
         table.store_coefficients(recorded["coefficients"], 0.0, 1)
