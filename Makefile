@@ -16,9 +16,12 @@ GRAPHS ?= 5000
 # How many damaged files to try: make faults FILES=100000
 FILES ?= 10000
 
+# The commit to compare choices with: make replay AGAINST=HEAD~1
+AGAINST ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard safety faults sweep zoo format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -64,6 +67,9 @@ bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after m
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper
 	$(BIN)/python -m bench.plots $(BENCH)
+
+replay: $(INSTALLED) ## Write what the search chooses for 67 graphs; AGAINST=commit compares with that one
+	$(BIN)/python -m bench.replay $(if $(AGAINST),--against $(AGAINST))
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new

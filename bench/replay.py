@@ -86,9 +86,8 @@ def checkout(commit: str) -> Iterator[Path]:
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
         try:
             (tree / "torch_eqsat" / "rewrites").symlink_to("../rewrites")
-            here = tree / "bench" / "replay.py"
-            if not here.exists():
-                here.write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+            if not (tree / "bench" / "replay.py").exists():
+                sys.exit(f"commit {commit} has no bench/replay.py: choose a later one")
             yield tree
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
@@ -119,7 +118,7 @@ def differences(before: str, after: str) -> list[str]:
 def blocks(text: str) -> dict[str, str]:
     """The text of each name."""
     parts = ("\n" + text).split("\n" + TITLE)[1:]
-    return dict(part.partition("\n")[::2] for part in parts)
+    return {name: body.rstrip() for name, _, body in (part.partition("\n") for part in parts)}
 
 
 def main() -> int:
