@@ -127,3 +127,14 @@ def test_equal_terms_are_refused(program, captured):
         program[name].append(program[name][5])
     with pytest.raises(PlanError, match="written twice"):
         decode_program(program, captured)
+
+
+def test_unsigned_numbers():
+    """Whatever is captured may be moved by laws about views."""
+    graph = TermGraph()
+    x = TensorType((2, 3), "uint64")
+    graph.add(Node("input", attributes(name="x", shape=x.shape, dtype=x.dtype), ()), x, False)
+    graph.add(Node("permute", attributes(dims=(1, 0)), (0,)), TensorType((3, 2), "uint64"), False)
+    graph.roots = [1]
+    again, _ = decode_program(through_json(graph, [0, -1]))
+    assert again.nodes == graph.nodes

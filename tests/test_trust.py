@@ -297,3 +297,32 @@ def test_operators_with_effects_run_as_often_as_without_us():
         actual = compiled(lambda x: logged(two(x, a, b)))(x)
     assert [torch.float32] == LOG
     torch.testing.assert_close(actual, two(x, a, b).cos(), rtol=1e-4, atol=1e-4)
+
+
+def standardised_spectrum(x):
+    y = torch.fft.rfft2(x)
+    return ((y - y.mean(-1, keepdim=True)) * 0.5).abs().sum()
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
+def test_views_in_another_dtype_get_their_strides():
+    """Sums of complex numbers are taken as real ones, whose operands must not be copies of one element."""
+    x = torch.randn(4, 6, 6, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(standardised_spectrum(x), x)
+    result = compiled(standardised_spectrum, **{"eqsat.strict": True})(x)
+    (gradient,) = torch.autograd.grad(result, x)
+    torch.testing.assert_close(gradient, expected)
+    assert not last().refused
+
+
+def unshuffled(x):
+    return functional.pixel_unshuffle(x, 1).transpose(0, -1).flatten()
+
+
+@pytest.mark.parametrize("freezing", [False, True])
+def test_a_copy_that_goes_leaves_no_view_that_needed_it(freezing):
+    x = torch.randn(1, 1, 6, 6)
+    with torch.no_grad():
+        actual = compiled(unshuffled, freezing=freezing, **{"eqsat.strict": True})(x)
+    torch.testing.assert_close(actual, unshuffled(x))
+    assert not last().refused

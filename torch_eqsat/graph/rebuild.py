@@ -168,15 +168,11 @@ class _FxEmitter:
         """A new call, even where an equal one was made."""
         if target in select_decomp_table() and target not in lowerings:
             raise RebuildError(f"Inductor has no kernel for {target}, which it takes apart before this pass")
+        if target is aten.view.default:  # strides of a rewritten operand may forbid a mere view
+            target = aten.reshape.default
         fake = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
         with self._fake_mode:
-            try:
-                value = target(*fake[0], **fake[1])
-            except (RuntimeError, ValueError):  # fake tensors raise either
-                if target is not aten.view.default:  # strides of a rewritten operand may forbid a mere view
-                    raise
-                target = aten.reshape.default
-                value = target(*fake[0], **fake[1])
+            value = target(*fake[0], **fake[1])
         with self.graph.inserting_before(self._before):
             node = self.graph.call_function(target, args, kwargs)
         node.meta["val"] = value
@@ -252,7 +248,10 @@ class _FxEmitter:
 
 
 def is_opaque(target: Any) -> bool:
-    """Whether nothing is known of how a call reads its operands."""
+    """Whether nothing is known of how a call reads its operands. A view in another dtype asks for rows of elements that
+    lie side by side."""
+    if target is aten.view.dtype:
+        return True
     known = target in TRANSLATIONS or is_elementwise(target) or getattr(target, "overloadpacket", None) in VIEWS
     return not known and target is not operator.getitem
 
