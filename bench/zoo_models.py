@@ -38,7 +38,8 @@ TINY = {
     "intermediate_size": 64, "n_inner": 64, "d_ff": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "hidden_dim": 64,
     "ffn_dim": 64, "d_kv": 8, "vocab_size": 128, "max_position_embeddings": 64, "n_positions": 64, "type_vocab_size": 2,
     "image_size": 32, "patch_size": 8, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32, "pad_token_id": 0, "word_embed_proj_dim": 32, "rotary_dim": 8, "bos_token_id": 1, "eos_token_id": 2,
+    "moe_intermediate_size": 32, "pad_token_id": 0, "word_embed_proj_dim": 32, "rotary_dim": 8,
+    "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 TOKENS = 12
 

@@ -1,6 +1,8 @@
 """What tests of several packages use."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,27 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torch_eqsat.cost import kernels
+from torch_eqsat.egraph import session
+from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.search.program import Task
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class _Watched(Engine):
+    def __init__(self) -> None:
+        super().__init__()
+        _engines.add(self)
+
+
+@pytest.fixture(autouse=True)
+def egraphs_end_in_their_thread(monkeypatch):
+    """What a test left behind is collected here, not in a thread of a later test, where egglog refuses to drop it."""
+    monkeypatch.setattr(session, "Engine", _Watched)
+    yield
+    if any(engine._egraph is not None for engine in _engines):
+        gc.collect()
 
 
 @pytest.fixture

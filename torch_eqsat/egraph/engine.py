@@ -43,7 +43,9 @@ class Engine:
         self.include("(sort T)\n(constructor node (i64) T)")
 
     def close(self) -> None:
-        """Remove the scratch file."""
+        """Give the e-graph's memory back, here and now (egglog drops it in the thread that made it only), and remove
+        the scratch file."""
+        self._egraph = None
         if self._memory is not None:
             os.close(self._memory)
             self._memory = None
