@@ -38,6 +38,15 @@ def egraphs_end_in_their_thread(monkeypatch):
 
 
 @pytest.fixture
+def one_thread():
+    """torch on one thread: where others work too, kernels of several are timed to a multiple of what they take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def trace() -> Callable[..., GraphModule]:
     """Traces a function to the functional graph of ATen calls that Inductor's passes see."""
 

@@ -578,15 +578,6 @@ def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
         assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
 
 
-@pytest.fixture
-def one_thread():
-    """Where others work too, what runs on several threads is timed to a multiple of what it takes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @slow
 @pytest.mark.parametrize("freezing", [True, False])
 def test_graphs_are_measured_once(freezing, one_thread):

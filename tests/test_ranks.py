@@ -98,7 +98,8 @@ plain, model = Chain(), Chain()
 model.load_state_dict(plain.state_dict())
 model = DistributedDataParallel(model) if case == "ddp" else fully_shard(model)
 options = {"eqsat.seconds": 2.0, "eqsat.measure_seconds": 2.0, "force_disable_caches": True}
-step = torch.compile(model, backend="eqsat_mcts_eager", options=options)
+backend = "eqsat_mcts" if case == "ddp" else "eqsat_mcts_eager"
+step = torch.compile(model, backend=backend, options=options)
 inputs = [torch.randn(64, 64) for _ in range(count)]
 loss = step(inputs[rank])
 loss.backward()

@@ -36,15 +36,6 @@ def test_calls_in_the_text(text, fresh):
         assert "graph of" in str(eval(call, given))
 
 
-@pytest.fixture
-def one_thread():
-    """Where others work too, kernels of several threads are timed to a multiple of what they take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.slow
 def test_law_of_the_reader(text, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))

@@ -2,9 +2,6 @@
 
 import math
 
-import pytest
-import torch
-
 from bench import replay
 from bench.hand_rewrites.evaluate import use_recorded_times
 
@@ -39,11 +36,3 @@ def test_a_block(fresh, one_thread):
     assert 0 < after < before < math.inf and "matmul_is_associative" in laws
     assert graph[0] == "graph():" and graph[-1].strip().startswith("return")
     assert "%bmm_default" in first or "%mm_default" in first
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -68,4 +68,5 @@ def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics,
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ended; where it does within egglog, Python's calls fail, and its binding panics."""
-    return isinstance(error, MemoryError) or "Python API call failed" in str(error)
+    panic = not isinstance(error, Exception) and "Python API call failed" in str(error)
+    return isinstance(error, MemoryError) or panic
