@@ -1,8 +1,8 @@
 """The smallest model of each timm family, and transformers' architectures with tiny configurations, through the pass.
 
 Run as ``python -m bench.zoo --seconds 600`` (or ``make zoo SECONDS=600``). Each model runs frozen, live, and for one
-training step, by the backend ``eqsat_mcts_eager`` in strict mode, with random weights, in a process of its own with
-limits of time and memory. Goes on where it was interrupted; rows are appended to bench/results/zoo.jsonl, which is not
+training step, by the backend ``eqsat_mcts_eager`` in strict mode, with random weights, in a process a model with limits
+of time and memory. Goes on where it was interrupted; rows are appended to bench/results/zoo.jsonl, which is not
 kept in git. The status is 1 when a result is wrong or the pass faults.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,27 @@ def main() -> int:
     arguments = parser.parse_args()
     done = {(row["model"], row["mode"]) for row in read(arguments.results)}
     end = time.monotonic() + arguments.seconds
-    for model, mode in [] if arguments.table else _wanted(arguments, done):
-        left = end - time.monotonic()
-        if left <= 0:
+    for model, modes in [] if arguments.table else _wanted(arguments, done):
+        if time.monotonic() > end:
             break
-        row = run_apart(model, mode, arguments.model_seconds)
-        print(json.dumps(row), flush=True)
-        with arguments.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        for row in run_apart(model, modes, arguments.model_seconds):
+            print(json.dumps(row), flush=True)
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
     rows = read(arguments.results)
     print(table(rows))
     return int(any(row["outcome"] in ("wrong", "fault") for row in rows))
 
 
-def _wanted(arguments: argparse.Namespace, done: set[tuple[str, str]]) -> list[tuple[str, str]]:
+def _wanted(arguments: argparse.Namespace, done: set[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     if arguments.models:
-        return [(model, mode) for model in arguments.models for mode in arguments.modes]
+        return [(model, list(arguments.modes)) for model in arguments.models]
     from bench.zoo_models import names
 
     models = names()
     random.Random(arguments.seed).shuffle(models)
-    return [(m, mode) for m in models for mode in arguments.modes if (m, mode) not in done]
+    left = [(model, [mode for mode in arguments.modes if (model, mode) not in done]) for model in models]
+    return [(model, modes) for model, modes in left if modes]
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -70,24 +71,30 @@ def read(results: Path) -> list[dict[str, Any]]:
     return list({(row["model"], row["mode"]): row for row in rows}.values())
 
 
-def run_apart(model: str, mode: str, seconds: float) -> dict[str, Any]:
-    """The row of one model in one mode, which a process of its own makes."""
-    command = [sys.executable, "-m", "bench.zoo_models", model, mode]
-    row: dict[str, Any] = {"model": model, "mode": mode}
-    start = time.monotonic()
+def run_apart(model: str, modes: Sequence[str], seconds: float) -> list[dict[str, Any]]:
+    """The rows of one model in some modes, which a process makes; another goes on behind a mode that ended it."""
+    command = [sys.executable, "-m", "bench.zoo_models", model, *modes]
+    limit = seconds * len(modes)
     try:
         process = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, preexec_fn=_limit_memory
+            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, preexec_fn=_limit_memory
         )
-    except subprocess.TimeoutExpired:
-        return {**row, "outcome": "timeout", "reason": f"more than {seconds:.0f} s", "seconds": seconds}
-    row["seconds"] = round(time.monotonic() - start, 1)
-    lines = process.stdout.strip().splitlines()
-    if process.returncode == 0 and lines and lines[-1].startswith("{"):
-        return {**row, **json.loads(lines[-1])}
-    reason = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-    outcome = "memory" if "MemoryError" in reason or "alloc" in reason or process.returncode < 0 else "fault"
-    return {**row, "outcome": outcome, "reason": reason[:300]}
+    except subprocess.TimeoutExpired as expired:
+        printed = expired.stdout or b""
+        output = printed.decode() if isinstance(printed, bytes) else printed
+        outcome, reason = "timeout", f"more than {limit:.0f} s"
+    else:
+        output, errors = process.stdout, process.stderr.strip().splitlines()
+        reason = (errors or [f"status {process.returncode}"])[-1]
+        memory = "MemoryError" in reason or "alloc" in reason or process.returncode < 0
+        outcome = "memory" if memory else "fault"
+    lines = [line for line in output.splitlines() if line.startswith("{") and line.endswith("}")]
+    rows = [{"model": model, "mode": mode} | json.loads(line) for mode, line in zip(modes, lines, strict=False)]
+    if len(rows) == len(modes):
+        return rows
+    ended = {"model": model, "mode": modes[len(rows)], "outcome": outcome, "reason": reason[:300], "seconds": seconds}
+    left = modes[len(rows) + 1 :]
+    return [*rows, ended, *(run_apart(model, left, seconds) if left else [])]
 
 
 def _limit_memory() -> None:

@@ -1,4 +1,4 @@
-"""One model of the zoo in one mode, run in a process of its own: see bench/zoo.py."""
+"""One model of the zoo, run in a process of its own: see bench/zoo.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import importlib
 import json
 import re
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +40,7 @@ TINY = {
     "intermediate_size": 64, "n_inner": 64, "d_ff": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "hidden_dim": 64,
     "ffn_dim": 64, "d_kv": 8, "vocab_size": 128, "max_position_embeddings": 64, "n_positions": 64, "type_vocab_size": 2,
     "image_size": 32, "patch_size": 8, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32, "pad_token_id": 0, "word_embed_proj_dim": 32, "rotary_dim": 8,
+    "moe_intermediate_size": 32, "num_dense_layers": 1, "pad_token_id": 0, "word_embed_proj_dim": 32, "rotary_dim": 8,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 TOKENS = 12
@@ -123,17 +125,40 @@ def compute(model: nn.Module, function: Callable[..., Any], x: Tensor, training:
     return [*(y.detach() for y in results), *gradients]
 
 
-def run(name: str, mode: str) -> dict[str, Any]:
-    """The row of one model in one mode."""
-    training = mode == "training"
+@dataclass(frozen=True)
+class Reference:
+    """A model's results in eager, and by float64; with ``training`` also its gradients."""
+
+    eager: list[Any]
+    exact: list[Any]
+
+    @staticmethod
+    def of(model: nn.Module, x: Tensor, training: bool) -> Reference:
+        """Runs the model twice."""
+        wide = copy.deepcopy(model).double()
+        exact = compute(wide, wide, x.double() if x.is_floating_point() else x, training)
+        return Reference(compute(model, model, x, training), exact)
+
+
+def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of one model, a mode each."""
     try:
         model, x = make(name)
         model = model.eval()  # random numbers would differ
-        eager = compute(model, model, x, training)
-        wide = copy.deepcopy(model).double()
-        exact = compute(wide, wide, x.double() if x.is_floating_point() else x, training)
+        references = {training: Reference.of(model, x, training) for training in {mode == "training" for mode in modes}}
     except Exception as error:
-        return {"outcome": "no model", "reason": brief(error)}
+        yield from [{"outcome": "no model", "reason": brief(error), "seconds": 0.0}] * len(modes)
+        return
+    for mode in modes:
+        torch.compiler.reset()
+        start = time.monotonic()
+        row = run(model, x, mode, references[mode == "training"])
+        yield row | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def run(model: nn.Module, x: Tensor, mode: str, reference: Reference) -> dict[str, Any]:
+    """The row of one model in one mode."""
+    training = mode == "training"
     options = {**OPTIONS, "freezing": mode == "frozen"}
     try:
         with searching_here(None):
@@ -150,7 +175,7 @@ def run(name: str, mode: str) -> dict[str, Any]:
         "search_s": round(sum(report.search_seconds for report in made), 2),
         "laws": sorted({law for report in made if report.changed for law in report.laws}),
     }
-    for number, (found, wide_, own) in enumerate(zip(actual, exact, eager, strict=True)):
+    for number, (found, wide_, own) in enumerate(zip(actual, reference.exact, reference.eager, strict=True)):
         own_ = own if own is not None else found
         if problem := difference(found, wide_, own_):
             return {"outcome": "wrong", "reason": f"output {number} {problem}", **facts}
@@ -174,10 +199,12 @@ def brief(error: Exception) -> str:
 
 
 def main() -> None:
-    """Print the row as JSON."""
+    """Print the rows as JSON."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    print(json.dumps(run(sys.argv[1], sys.argv[2])))
+    name, *modes = sys.argv[1:]
+    for row in rows(name, modes):
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def egraphs_end_in_their_thread(monkeypatch):
         gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def times_are_believed(monkeypatch):
+    """Also those of a busy machine, which would be refused, and with eqsat.strict raise."""
+    monkeypatch.setattr(kernels, "_REFUSED", math.inf)
+
+
 @pytest.fixture
 def one_thread():
     """torch on one thread: where others work too, kernels of several are timed to a multiple of what they take."""
@@ -75,10 +81,8 @@ def task_of(trace):
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A cache of plans of its own, and nothing left of earlier compilations. Times are believed on a busy machine too,
-    where they would be refused, and with eqsat.strict raise."""
+    """A cache of plans of its own, and nothing left of earlier compilations."""
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernels, "_REFUSED", math.inf)
     torch.compiler.reset()
     counters.clear()
     torch.manual_seed(0)

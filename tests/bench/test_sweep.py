@@ -76,6 +76,23 @@ def test_what_becomes_of_a_model(monkeypatch, answer, outcome):
         return answer
 
     monkeypatch.setattr(subprocess, "run", run)
-    row = zoo.run_apart("timm:some", "live", 1.0)
+    [row] = zoo.run_apart("timm:some", ["live"], 1.0)
     assert row["outcome"] == outcome
-    assert "timm, live | 1" in zoo.table([row])
+    assert "timm, live | 1" in zoo.table([row | {"seconds": 1.0}])
+
+
+def test_modes_behind_one_that_ends_its_process_are_run(monkeypatch):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command[4:])
+        if "live" in command:
+            raise subprocess.TimeoutExpired([], 2.0, b'{"outcome": "ok", "seconds": 1.0}\n{"outc')
+        return subprocess.CompletedProcess(command, 0, '{"outcome": "wrong", "seconds": 1.0}\n', "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    rows = zoo.run_apart("timm:some", ["frozen", "live", "training"], 1.0)
+    assert [(row["mode"], row["outcome"]) for row in rows] == [
+        ("frozen", "ok"), ("live", "timeout"), ("training", "wrong"),
+    ]  # fmt: skip
+    assert asked == [["frozen", "live", "training"], ["training"]]

@@ -6,7 +6,7 @@ import torch
 from torch_eqsat.cost import calibration
 from torch_eqsat.cost.kernel import Measurement
 from torch_eqsat.cost.probes import FUNCTIONS, CompiledProbe, time_copy
-from torch_eqsat.cost.timer import Call, CpuTimer
+from torch_eqsat.cost.timer import Call
 
 
 class ByResult:
@@ -37,9 +37,8 @@ def test_every_function_of_a_class_can_be_timed() -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_function_takes_longer_than_a_cheap_one() -> None:
-    probe = CompiledProbe(CpuTimer())
-    assert probe("tanh", 2**14, 2).ms > 2 * probe("relu", 2**14, 2).ms > 0
+def test_functions_are_compiled() -> None:
+    assert CompiledProbe(ByResult())("tanh", 1001, 2).ms == pytest.approx(1.0)
 
 
 def test_a_copy_is_timed_with_real_tensors_in_the_middle_of_a_compilation() -> None:
