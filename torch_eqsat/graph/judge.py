@@ -30,7 +30,7 @@ JITTERS = 2
 # In exact arithmetic some results are zero (the gradient of a bias before a normalisation): what is left are rounding
 # errors, of which a rewrite may make as many times more.
 DUST, MOST_DUST = 64.0, 1e-10
-HARD_SECONDS = 5.0  # after which no more hard inputs are tried
+HARD_SECONDS = 4.0  # after which no more hard inputs are tried
 
 
 class OriginalFaultError(EqsatError):

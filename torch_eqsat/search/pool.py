@@ -20,9 +20,9 @@ from torch_eqsat.search.client import INTERRUPT_SECONDS, Request, WorkerClient
 from torch_eqsat.search.fallback import gave_up
 from torch_eqsat.search.messages import Outcome, SearchRequest
 
-# What an answer may take beyond the time that was asked for (the start of a worker is part of it), before the worker is
+# What an answer may take beyond the time that was asked for (the start of a worker, 1 s, is part of it), before it is
 # stopped; and all the answers of a graph together beyond the time of the graph.
-OVERRUN_SECONDS = 8.0
+OVERRUN_SECONDS = 5.0
 MOST_WORKERS = 8
 POLL_SECONDS = 0.2
 LATE_SECONDS = 1.0  # after the last moment of all workers, for their answers to get here
