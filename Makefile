@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots rules docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -50,8 +50,8 @@ bench-suite: $(INSTALLED) ## Compile and time all models in all variants (hours;
 	$(BIN)/python -m bench.suite $(BENCH)
 	$(BIN)/python -m bench.suite_plot
 
-rules: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/rules.json
-	$(BIN)/python -m bench.rules
+laws: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/laws.json
+	$(BIN)/python -m bench.laws
 
 bench-extraction: $(INSTALLED) ## Extract from the public e-graphs (DATA=folder of them), write bench/results/extraction.json
 	$(BIN)/python -m bench.extraction $(if $(DATA),--data $(DATA)) $(BENCH)
@@ -72,7 +72,7 @@ replay: $(INSTALLED) ## Write what the search chooses for 67 graphs; AGAINST=com
 	$(BIN)/python -m bench.replay $(if $(AGAINST),--against $(AGAINST))
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
-	$(BIN)/python -m torch_eqsat.rules.document > docs/laws.md.new
+	$(BIN)/python -m torch_eqsat.laws.document > docs/laws.md.new
 	mv docs/laws.md.new docs/laws.md
 
 fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600

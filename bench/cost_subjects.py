@@ -18,7 +18,7 @@ from bench.cases import CASES
 from bench.paper_graphs import GRAPHS, Built, captured, task_of
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.program import captured_program
+from torch_eqsat.cost.programs import captured_program
 
 COPIES = 8
 """How often a graph holds an operator, each time with inputs and weights of its own: the call's overhead is small."""

@@ -27,14 +27,13 @@ from bench.paper_graphs import captured, task_of
 from bench.runner import progress
 from bench.variants import VARIANTS
 from torch_eqsat.cost.calibration import calibration_of
-from torch_eqsat.cost.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
+from torch_eqsat.cost.programs import captured_program, residency_of
 from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Table
 from torch_eqsat.cost.targets import measured_over_estimated
-from torch_eqsat.cost.timer import CpuTimer
-from torch_eqsat.search.kernels import residency_of
-from torch_eqsat.search.program import captured_program
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
 WORST = 5

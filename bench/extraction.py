@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torch_eqsat.extract import Extraction, ExtractionProblem, dag_cost, extract, lower_bound
-from torch_eqsat.extract.egraph_json import NamedProblem, read_egraph_json
+from bench.egraph_json import NamedProblem, read_egraph_json
+from torch_eqsat.extract.extract import Extraction, extract, lower_bound
 from torch_eqsat.extract.greedy import greedy
+from torch_eqsat.extract.problem import ExtractionProblem, dag_cost
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATA = CHECKOUT.parent / "shared" / "data" / "extraction_gym"

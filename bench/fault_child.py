@@ -75,7 +75,7 @@ def nameless() -> None:
 
 def busy() -> None:
     """No kernel can be timed."""
-    from torch_eqsat.cost import kernels
+    from torch_eqsat.cost.measure import kernels
     from torch_eqsat.errors import MeasurementError
 
     def measure(kernel: Any, timer: Any) -> Any:
@@ -86,7 +86,7 @@ def busy() -> None:
 
 def interrupting(seed: int) -> None:
     """Ctrl-C in the search."""
-    from torch_eqsat.search.client import WorkerClient
+    from torch_eqsat.search.worker.client import WorkerClient
 
     worker: Any = WorkerClient
     ask = worker._answer

@@ -12,10 +12,10 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
-from torch_eqsat.searcher import Setting
-from torch_eqsat.verdict import GraphInputs
+from torch_eqsat.planning.pipeline import optimize
+from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.verdict import GraphInputs
 
 WRONG = 1e-4  # of the largest element
 DEPTH = 40

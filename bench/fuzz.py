@@ -18,14 +18,14 @@ from torch import Tensor
 from torch_eqsat.rewrites import catalogue
 
 from bench.fuzz_terms import Grower, below
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import UnsoundRewriteError
-from torch_eqsat.graph.verify import find_disagreement
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.rules.assumptions import EVERYTHING
-from torch_eqsat.rules.law import Law
-from torch_eqsat.rules.printer import write_terms
-from torch_eqsat.rules.shipping import guarded
+from torch_eqsat.laws.assumptions import EVERYTHING
+from torch_eqsat.laws.law import Law
+from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.laws.transfer import guarded
+from torch_eqsat.verification.egraphs import find_disagreement
 
 NODES, ROUNDS = 300, 3
 EXPANSIVE, APPROXIMATING = 0.4, 0.3
@@ -45,7 +45,7 @@ class Run:
 
 
 class Fuzzer:
-    """Runs seeds, each in a session of its own, so that any seed gives again what it gave."""
+    """Runs seeds, each in a egraph of its own, so that any seed gives again what it gave."""
 
     def __init__(self, laws: Sequence[Law]) -> None:
         self.failures: dict[str, str] = {}
@@ -75,20 +75,20 @@ class Fuzzer:
         """Apply ``laws``; what went wrong, and how often each law fired."""
         fired: Counter[str] = Counter()
         self.failures.clear()
-        session = Session(laws, NODES, EVERYTHING)
+        egraph = EGraph(laws, NODES, EVERYTHING)
         try:
-            session.load(graph)
+            egraph.load(graph)
             for _ in range(ROUNDS):
-                step = session.apply(laws)
+                step = egraph.apply(laws)
                 fired.update(step.fired)
                 if step.truncated or not step.fired:
                     break
             floor = CANCELLATION if any(law.exactness == "approximates" for law in laws) else 0.0
-            problem = next(iter(self.failures.values()), "") or find_disagreement(session.snapshot(), 0, inputs, floor)
+            problem = next(iter(self.failures.values()), "") or find_disagreement(egraph.snapshot(), 0, inputs, floor)
         except UnsoundRewriteError as error:
             problem = str(error)
         finally:
-            session.close()
+            egraph.close()
         return problem, fired
 
     def _shrunk(self, graph: TermGraph, inputs: dict[str, Tensor], laws: Sequence[Law], problem: str) -> str:

@@ -25,11 +25,11 @@ from bench.fault_subjects import Lines, Planner
 from bench.plan_edits import EDITS, damaged
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.folder import forget_trouble
-from torch_eqsat.cost.kernels import context_of
+from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.table import close_tables, default_path, open_table
 from torch_eqsat.options import Options
-from torch_eqsat.plan import load_plan, plan_path
-from torch_eqsat.plan_file import seal
+from torch_eqsat.planning.plan import load_plan, plan_path
+from torch_eqsat.planning.plan_file import seal
 
 NAMES = ("linears", "attention", "chain")
 OPTIONS = Options(seconds=4.0, measure_seconds=4.0, min_saving=0.0)
@@ -86,7 +86,7 @@ class Fuzz:
     def _outcome(self) -> str:
         lines = Lines()
         try:
-            with mock.patch("torch_eqsat.optimize.search_regions", _refuse):
+            with mock.patch("torch_eqsat.planning.pipeline.search_regions", _refuse):
                 result = self._planner.plan(OPTIONS)
         except RefusedError:
             result = None

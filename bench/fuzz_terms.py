@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from torch_eqsat.errors import EqsatError
-from torch_eqsat.graph.evaluate import Drawing, apply, draw_input, draw_inputs, evaluate
+from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import FACTS, Node, TermGraph
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, GraphStore, Handle
-from torch_eqsat.rules.example import build_example
-from torch_eqsat.rules.law import Law
-from torch_eqsat.rules.perturb import perturbed
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.laws.law import Law
+from torch_eqsat.verification.interpreter import Drawing, apply, draw_input, draw_inputs, evaluate
+from torch_eqsat.verification.variants import perturbed
 
 SHAPES = ((2, 4), (4, 4), (1, 4), (4,), (), (2, 4, 2), (3, 4, 4), (1, 2, 4, 4), (2, 4, 2, 2), (1, 4, 3, 3), (1, 2, 5))
 LARGEST, ELEMENTS = 1e6, 512

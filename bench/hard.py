@@ -22,16 +22,17 @@ from torch_eqsat.rewrites import catalogue
 
 from bench.fuzz_terms import Grower
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.extract.problem import ExtractionProblem, build_problem
-from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate
-from torch_eqsat.graph.judge import compare
-from torch_eqsat.hazards import IMPLIED, needed_between
+from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.rules.assumptions import GRANTED
-from torch_eqsat.rules.printer import write_terms
-from torch_eqsat.search.program import Extractable, Task
+from torch_eqsat.laws.assumptions import GRANTED
+from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.verification.hazards import IMPLIED, needed_between
+from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate
+from torch_eqsat.verification.judge import compare
 
 RESULTS = Path(__file__).resolve().parent / "results" / "hard.json"
 NODES, ROUNDS, PROGRAMS = 200, 3, 3
@@ -58,17 +59,17 @@ class Drawn(Extractable):
 
 def drawn_programs(graph: TermGraph, laws: Any, rng: random.Random) -> tuple[list[int], Counter[str]]:
     """The roots, in ``graph``, of programs drawn for its first root; and which laws made them."""
-    session = Session(laws, NODES)
+    egraph = EGraph(laws, NODES)
     made: Counter[str] = Counter()
     roots = []
     try:
-        session.load(graph)
+        egraph.load(graph)
         for _ in range(ROUNDS):
-            if not session.apply(laws).fired:
+            if not egraph.apply(laws).fired:
                 break
         loaded = len(graph)
         task = Task(graph, {}, loaded, tuple(range(loaded)), ("",) * loaded)
-        extractable = Drawn(task, session.snapshot(), rng)
+        extractable = Drawn(task, egraph.snapshot(), rng)
         for _ in range(PROGRAMS):
             found = extractable.extract(Pricing(frozen=False))
             program = extractable.program(found.choices, found.cost)
@@ -81,7 +82,7 @@ def drawn_programs(graph: TermGraph, laws: Any, rng: random.Random) -> tuple[lis
                 )
             roots.append(number[program.graph.roots[0]])
     finally:
-        session.close()
+        egraph.close()
     return roots, made
 
 

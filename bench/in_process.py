@@ -10,17 +10,18 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from torch_eqsat import finding
-from torch_eqsat.extract import extract
-from torch_eqsat.search.client import Request
-from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.fallback import gave_up
-from torch_eqsat.search.messages import Outcome
-from torch_eqsat.search.pool import WorkerPool
+from torch_eqsat.extract.extract import extract
+from torch_eqsat.planning import found as finding
+from torch_eqsat.planning.planner import Planner
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.regions import Region
-from torch_eqsat.search.saturate import saturate
-from torch_eqsat.search.worker import allowed_laws, answer
-from torch_eqsat.searcher import Searcher
+from torch_eqsat.search.strategies.saturation import saturate
+from torch_eqsat.search.worker.client import Request
+from torch_eqsat.search.worker.fallback import gave_up
+from torch_eqsat.search.worker.messages import Outcome
+from torch_eqsat.search.worker.pool import WorkerPool
+from torch_eqsat.search.worker.process import allowed_laws, answer
 
 NODES = 500
 SECONDS = 2.0  # for one e-graph
@@ -37,7 +38,7 @@ class InProcessPool(WorkerPool):
         return [answer(make(), lambda _: None) for make in requests]
 
 
-class DrawingSearcher(Searcher):
+class DrawingPlanner(Planner):
     """In place of the best program of each e-graph, one that is best at random costs: whatever laws make is run."""
 
     seed = 0
@@ -65,9 +66,9 @@ class DrawingSearcher(Searcher):
         return Outcome(program, base, 0.0, (), (), "drawn", 1, len(drawn.node_cost), 0.0, ())
 
 
-def gave_up_cost(searcher: Searcher, region: Region) -> float:
+def gave_up_cost(planner: Planner, region: Region) -> float:
     """The cost (ms) of the program as captured, above 0."""
-    request = searcher._request(region.task, 1.0, 1.0, _NO_BUDGET)
+    request = planner._request(region.task, 1.0, 1.0, _NO_BUDGET)
     return max(gave_up(request, "drawn").base_cost, 1e-6)
 
 
@@ -85,6 +86,6 @@ def searching_here(drawn_seed: int | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(finding, "WorkerPool", InProcessPool))
         if drawn_seed is not None:
-            stack.enter_context(mock.patch.object(finding, "Searcher", DrawingSearcher))
-            stack.enter_context(mock.patch.object(DrawingSearcher, "seed", drawn_seed))
+            stack.enter_context(mock.patch.object(finding, "Planner", DrawingPlanner))
+            stack.enter_context(mock.patch.object(DrawingPlanner, "seed", drawn_seed))
         yield

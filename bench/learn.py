@@ -20,11 +20,12 @@ from torch_eqsat.rewrites import catalogue
 from bench.cases import CASES
 from bench.paper_graphs import captured, task_of
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.ir.program import Task
 from torch_eqsat.search.actions import STATISTICS
-from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.program import Task
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.regions import split_into_regions
-from torch_eqsat.search.strategies import run_strategy
+from torch_eqsat.search.strategies.table import run_strategy
 
 BATCHES = 6
 LIMITS = Limits(nodes=8_000, seconds=20.0, simulations=64)
@@ -59,7 +60,7 @@ def main() -> None:
             print(f"{name}: left out, out of time", flush=True)
             break
         environment = Environment(task, laws, Pricing(frozen=True), LIMITS)
-        matched.update(environment.session.count_matches(laws))
+        matched.update(environment.egraph.count_matches(laws))
         statistics, _ = run_strategy("mcts", environment)
         environment.close()
         if environment.best.cost < 0.999 * environment.base_cost:

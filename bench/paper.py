@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.paper_graphs import GRAPHS, captured, task_of
-from torch_eqsat.search.strategies import STRATEGIES as TABLE
+from torch_eqsat.search.strategies.table import STRATEGIES as TABLE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "paper.json"

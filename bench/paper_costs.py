@@ -19,22 +19,23 @@ from torch_eqsat.rewrites import catalogue
 from bench.paper_graphs import GRAPHS, captured, task_of
 from bench.standalone import TABLE, Operation, Standalone, load_table, standalone
 from torch_eqsat.cost.kernel import Kernel
-from torch_eqsat.cost.kernels import context_of, measure
-from torch_eqsat.cost.timer import CpuTimer
+from torch_eqsat.cost.measure.kernels import context_of, measure
+from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.graph.capture import Call, Operand
 from torch_eqsat.graph.lowering import Evaluator, lower, torch_dtype
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.strategies import run_strategy
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.strategies.table import run_strategy
 
 ROUNDS = 4
 LEARNING = (
     ("mcts", 2000),
     ("mcts", 10_000),
-    ("saturate", 2000),
-    ("saturate", 10_000),
-    ("greedy", 2000),
-    ("rmcts", 2000),
+    ("saturation", 2000),
+    ("saturation", 10_000),
+    ("substitution", 2000),
+    ("paper", 2000),
 )
 
 

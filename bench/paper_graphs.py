@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from torch_eqsat.graph.capture import Capture, capture
-from torch_eqsat.search.program import Task
+from torch_eqsat.ir.program import Task
 
 Built = tuple[nn.Module, tuple[Tensor, ...]]
 

@@ -16,11 +16,11 @@ from typing import Any
 from torch_eqsat.rewrites import catalogue
 
 from bench.standalone import Standalone, load_table, standalone
-from torch_eqsat.search.environment import Limits
-from torch_eqsat.search.mcts import MonteCarloTreeSearch
-from torch_eqsat.search.program import Task
-from torch_eqsat.search.strategies import Strategy
-from torch_eqsat.search.whole import search_whole
+from bench.whole import search_whole
+from torch_eqsat.ir.program import Task
+from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch
+from torch_eqsat.search.strategies.table import Strategy
 
 MEMORY_BYTES = 6 << 30
 PLAYOUTS = 1000  # TASO's budget; the tree search ends before, for want of improvements

@@ -15,16 +15,16 @@ from itertools import combinations
 from torch_eqsat.rewrites import catalogue
 
 from bench.taso import Finder
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import EqsatError
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.rules.assumptions import EVERYTHING
-from torch_eqsat.rules.builder import Builder, GraphStore
-from torch_eqsat.rules.example import build_example
-from torch_eqsat.rules.law import Law
-from torch_eqsat.rules.match import rewrites
-from torch_eqsat.rules.pattern import Pattern, Variable, commuted
-from torch_eqsat.rules.shipping import guarded
+from torch_eqsat.laws.assumptions import EVERYTHING
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.laws.law import Law
+from torch_eqsat.laws.matcher import rewrites
+from torch_eqsat.laws.pattern import Pattern, Variable, commuted
+from torch_eqsat.laws.transfer import guarded
 
 ROUNDS, NODES = 3, 300
 
@@ -45,11 +45,11 @@ def redundancy(laws: Sequence[Law], chosen: Sequence[Law] | None = None) -> Redu
     failures: dict[str, str] = {}
     safe = [guarded(law, failures) for law in laws]
     asked = {law.name for law in laws if chosen is None or law in chosen}
-    session = Session(safe, NODES, EVERYTHING)
+    egraph = EGraph(safe, NODES, EVERYTHING)
     try:
-        derived = tuple(law.name for law in safe if law.name in asked and is_derived(law, safe, session))
+        derived = tuple(law.name for law in safe if law.name in asked and is_derived(law, safe, egraph))
     finally:
-        session.close()
+        egraph.close()
     return Redundancy(derived, tuple(alpha_variants(laws)), tuple(failures.values()))
 
 
@@ -59,32 +59,32 @@ def _build(example: str) -> TermGraph:
     return graph
 
 
-def is_derived(law: Law, laws: Sequence[Law], session: Session) -> bool:
+def is_derived(law: Law, laws: Sequence[Law], egraph: EGraph) -> bool:
     """Whether the right side of ``law`` is found from its left side by the other ``laws``, on each of its examples.
-    ``session`` knows all laws and is empty. Expansive laws wait for the search to choose them; they make another
+    ``egraph`` knows all laws and is empty. Expansive laws wait for the search to choose them; they make another
     expansive law superfluous, but none that is applied without being asked for."""
     others = [other for other in laws if other is not law and (law.expansive or not other.expansive)]
-    return all(_follows(law, others, session, example) for example in law.examples)
+    return all(_follows(law, others, egraph, example) for example in law.examples)
 
 
-def _follows(law: Law, others: Sequence[Law], session: Session, example: str) -> bool:
+def _follows(law: Law, others: Sequence[Law], egraph: EGraph, example: str) -> bool:
     graph = _build(example)
     goal = copy.deepcopy(graph)
     found = rewrites(law, goal)
     pairs = found if law.siblings else [pair for pair in found if pair[0] == graph.roots[0]] or found
-    session.push()
+    egraph.push()
     try:
-        session.load(graph)
+        egraph.load(graph)
         for _ in range(ROUNDS):
-            step = session.apply(others)
-            finder = Finder(session.snapshot())
+            step = egraph.apply(others)
+            finder = Finder(egraph.snapshot())
             if all(finder.find(old) in finder.classes(goal, new, len(graph)) for old, new in pairs):
                 return True
             if step.truncated or not step.fired:
                 return False
         return False
     finally:
-        session.pop()
+        egraph.pop()
 
 
 def alpha_variants(laws: Sequence[Law]) -> list[tuple[str, str]]:

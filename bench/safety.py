@@ -17,7 +17,7 @@ import torch
 
 from bench.cases import CASES, Case, named
 from torch_eqsat import report as reports
-from torch_eqsat.rules.assumptions import GRANTED, PROPERTIES
+from torch_eqsat.laws.assumptions import GRANTED, PROPERTIES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "safety.json"
 CHOICES = {"default": sorted(GRANTED), "all finite": [*sorted(GRANTED), "all_finite"], "everything": list(PROPERTIES)}

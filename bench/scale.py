@@ -22,11 +22,11 @@ from torch.nn import functional
 from torch_eqsat.rewrites import catalogue
 
 from bench.paper_graphs import traced
+from bench.whole import search_whole
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.graph.capture import capture
-from torch_eqsat.search.environment import Limits
-from torch_eqsat.search.program import Task
-from torch_eqsat.search.whole import search_whole
+from torch_eqsat.ir.program import Task
+from torch_eqsat.search.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "scale.json"

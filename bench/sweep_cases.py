@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.in_process import searching_here
 from torch_eqsat import report as reports
-from torch_eqsat.cost.timings import COUNTERS
-from torch_eqsat.guard import InDouble, difference, widened
+from torch_eqsat.counters import COUNTERS
+from torch_eqsat.verification.guard import InDouble, difference, widened
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64)
 SKIPPED = re.compile(
@@ -29,7 +29,7 @@ SKIPPED = re.compile(
     r"|resize|^lobpcg|_segment|rrelu|to_sparse|jiterator|svd_lowrank|pca_lowrank|fractional"
 )
 OPTIONS = {
-    "eqsat.strategy": "saturate",
+    "eqsat.strategy": "saturation",
     "eqsat.deterministic": True,
     "eqsat.min_saving": 0.0,
     "eqsat.nodes": 500,

@@ -16,15 +16,15 @@ from torch_eqsat.rewrites import catalogue
 
 from bench.taso_rules import Rule, Shapes, build, read_rules
 from bench.taso_shapes import assignments
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.lowering import Evaluator, lower
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.rules.assumptions import EVERYTHING
-from torch_eqsat.rules.builder import Builder, GraphStore
-from torch_eqsat.rules.law import Law
+from torch_eqsat.laws.assumptions import EVERYTHING
+from torch_eqsat.laws.law import Law
 
 DATA = Path(os.environ.get("TASO_RULES", Path(__file__).resolve().parent.parent.parent / "shared/data/taso_rules"))
 
@@ -131,7 +131,7 @@ class Finder:
             self.owners.setdefault(_sorted_operands(node), set()).add(owner)
 
     def classes(self, graph: TermGraph, root: int, loaded: int) -> set[int]:
-        """The e-classes that hold the term ``root`` of ``graph``, whose first ``loaded`` terms are in the session."""
+        """The e-classes that hold the term ``root`` of ``graph``, whose first ``loaded`` terms are in the egraph."""
         if root < loaded:
             return {self.find(root)}
         node = graph.nodes[root]
@@ -154,21 +154,21 @@ def _grow(
 ) -> tuple[bool, int, int, str]:
     """Apply ``laws`` to ``graph`` until both terms of each pair of ``goal`` are in one e-class: whether they are, the
     rounds, the terms, and what ended it. The first terms of ``goal`` have to be those of ``graph``."""
-    session = Session(laws, limits.nodes, EVERYTHING)
+    egraph = EGraph(laws, limits.nodes, EVERYTHING)
     try:
-        session.load(graph)
+        egraph.load(graph)
         stop = ""
         for count in range(limits.rounds + 1):
-            finder = Finder(session.snapshot())
+            finder = Finder(egraph.snapshot())
             if all(finder.find(a) in finder.classes(goal, b, len(graph)) for a, b in pairs):
-                return True, count, session.size, "identical" if count == 0 else "found"
+                return True, count, egraph.size, "identical" if count == 0 else "found"
             if stop or count == limits.rounds:
                 break
-            step = session.apply(laws)
+            step = egraph.apply(laws)
             stop = "node limit" if step.truncated else "" if step.fired else "saturated"
-        return False, count, session.size, stop or "rounds"
+        return False, count, egraph.size, stop or "rounds"
     finally:
-        session.close()
+        egraph.close()
 
 
 def derive(rule: Rule, laws: Sequence[Law], limits: Limits = LIMITS) -> Verdict:

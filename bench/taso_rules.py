@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.rules.builder import Builder, Handle
+from torch_eqsat.ir.builder import Builder, Handle
 
 ACTIVATIONS = ("", "sigmoid", "relu", "tanh")
 NUMBERS = {"matmul": 1, "conv2d": 4, "concat": 2, "split": 1}  # how many numbers precede the operands

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.in_process import searching_here
 from torch_eqsat import report as reports
-from torch_eqsat.guard import difference
+from torch_eqsat.verification.guard import difference
 
 OPTIONS = {
     "eqsat.deterministic": True,

@@ -2,15 +2,15 @@
 
 from functools import cache
 
-from torch_eqsat.rules.law import Law, collect
-from torch_eqsat.rules.match import check_examples
+from torch_eqsat.laws.law import Law, collect
+from torch_eqsat.laws.matcher import check_examples
 
 
 @cache
 def catalogue() -> tuple[Law, ...]:
     """All laws, in a fixed order, each tried on its examples (70 ms in all).
 
-    Raises RuleError, naming the law, its file and line, for one that does not fire or turns a term into one of another
+    Raises LawError, naming the law, its file and line, for one that does not fire or turns a term into one of another
     shape or dtype.
     """
     from torch_eqsat.rewrites import (

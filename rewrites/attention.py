@@ -9,9 +9,9 @@ written-out attention into the fused form are left to Inductor, which has patter
 
 import math
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place
 
 ATTENTION = [Place("sdpa", 3), Place("sdpa", 4)]
 

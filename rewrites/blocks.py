@@ -7,9 +7,9 @@ convolutions into one, or makes one function of two, is not.
 
 from itertools import accumulate
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law, pointwise
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law, pointwise
+from torch_eqsat.laws.pattern import Place
 
 
 def _two(F: Place, first: str, second: str) -> str:

@@ -5,8 +5,8 @@ Batch normalisation is no special case: it is a factor and a shift per channel (
 
 from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
 
 
 def _per_output_channel(t: Builder, c: Handle, kernel: Handle) -> Handle:

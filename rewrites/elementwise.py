@@ -6,9 +6,9 @@ gather with each other and move outwards. Commutativity itself is in the matcher
 
 from torch_eqsat.rewrites.shapes import narrow, small
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import equation, law
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import equation, law
+from torch_eqsat.laws.pattern import Place
 
 ASSOCIATIVE = [Place("add", 2), Place("mul", 2), Place("maximum", 2), Place("minimum", 2)]
 

@@ -8,9 +8,9 @@ import math
 
 from torch_eqsat.rewrites.shapes import narrow
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import equation, law, pointwise
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import equation, law, pointwise
+from torch_eqsat.laws.pattern import Place
 
 EXTREMA = [Place("maximum", 2), Place("minimum", 2)]
 # Outside of their domain log and sqrt give NaN, which a maximum keeps: max(log(−1), log(2)) is NaN, log(2) is not.

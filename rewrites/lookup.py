@@ -6,8 +6,8 @@ on weights alone or is smaller than what is read of it. Merges of several look-u
 
 from torch_eqsat.rewrites.shapes import aligned, narrow
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
 
 
 @law(

@@ -2,8 +2,8 @@
 
 from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import equation, law
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import equation, law
 
 
 @equation(

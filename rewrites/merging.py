@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import pointwise, siblings
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import pointwise, siblings
 
 Member = dict[str, Handle]
 

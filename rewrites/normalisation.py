@@ -9,9 +9,9 @@ import math
 
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place
 
 
 def _is_variance(r: Handle) -> bool:

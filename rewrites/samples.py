@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch_eqsat.rules.pattern import Place
+from torch_eqsat.laws.pattern import Place
 
 BASES = {2: "[4, 6]", 3: "[2, 4, 6]", 4: "[2, 4, 6, 6]"}
 """An input tensor of each rank."""

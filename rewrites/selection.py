@@ -6,8 +6,8 @@ the laws in principles.py; here is what they do to several operands at once, and
 
 from torch_eqsat.rewrites.shapes import slice_before_view
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law, pointwise
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law, pointwise
 
 
 def _cut(t: Builder, s: Handle, x: Handle, whole: int, rank: int) -> Handle:

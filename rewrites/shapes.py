@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from torch_eqsat.ir.builder import Handle
 from torch_eqsat.ir.types import broadcast_shapes
-from torch_eqsat.rules.builder import Handle
 
 
 def aligned(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ import math
 
 from torch_eqsat.rewrites.shapes import varies_only_along
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
 
 
 @law(

@@ -22,8 +22,8 @@ from fractions import Fraction
 from functools import cache
 from math import prod
 
-from torch_eqsat.rules.builder import Builder, Handle
-from torch_eqsat.rules.law import law
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.laws.law import law
 
 # Channels that each output sums over, and outputs that each channel is summed into: with fewer, the sums around the
 # products cost more than the products save.

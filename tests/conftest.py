@@ -13,11 +13,11 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_eqsat.cost import kernels
-from torch_eqsat.egraph import session
+from torch_eqsat.cost.measure import kernels
+from torch_eqsat.egraph import egraph
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
-from torch_eqsat.search.program import Task
+from torch_eqsat.ir.program import Task
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -31,7 +31,7 @@ class _Watched(Engine):
 @pytest.fixture(autouse=True)
 def egraphs_end_in_their_thread(monkeypatch):
     """What a test left behind is collected here, not in a thread of a later test, where egglog refuses to drop it."""
-    monkeypatch.setattr(session, "Engine", _Watched)
+    monkeypatch.setattr(egraph, "Engine", _Watched)
     yield
     if any(engine._egraph is not None for engine in _engines):
         gc.collect()

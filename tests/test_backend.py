@@ -17,13 +17,13 @@ import torch_eqsat
 from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
-from torch_eqsat.cost.timings import timings
+from torch_eqsat.counters import timings
 from torch_eqsat.errors import OptionError, WorkerError
+from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.program_json import encode_program
-from torch_eqsat.rules.builder import Builder, GraphStore, Handle
-from torch_eqsat.rules.law import law
-from torch_eqsat.source import source_hash
+from torch_eqsat.laws.law import law
+from torch_eqsat.planning.program_json import encode_program
+from torch_eqsat.planning.source import source_hash
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -112,15 +112,15 @@ def test_law_of_the_user(caplog):
 
     families = {item.family for item in catalogue()}
     with torch.no_grad(), caplog.at_level(logging.WARNING, "torch_eqsat"):
-        rewritten = compiled(function, **{"eqsat.rules": [mine, *bad], "eqsat.disable": sorted(families)})
+        rewritten = compiled(function, **{"eqsat.laws": [mine, *bad], "eqsat.disable": sorted(families)})
         assert_close(rewritten(a, b), function(a, b))
     assert set(only_report().laws) == {"diagonal_without_product"}
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "torch_eqsat.searcher"]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "torch_eqsat.planning.planner"]
     assert "without a law" in line and "only_small_ones" in line and "no_such_attribute" in line
 
 
 def test_source_hash_is_equal_across_processes():
-    code = "from torch_eqsat.source import source_hash; print(source_hash())"
+    code = "from torch_eqsat.planning.source import source_hash; print(source_hash())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": "7"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert text.stdout.strip() == source_hash()
@@ -329,7 +329,7 @@ def test_rewriting_beside_dynamic_shapes(verify):
         return x @ ((a @ b) @ c) + 1
 
     weights = [torch.rand(512, 512), torch.rand(512, 512), torch.rand(512, 1)]
-    fast = compiled(function, **{"eqsat.verify": verify, "eqsat.measure_seconds": 10.0})
+    fast = compiled(function, **{"eqsat.judge": verify, "eqsat.measure_seconds": 10.0})
     with torch.no_grad():
         for batch in (3, 5, 7):
             x = torch.rand(batch, 512)
@@ -368,7 +368,7 @@ def test_equal_outputs_stay_apart():
 
 @slow
 def test_outputs_keep_their_strides(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.optimize.search_regions", merge_products)
+    monkeypatch.setattr("torch_eqsat.planning.pipeline.search_regions", merge_products)
     inputs = torch.rand(4, 64), torch.rand(64, 32), torch.rand(64, 32), torch.rand(64, 32)
     actual, expected = compiled(three_products)(*inputs), three_products(*inputs)
     assert only_report().changed
@@ -572,7 +572,7 @@ def test_plans_are_not_kept_without_the_cache(tmp_path):
 
 @slow
 def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.optimize.load_plan", lambda key: {})
+    monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: {})
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
         assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
@@ -636,7 +636,7 @@ def test_strict_raises(monkeypatch):
 
 @slow
 def test_refused_rewrite_leaves_the_graph(monkeypatch, caplog):
-    monkeypatch.setattr("torch_eqsat.verdict.disagreement", lambda *_: "output 0: wrong")
+    monkeypatch.setattr("torch_eqsat.planning.verdict.disagreement", lambda *_: "output 0: wrong")
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad(), caplog.at_level(logging.WARNING):
         assert_close(frozen(model)(x), model(x))
@@ -648,7 +648,7 @@ def test_refused_rewrite_leaves_the_graph(monkeypatch, caplog):
 def test_refused_rewrite_stays_refused(monkeypatch):
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr("torch_eqsat.verdict.disagreement", lambda *_: "output 0: wrong")
+        patch.setattr("torch_eqsat.planning.verdict.disagreement", lambda *_: "output 0: wrong")
         frozen(model)(x)
     torch.compiler.reset()
     with torch.no_grad():

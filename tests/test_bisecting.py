@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from torch_eqsat import command
+from torch_eqsat import cli as command
 from torch_eqsat.bisecting import AGREES, FOUND, NOT_OURS, USAGE, _shortest, bisect
-from torch_eqsat.rules.law import law
+from torch_eqsat.laws.law import law
 
 pytestmark = pytest.mark.usefixtures("fresh")
 OPTIONS = {
     "eqsat.deterministic": True,
     "eqsat.seconds": 0.5,
     "eqsat.min_saving": 0,
-    "eqsat.verify": False,
+    "eqsat.judge": False,
 }
 
 
@@ -43,7 +43,7 @@ def run(name, **options):
 
 
 def test_the_law_is_found():
-    status, said = run("wrong_for_negative_numbers", **{"eqsat.rules": [WRONG]})
+    status, said = run("wrong_for_negative_numbers", **{"eqsat.laws": [WRONG]})
     assert status == FOUND
     assert said[0].startswith("the compiled result is wrong: output 0 is off by")
     assert said[1] == "law: relu_is_nothing"

@@ -6,7 +6,7 @@ import pytest
 
 from torch_eqsat.errors import EqsatError, OptionError
 from torch_eqsat.options import PREFIX, Options
-from torch_eqsat.search.strategies import STRATEGIES
+from torch_eqsat.search.strategies.table import STRATEGIES
 
 
 def test_strategies_are_those_that_there_are():

@@ -10,7 +10,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 USE = """
-import torch_eqsat, torch_eqsat.rewrites, torch_eqsat.search.worker
+import torch_eqsat, torch_eqsat.rewrites, torch_eqsat.search.worker.process
 assert torch_eqsat.__file__.startswith({folder!r}), torch_eqsat.__file__
 assert torch_eqsat.rewrites.__file__.startswith({folder!r}), torch_eqsat.rewrites.__file__
 print(len(torch_eqsat.rewrites.catalogue()))

@@ -41,7 +41,7 @@ def test_law_of_the_reader(text, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    example = text.partition("<!-- rules -->\n```python\n")[2].partition("```\n<!-- /rules -->")[0]
+    example = text.partition("<!-- laws -->\n```python\n")[2].partition("```\n<!-- /laws -->")[0]
     (tmp_path / "example_of_the_readme.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     module = import_module("example_of_the_readme")

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
-from torch_eqsat.plan import load_plan, store_plan
+from torch_eqsat.planning.plan import load_plan, store_plan
 
 EMPTY = {"nodes": [], "types": [], "constant": [], "roots": [], "origin": []}
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh")]

@@ -36,7 +36,7 @@ def test_rewritten_graph():
         regions=[region(2, matmul_associates_right=1), region(1, 2.0, 0.25, factor_of_one=1, view_of_view=5)],
         search_seconds=1.26,
         measure_seconds=2.0,
-        verify_seconds=0.04,
+        judge_seconds=0.04,
         kernels_measured=9,
         kernels_left=3,
     )

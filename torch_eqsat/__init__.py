@@ -12,18 +12,18 @@ from torch_eqsat._version import __version__
 if TYPE_CHECKING:
     from torch_eqsat.allocator import keep_freed_memory
     from torch_eqsat.explaining import explain
-    from torch_eqsat.rules.law import equation, law, siblings
-    from torch_eqsat.verification import verify
+    from torch_eqsat.laws.law import equation, law, siblings
+    from torch_eqsat.verification.laws import verify
 
 __all__ = ["__version__", "equation", "explain", "keep_freed_memory", "law", "siblings", "verify"]
 
 _HOMES = {
-    "equation": "torch_eqsat.rules.law",
+    "equation": "torch_eqsat.laws.law",
     "explain": "torch_eqsat.explaining",
     "keep_freed_memory": "torch_eqsat.allocator",
-    "law": "torch_eqsat.rules.law",
-    "siblings": "torch_eqsat.rules.law",
-    "verify": "torch_eqsat.verification",
+    "law": "torch_eqsat.laws.law",
+    "siblings": "torch_eqsat.laws.law",
+    "verify": "torch_eqsat.verification.laws",
 }
 
 

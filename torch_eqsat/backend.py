@@ -23,17 +23,17 @@ from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
 from torch_eqsat.cost.table import close_tables
-from torch_eqsat.cost.timings import COUNTERS
-from torch_eqsat.freezing import Lifting, is_weight, lift_weights
-from torch_eqsat.guard import Reference, guarded
+from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
-from torch_eqsat.optimize import optimize
 from torch_eqsat.options import Options
-from torch_eqsat.plan import forget_plan
-from torch_eqsat.searcher import Setting
-from torch_eqsat.source import source_hash
-from torch_eqsat.user_rules import NO_RULES, UserRules, load_rules
-from torch_eqsat.verdict import GraphInputs
+from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights
+from torch_eqsat.planning.pipeline import optimize
+from torch_eqsat.planning.plan import forget_plan
+from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.source import source_hash
+from torch_eqsat.planning.verdict import GraphInputs
+from torch_eqsat.user_laws import NO_LAWS, UserLaws, load_laws
+from torch_eqsat.verification.guard import Reference, guarded
 
 logger = logging.getLogger("torch_eqsat")
 
@@ -46,7 +46,7 @@ def eqsat_mcts(
     options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph. ``options`` are ours (``eqsat.*``, see :class:`~torch_eqsat.options.Options`) and
-    Inductor's. Raises OptionError for a bad ``eqsat.`` option and RuleError for a bad law of ``eqsat.rules``, before
+    Inductor's. Raises OptionError for a bad ``eqsat.`` option and LawError for a bad law of ``eqsat.laws``, before
     any work."""
     return _backend(module, inputs, mode, options, compile_fx_inner)
 
@@ -73,7 +73,7 @@ def _backend(
 ) -> Callable[..., Any]:
     """``inner`` makes code of a graph after our pass; ``settings`` are Inductor's that it needs."""
     own, patches = Options.parse(options)
-    rules = load_rules(own)
+    user_laws = load_laws(own)
     if mode is not None:
         patches = {**list_mode_options(mode), **patches}
     patches.update(settings)
@@ -83,7 +83,7 @@ def _backend(
     weights = [i for i, (n, v) in enumerate(zip(_placeholders(module), inputs, strict=False)) if is_weight(n, v)]
     lifting = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
     patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
-    our_pass = EqsatPass(own, frozen, weights, values, rules)
+    our_pass = EqsatPass(own, frozen, weights, values, user_laws)
     compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
     reference = Reference(module) if own.guard == "first_calls" else None
     compiled = compilation.run()
@@ -178,9 +178,9 @@ class EqsatPass(CustomGraphPass):
         frozen: bool,
         weights: Sequence[int],
         values: Sequence[Any],
-        rules: UserRules = NO_RULES,
+        user_laws: UserLaws = NO_LAWS,
     ) -> None:
-        self.options, self.frozen, self.rules = options, frozen, rules
+        self.options, self.frozen, self.user_laws = options, frozen, user_laws
         self.weights = weights
         # In a graph that is trained weights are no constants.
         self.trained = torch.is_grad_enabled()
@@ -196,13 +196,15 @@ class EqsatPass(CustomGraphPass):
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
-        parts = (source_hash(), repr(self.options), self.rules.key, self.frozen, self.threads, torch.__version__)
+        parts = (source_hash(), repr(self.options), self.user_laws.key, self.frozen, self.threads, torch.__version__)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
         try:
-            setting = Setting(self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.rules.shipped)
+            setting = Setting(
+                self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.user_laws.shipped
+            )
             report = optimize(graph, setting, self._inputs(graph))
         except Exception as error:
             counters[COUNTERS]["faults"] += 1

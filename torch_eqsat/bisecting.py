@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torch_eqsat import report as reports
 from torch_eqsat.errors import EqsatError
-from torch_eqsat.guard import InDouble, difference, widened
 from torch_eqsat.options import Options
 from torch_eqsat.rewrites import catalogue
-from torch_eqsat.user_rules import load_rules
+from torch_eqsat.user_laws import load_laws
+from torch_eqsat.verification.guard import InDouble, difference, widened
 
 # Exit statuses of the command.
 FOUND, AGREES, USAGE, NOT_OURS = 0, 1, 2, 3
@@ -69,8 +69,8 @@ def _shortest(suspects: Sequence[str], agrees: Callable[[Sequence[str]], bool]) 
 
 
 def _all_laws(options: dict[str, Any]) -> list[str]:
-    rules = load_rules(Options.parse(options)[0])
-    return list(dict.fromkeys(law.name for law in (*catalogue(), *rules.laws)))
+    own = load_laws(Options.parse(options)[0])
+    return list(dict.fromkeys(law.name for law in (*catalogue(), *own.laws)))
 
 
 def _subject(subject: str) -> tuple[Callable[..., Any], Sequence[Any]]:

@@ -13,8 +13,8 @@ class TypeMismatchError(EqsatError):
     """A term of the tensor language has operands whose shapes or dtypes do not fit its operator."""
 
 
-class RuleError(EqsatError):
-    """A rewrite rule is malformed; the message names the rule, its file and its line."""
+class LawError(EqsatError):
+    """A law is malformed; the message names the law, its file and its line."""
 
 
 class UnsoundRewriteError(EqsatError):

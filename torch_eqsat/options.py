@@ -12,8 +12,8 @@ from typing import Any
 
 from torch_eqsat.cost.targets import HERE, TARGETS
 from torch_eqsat.errors import OptionError
-from torch_eqsat.rules.assumptions import GRANTED, PROPERTIES
-from torch_eqsat.rules.law import Law
+from torch_eqsat.laws.assumptions import GRANTED, PROPERTIES
+from torch_eqsat.laws.law import Law
 
 PREFIX = "eqsat."
 
@@ -45,7 +45,7 @@ class Options:
             "choices": ("bitwise", "reassociates", "approximates"),
         },
     )
-    rules: tuple[Law | str, ...] = field(
+    laws: tuple[Law | str, ...] = field(
         default=(),
         repr=False,  # the hash of what they do is part of the keys instead
         metadata={"help": "laws besides the catalogue's: laws, or names of modules that declare them"},
@@ -63,8 +63,8 @@ class Options:
     strategy: str = field(
         default="mcts",
         metadata={
-            "help": "the search: trees, the paper's trees, saturation, best-first substitution, or none",
-            "choices": ("mcts", "rmcts", "saturate", "greedy", "none"),
+            "help": "mcts, the paper's MCTS, saturation (TENSAT), best-first substitution (TASO), or none",
+            "choices": ("mcts", "paper", "saturation", "substitution", "none"),
         },
     )
     executor: Any = field(
@@ -88,7 +88,7 @@ class Options:
             "choices": (HERE, *TARGETS),
         },
     )
-    verify: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
+    judge: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
     guard: str = field(
         default="never",
         metadata={
@@ -135,8 +135,8 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
         return value
     if isinstance(default, float) and type(value) in (int, float):
         value = float(value)
-    elif key == f"{PREFIX}rules" and isinstance(value, (list, tuple)):
-        value = _rules(key, value)
+    elif key == f"{PREFIX}laws" and isinstance(value, (list, tuple)):
+        value = _laws(key, value)
     elif isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         value = tuple(value)
     elif type(value) is not type(default):
@@ -149,7 +149,7 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
     return value
 
 
-def _rules(key: str, entries: Sequence[Any]) -> tuple[Law | str, ...]:
+def _laws(key: str, entries: Sequence[Any]) -> tuple[Law | str, ...]:
     """Laws and names of modules; the decorators return lists of laws, which may stand in the list."""
     flat = [law for entry in entries for law in (entry if isinstance(entry, (list, tuple)) else [entry])]
     for entry in flat:

@@ -63,7 +63,7 @@ class GraphReport:
     regions: list[RegionReport] = field(default_factory=list)
     search_seconds: float = 0.0
     measure_seconds: float = 0.0
-    verify_seconds: float = 0.0
+    judge_seconds: float = 0.0
     kernels_measured: int = 0
     kernels_left: int = 0
     kernels_failed: dict[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class GraphReport:
             f"  {f'estimated for {self.target}:' if self.target else 'predicted'} "
             f"{self.base_ms:.3f} ms before, {self.best_ms:.3f} ms after",
             f"  search {self.search_seconds:.1f} s, measuring {self.measure_seconds:.1f} s "
-            f"({self._kernels()}), checking {self.verify_seconds:.1f} s"
+            f"({self._kernels()}), checking {self.judge_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
         if self.disturbed:

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from bench.hand_rewrites.row import Row
 from bench.hand_rewrites.table import ROWS
-from torch_eqsat import finding
 from torch_eqsat import report as reports
 from torch_eqsat.cost.kernel import Measurement
-from torch_eqsat.cost.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
-from torch_eqsat.cost.timer import CpuTimer
-from torch_eqsat.rules.assumptions import PROPERTIES
-from torch_eqsat.searcher import Setting, Times
+from torch_eqsat.laws.assumptions import PROPERTIES
+from torch_eqsat.planning import found as finding
+from torch_eqsat.planning.planner import Setting, Times
 
 SECONDS, MEASURE_SECONDS = 16.0, 10.0  # as the backend has by default
 DETERMINISTIC_SECONDS = 2.0  # counted as work; each row is found by then, mobileone_dense last

@@ -12,8 +12,8 @@ from bench.suite_models import MODELS
 from bench.variants import VARIANTS
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.cost.table import Context, Table
-from torch_eqsat.search.program import captured_program
 
 MODEL = next(iter(MODELS))
 SUITE = {

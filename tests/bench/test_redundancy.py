@@ -1,7 +1,7 @@
 """Redundant laws are found, others are not."""
 
 from bench.redundancy import alpha_variants, format_redundancy, redundancy
-from torch_eqsat.rules.law import equation, law
+from torch_eqsat.laws.law import equation, law
 
 CHAIN = "matmul(matmul([2, 3], [3, 4]), [4, 5])"
 

@@ -7,9 +7,9 @@ import pytest
 from bench import paper, plots, scale
 from bench.paper_graphs import GRAPHS, captured, task_of
 from bench.standalone import Operation, standalone
+from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.search.program import captured_program
 
 
 def test_nine_graphs():
@@ -52,11 +52,11 @@ def row(strategy, best, nodes=2000):
 
 
 def test_table(capsys):
-    paper.print_table([row("saturate", 1.5), row("mcts", 1.0)], 2000)
+    paper.print_table([row("saturation", 1.5), row("mcts", 1.0)], 2000)
     lines = capsys.readouterr().out.splitlines()
     assert "25.00 (0.00)" in lines[3] and "50.00 (0.00)" in lines[3]
     assert lines[4].startswith("mean")
-    assert lines[5] == "saturate: 1 seed, at most 60 s a search, which ended 0 of 1"
+    assert lines[5] == "saturation: 1 seed, at most 60 s a search, which ended 0 of 1"
 
 
 def test_rows_survive_a_file(tmp_path):

@@ -7,7 +7,7 @@ from bench.taso import DATA, Limits, derive, format_table, summary, validity
 from bench.taso_rules import parse, read_rule, read_rules
 from bench.taso_shapes import assignments
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.rules.law import law
+from torch_eqsat.laws.law import law
 
 LAWS = catalogue()
 RULES = read_rules(DATA) if (DATA / "converted.txt").is_file() else []

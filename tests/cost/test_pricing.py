@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from torch_eqsat.cost.pricing import PART_MS, Pricing
+from torch_eqsat.cost.programs import captured_prices
 from torch_eqsat.cost.roofline import Coefficients
+from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.search.program import Task, captured_prices
 
 X = TensorType((64, 1024), "float32")
 ADD = Node("pointwise", attributes(uid="aten.add.Tensor(%0, %1){}", dtype="float32"), (0, 1))

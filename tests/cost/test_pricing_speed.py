@@ -8,8 +8,8 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session
-from torch_eqsat.search.program import Extractable
+from torch_eqsat.egraph.egraph import EGraph
+from torch_eqsat.search.extractable import Extractable
 
 ENODES = 3_000
 LIMIT = 100.0  # calls an e-node, which take about 8 µs: e-graphs of 10,000 are priced many times in a search
@@ -28,12 +28,12 @@ def mixed(image, state, small, large, *weights):
 def extractable(task_of):
     shapes = [(1, 8, 14, 14), (4, 64), (8, 8, 1, 1), (8, 8, 3, 3)] + [(64, 64)] * 10
     task = task_of(mixed, *shapes, static=range(2, 14))
-    laws, session = catalogue(), Session(catalogue(), 4 * ENODES)
-    session.load(task.graph)
-    while session.size < ENODES and session.apply(laws, fair=True).fired:
+    laws, egraph = catalogue(), EGraph(catalogue(), 4 * ENODES)
+    egraph.load(task.graph)
+    while egraph.size < ENODES and egraph.apply(laws, fair=True).fired:
         pass
-    yield Extractable(task, session.snapshot())
-    session.close()
+    yield Extractable(task, egraph.snapshot())
+    egraph.close()
 
 
 def calls_within(work: Callable[[], object]) -> int:

@@ -7,7 +7,7 @@ from torch_eqsat.rewrites import catalogue
 
 from bench.fuzz import Fuzzer
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.rules.law import law
+from torch_eqsat.laws.law import law
 
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 RUNS = 1000

@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torch_eqsat.extract import (
+from torch_eqsat.extract.extract import extract, lower_bound
+from torch_eqsat.extract.greedy import greedy, greedy_choices
+from torch_eqsat.extract.local_search import local_search
+from torch_eqsat.extract.problem import (
     Choices,
     ExtractionProblem,
     InvalidExtractionError,
     NoExtractionError,
+    build_problem,
     check,
     dag_cost,
-    extract,
-    lower_bound,
 )
-from torch_eqsat.extract.greedy import greedy, greedy_choices
-from torch_eqsat.extract.local_search import local_search
-from torch_eqsat.extract.problem import build_problem
 from torch_eqsat.extract.reduce import reduce_problem
 
 

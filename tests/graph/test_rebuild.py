@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
-from torch_eqsat.cost.forms import KERNEL
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
+from torch_eqsat.graph.fx import STORED, mark_stored
 from torch_eqsat.graph.rebuild import _FxEmitter, rebuild
-from torch_eqsat.graph.stored import STORED, mark_stored
+from torch_eqsat.ir.builder import Builder, GraphStore, Handle
+from torch_eqsat.ir.program import KERNEL
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, GraphStore, Handle
 
 
 def start(captured, *leaves: int):

@@ -6,8 +6,8 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_eqsat.graph.stored import STORED
-from torch_eqsat.graph.strided import replace_contiguous_views, uses_addresses
+from torch_eqsat.graph.fx import STORED, uses_addresses
+from torch_eqsat.graph.strided import replace_contiguous_views
 
 aten = torch.ops.aten
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torch_eqsat.graph.capture import capture
-from torch_eqsat.graph.evaluate import evaluate
+from torch_eqsat.verification.interpreter import evaluate
 
 aten = torch.ops.aten
 C, A, B = torch.randn(5), torch.randn(4, 3), torch.randn(3, 5)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.evaluate import evaluate
 from torch_eqsat.graph.lowering import LOWERINGS, Evaluator, lower
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.operators import OPERATORS, infer_type
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, GraphStore
+from torch_eqsat.verification.interpreter import evaluate
 
 relaxed = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 sizes = st.integers(1, 5)

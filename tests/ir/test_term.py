@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, GraphStore
 
 PROGRAM = """
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.rules.builder import Builder, GraphStore
+from torch_eqsat.ir.builder import Builder, GraphStore
 graph = TermGraph()
 t = Builder(GraphStore(graph))
 x = t.input((2, 6))

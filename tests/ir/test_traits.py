@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch_eqsat.rewrites.samples import BASES, SAMPLES
 
-from torch_eqsat.graph.evaluate import Drawing, draw_inputs, evaluate
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.ir.traits import acted_axes, is_linear, linear_positions, mapped_positions
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, GraphStore
-from torch_eqsat.rules.example import build_example
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate
 
 each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.place.op}.{s.place.position} {s.axes}")
 

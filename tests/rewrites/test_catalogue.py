@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_eqsat.rewrites import catalogue
 
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.hazards import IMPLIED, needed, undeclared
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.rules.assumptions import EVERYTHING
-from torch_eqsat.rules.builder import Builder, GraphStore
-from torch_eqsat.rules.example import build_example
-from torch_eqsat.rules.law import EXACTNESS
-from torch_eqsat.rules.match import check_examples
-from torch_eqsat.rules.perturb import perturbed
-from torch_eqsat.verification import check, check_near_misses, check_variant
+from torch_eqsat.laws.assumptions import EVERYTHING
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.laws.law import EXACTNESS
+from torch_eqsat.laws.matcher import check_examples
+from torch_eqsat.verification.hazards import IMPLIED, needed, undeclared
+from torch_eqsat.verification.laws import check, check_near_misses, check_variant
+from torch_eqsat.verification.variants import perturbed
 
 LAWS = catalogue()
 each_law = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
@@ -48,12 +48,12 @@ def test_law_holds_on_variants(law):
 def test_law_fires_in_an_egraph(law):
     graph = TermGraph()
     graph.roots = [build_example(law.examples[0], Builder(GraphStore(graph))).id]
-    session = Session([law], granted=EVERYTHING)
+    egraph = EGraph([law], granted=EVERYTHING)
     try:
-        session.load(graph)
-        assert session.apply([law]).fired
+        egraph.load(graph)
+        assert egraph.apply([law]).fired
     finally:
-        session.close()
+        egraph.close()
 
 
 def test_names_are_unique_and_tiers_known():
@@ -79,7 +79,7 @@ def hazards_of(law, seed):
 
 @pytest.mark.parametrize("declaration", DECLARATIONS)
 def test_law_declares_what_it_assumes_and_nothing_else(declaration):
-    """Tried on infinities, NaNs, masks, offsets, numbers that overflow and indices out of range; ``make rules`` draws
+    """Tried on infinities, NaNs, masks, offsets, numbers that overflow and indices out of range; ``make laws`` draws
     more of them."""
     laws = DECLARATIONS[declaration]
     declared = {assumption.property for law in laws for assumption in law.assumptions}

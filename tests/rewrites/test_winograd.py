@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch_eqsat.rewrites import winograd
 
-from torch_eqsat.graph.evaluate import evaluate
+from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.rules.builder import Builder, GraphStore
-from torch_eqsat.rules.example import build_example
-from torch_eqsat.rules.match import rewrites
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.laws.matcher import rewrites
+from torch_eqsat.verification.interpreter import evaluate
 
 (FOUR,), (SIX,) = winograd.four_points, winograd.six_points
 each_law = pytest.mark.parametrize("law", [FOUR, SIX], ids=lambda law: law.name)

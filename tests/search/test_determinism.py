@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from torch_eqsat.search.strategies import STRATEGIES
+from torch_eqsat.search.strategies.table import STRATEGIES
 
 PROGRAM = """
 import pickle, sys
 from torch_eqsat.rewrites import catalogue
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.environment import Limits
-from torch_eqsat.search.whole import search_whole
+from torch_eqsat.search.limits import Limits
+from bench.whole import search_whole
 
 task = pickle.load(open(sys.argv[1], "rb"))
 laws = [law for law in catalogue() if law.family in ("matmul", "merging", "elementwise")]

@@ -4,10 +4,12 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.rules.law import law
+from torch_eqsat.cost.programs import captured_program
+from torch_eqsat.ir.program import restarted
+from torch_eqsat.laws.law import law
 from torch_eqsat.search.actions import Action, actions_of
-from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.program import captured_program, restarted
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Limits
 
 LAWS = catalogue()
 EVERYTHING = actions_of(LAWS)[0]
@@ -67,10 +69,10 @@ def test_rebase_begins_with_the_best_program(task_of):
     environment.push()
     while environment.step(EVERYTHING)[0]:
         pass
-    cost, size = environment.evaluate(), environment.session.size
+    cost, size = environment.evaluate(), environment.egraph.size
     assert cost < environment.base_cost
     assert environment.rebase()
-    assert environment.session.size < size
+    assert environment.egraph.size < size
     assert environment.evaluate() <= cost * (1 + 1e-6)
     before = environment.state
     environment.push()

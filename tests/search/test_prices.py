@@ -5,18 +5,14 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session
+from torch_eqsat.cost.programs import captured_prices, captured_program, changed_ms, cost_of
+from torch_eqsat.egraph.egraph import EGraph
+from torch_eqsat.ir.program import restarted
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.search.actions import Action
-from torch_eqsat.search.environment import Environment, Limits
-from torch_eqsat.search.program import (
-    Extractable,
-    captured_prices,
-    captured_program,
-    changed_ms,
-    cost_of,
-    restarted,
-)
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.limits import Limits
 
 SHAPES = [(1, 8, 16, 16), (8, 8, 1, 1), (8, 1, 1), (8, 1, 1), (1, 8, 16, 16)]
 
@@ -52,15 +48,15 @@ def test_what_several_use_takes_nothing_in(task_of):
 @pytest.mark.parametrize("epilogues", [False, True])
 def test_an_e_graph_prices_the_captured_program_as_its_terms_do(task_of, epilogues):
     task, pricing = task_of(block, *SHAPES, static=(1, 2, 3)), Pricing(True, epilogues=epilogues)
-    session = Session(catalogue(), 2_000)
-    session.load(task.graph)
-    extractable = Extractable(task, session.snapshot())
+    egraph = EGraph(catalogue(), 2_000)
+    egraph.load(task.graph)
+    extractable = Extractable(task, egraph.snapshot())
     problem = extractable.problem(pricing)
     captured = captured_program(task, pricing)
     original = sum(problem.node_cost[chosen] for chosen in extractable.original().values())
     assert original == pytest.approx(captured.cost, rel=1e-3)
     assert cost_of(task, captured, pricing) == pytest.approx(captured.cost, rel=1e-3)
-    session.close()
+    egraph.close()
 
 
 def test_the_work_that_a_program_changes(task_of):

@@ -3,18 +3,19 @@
 import torch
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session
-from torch_eqsat.extract import extract
-from torch_eqsat.search.program import Extractable, Program
+from torch_eqsat.egraph.egraph import EGraph
+from torch_eqsat.extract.extract import extract
+from torch_eqsat.ir.program import Program
+from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.regions import join_programs, split_into_regions
 
 
 def original(task) -> Program:
     """The task's own program."""
-    session = Session([])
-    session.load(task.graph)
-    extractable = Extractable(task, session.snapshot())
-    session.close()
+    egraph = EGraph([])
+    egraph.load(task.graph)
+    extractable = Extractable(task, egraph.snapshot())
+    egraph.close()
     found = extract(extractable.problem(Pricing(frozen=False)), incumbent=extractable.original(), deadline=0.0)
     return extractable.program(extractable.original(), found.cost)
 

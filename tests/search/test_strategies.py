@@ -8,10 +8,11 @@ from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import OptionError
-from torch_eqsat.rules.law import law
-from torch_eqsat.search.environment import Environment, Limits, SearchStatistics
-from torch_eqsat.search.parts import search_parts
-from torch_eqsat.search.strategies import STRATEGIES, run_strategy
+from torch_eqsat.laws.law import law
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Limits, SearchStatistics
+from torch_eqsat.search.strategies.parts import search_parts
+from torch_eqsat.search.strategies.table import STRATEGIES, run_strategy
 
 LAWS = catalogue()
 TAME = [law for law in LAWS if not law.expansive]
@@ -110,7 +111,7 @@ def test_what_was_found_is_kept(strategy, error, stop, task_of):
 
 
 def test_unknown_strategy(task_of):
-    with pytest.raises(OptionError, match="'best' is none of mcts, rmcts"):
+    with pytest.raises(OptionError, match="'best' is none of mcts, paper"):
         search("best", task_of(chain, (4, 4), (4, 4), (4, 4)))
 
 

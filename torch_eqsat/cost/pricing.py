@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch_eqsat.cost.forms import COLUMN, forms_of
+from torch_eqsat.cost.inductor.forms import forms_of
+from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
 from torch_eqsat.cost.kernel import Kernel
-from torch_eqsat.cost.residency import RESIDENT, Residency
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.program import COLUMN
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 

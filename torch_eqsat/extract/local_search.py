@@ -14,7 +14,7 @@ from random import Random
 from torch_eqsat.extract.greedy import greedy_choices
 from torch_eqsat.extract.problem import Choices, ExtractionProblem
 from torch_eqsat.extract.reduce import node_users
-from torch_eqsat.extract.selection import Selection
+from torch_eqsat.extract.solution import Selection
 
 _TOLERANCE = 1e-9  # ms; smaller differences are rounding
 _INDIRECT_USERS = 24  # e-classes outside the extraction through which users of a shared e-class are sought

@@ -19,10 +19,10 @@ from torch_eqsat.graph.calls import GETITEM, is_elementwise, is_pinned, operands
 from torch_eqsat.graph.facts import known_facts
 from torch_eqsat.graph.translate import TRANSLATIONS, aten
 from torch_eqsat.graph.translate_items import translate_item
-from torch_eqsat.ir.known import Known
+from torch_eqsat.ir.builder import Builder, Handle, known_in
+from torch_eqsat.ir.intervals import Known
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, Handle, known_in
 
 # Nodes whose values differ here were put apart on purpose (activation checkpointing, the partitioner): never merged.
 SEPARATING_META = ("recompute", "ac_graph_id", "partitioner_tag", "autograd_backward")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from torch_eqsat.cost.forms import COLUMN, CONVOLUTION, KERNEL
+from torch_eqsat.ir.program import COLUMN, CONVOLUTION, KERNEL
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 
@@ -94,7 +94,7 @@ def _arithmetic(target: Any, on_numbers: Callable[[Any, Any], Any]) -> Lowering:
 
 
 def _matmul(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
-    """A product of matrices, with a bias or without, in the form that its kernel needs (see `cost/forms.py`)."""
+    """A product of matrices, with a bias or without, in the form that its kernel needs."""
     x, w, bias = (*args, None)[:3]
     form = a.get(KERNEL)
     if form is None:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch.fx import Graph, Node
 
-from torch_eqsat.graph.stored import mark_stored
+from torch_eqsat.graph.fx import mark_stored
 
 aten = torch.ops.aten
-_BY_ADDRESS = frozenset({aten.as_strided, aten.as_strided_, aten.as_strided_copy, aten.as_strided_scatter})
-
-
-def uses_addresses(node: Node) -> bool:
-    """Whether ``node`` reads or writes by addresses, and so depends on how its operand lies in memory."""
-    return getattr(node.target, "overloadpacket", None) in _BY_ADDRESS
 
 
 def replace_contiguous_views(graph: Graph) -> None:

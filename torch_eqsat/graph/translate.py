@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from torch_eqsat.graph.lowering import FUNCTIONS
+from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, Handle
 
 aten = torch.ops.aten
 prims = torch.ops.prims

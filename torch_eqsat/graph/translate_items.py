@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_eqsat.graph.translate import aten, filled, prims
+from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.rules.builder import Builder, Handle
 
 
 def translate_item(

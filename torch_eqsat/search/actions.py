@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from torch_eqsat.rules.law import Law
+from torch_eqsat.laws.law import Law
 
 STATISTICS = Path(__file__).with_name("statistics.json")
 EVERYTHING = "everything"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.egraph.session import Session, Step
-from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.extract import extract
+from torch_eqsat.egraph.egraph import EGraph, Step
+from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
-from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.rules.assumptions import GRANTED
-from torch_eqsat.rules.law import Law
+from torch_eqsat.ir.program import Program, Task, restarted
+from torch_eqsat.laws.assumptions import GRANTED
+from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
-from torch_eqsat.search.program import Extractable, Program, Task, restarted
+from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.limits import Limits
 
 # An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
 EVALUATION_SECONDS = 2.0
@@ -28,37 +26,13 @@ EXTRACTION_WORK = 10
 LOADED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """``nodes`` bounds each e-graph (e-nodes), ``seconds`` the search, ``simulations`` the playouts, and
-    ``exact_seconds`` the exact extraction at its end. ``work`` bounds the work of the search (see `Environment`) in
-    place of seconds: with it extractions end by themselves too, and the answer is equal in every process."""
-
-    nodes: int = 20_000
-    seconds: float = 20.0
-    simulations: int = 64
-    exact_seconds: float = 0.0
-    work: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class SearchStatistics:
-    """How a search went: why it stopped, playouts, the largest e-graph (e-nodes), and whether it was interrupted, so
-    that another try may find more (``transient``)."""
-
-    stop: str
-    simulations: int
-    nodes: int
-    transient: bool = False
-
-
 @dataclass
 class Place:
     """Where a search is: a task (the captured one, or one restarted from a program), its e-graph, and how many pushes
     deep."""
 
     task: Task
-    session: Session
+    egraph: EGraph
     digest: str
     depth: int = 0
 
@@ -85,31 +59,31 @@ class Environment:
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
         self._normal = [law for law in self.laws if law.normalises]
-        self._loaded: dict[str, Session] = {}
+        self._loaded: dict[str, EGraph] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
         self.node_limit = self.limits.nodes
-        session = Session(self.laws, self.node_limit, self.granted)
-        session.load(self.task.graph)
-        self._places = [Place(self.task, session, self.task.graph.digest())]
-        self.largest_nodes = session.size
+        egraph = EGraph(self.laws, self.node_limit, self.granted)
+        egraph.load(self.task.graph)
+        self._places = [Place(self.task, egraph, self.task.graph.digest())]
+        self.largest_nodes = egraph.size
         self.work = 0
-        self.best_extractable = Extractable(self.task, session.snapshot())
+        self.best_extractable = Extractable(self.task, egraph.snapshot())
         self.first_extractable: Extractable | None = None
         self.best: Program = self._original(self.best_extractable)
         self.base_cost = self.best.cost
         self.lower_bound = 0.0
         self._note(self.best.cost)
-        self._normalise(session)
+        self._normalise(egraph)
 
     @property
-    def session(self) -> Session:
+    def egraph(self) -> EGraph:
         """The e-graph of the present place."""
-        return self._places[-1].session
+        return self._places[-1].egraph
 
     @property
     def state(self) -> tuple[str, int]:
         """What tells the present state from others: equal for equal e-graphs of one task."""
-        return self._places[-1].digest, self.session.content
+        return self._places[-1].digest, self.egraph.content
 
     @property
     def out_of_time(self) -> bool:
@@ -121,8 +95,8 @@ class Environment:
 
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
-        for session in [*(place.session for place in self._places), *self._loaded.values()]:
-            session.close()
+        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+            egraph.close()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing)
@@ -135,40 +109,40 @@ class Environment:
     def narrow(self, nodes: int) -> None:
         """Lower the limit of nodes of all e-graphs from now on."""
         self.node_limit = min(self.node_limit, nodes)
-        for session in [*(place.session for place in self._places), *self._loaded.values()]:
-            session.limit = self.node_limit
+        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+            egraph.limit = self.node_limit
 
     # Moving
 
     def push(self) -> None:
         """Remember the present state."""
-        self.session.push()
+        self.egraph.push()
         self._places[-1].depth += 1
 
     def pop(self) -> None:
         """Go back to the state of the last push, out of all places entered since."""
         while not self._places[-1].depth:
             self._leave()
-        self.session.pop()
+        self.egraph.pop()
         self._places[-1].depth -= 1
 
     def step(self, action: Action, *, fair: bool = False) -> tuple[bool, bool]:
         """Apply an action, then normalise; whether anything changed, and whether the node limit cut it short."""
-        step = self._apply(self.session, action.laws, fair=fair)
-        truncated = step.truncated or (bool(step.fired) and self._normalise(self.session))
-        self.largest_nodes = max(self.largest_nodes, self.session.size)
-        self.growth.append((time.monotonic() - self.started, self.session.size))
+        step = self._apply(self.egraph, action.laws, fair=fair)
+        truncated = step.truncated or (bool(step.fired) and self._normalise(self.egraph))
+        self.largest_nodes = max(self.largest_nodes, self.egraph.size)
+        self.growth.append((time.monotonic() - self.started, self.egraph.size))
         return bool(step.fired), truncated
 
-    def _apply(self, session: Session, laws: Sequence[Law], *, fair: bool = False) -> Step:
-        step = session.apply(laws, fair=fair)
+    def _apply(self, egraph: EGraph, laws: Sequence[Law], *, fair: bool = False) -> Step:
+        step = egraph.apply(laws, fair=fair)
         self.work += step.nodes
         return step
 
-    def _normalise(self, session: Session) -> bool:
+    def _normalise(self, egraph: EGraph) -> bool:
         """Apply the laws that normalise until they have nothing to do; whether the node limit cut this short."""
         while self._normal and not self.out_of_time:
-            step = self._apply(session, self._normal)
+            step = self._apply(egraph, self._normal)
             if step.truncated or not step.fired:
                 return step.truncated
         return False
@@ -190,20 +164,20 @@ class Environment:
     def enter(self, task: Task) -> None:
         """Enter the e-graph of a task that was restarted from a program. The `pop` of an earlier push leads out."""
         digest = task.graph.digest()
-        session = self._loaded.pop(digest, None)
-        if session is None:
-            session = Session(self.laws, self.node_limit, self.granted)
-            session.load(task.graph)
-            self._normalise(session)
-        session.push()
-        self._places.append(Place(task, session, digest))
-        self.growth.append((time.monotonic() - self.started, session.size))
+        egraph = self._loaded.pop(digest, None)
+        if egraph is None:
+            egraph = EGraph(self.laws, self.node_limit, self.granted)
+            egraph.load(task.graph)
+            self._normalise(egraph)
+        egraph.push()
+        self._places.append(Place(task, egraph, digest))
+        self.growth.append((time.monotonic() - self.started, egraph.size))
 
     def _leave(self) -> None:
         """Leave a place; its e-graph, as it was when entered, stays loaded for a while."""
         place = self._places.pop()
-        place.session.pop()
-        self._loaded[place.digest] = place.session
+        place.egraph.pop()
+        self._loaded[place.digest] = place.egraph
         if len(self._loaded) > LOADED:
             self._loaded.pop(next(iter(self._loaded))).close()
 
@@ -221,7 +195,7 @@ class Environment:
         program = self._extracted.get(key)
         if program is None:
             extractable = self.extractable()
-            self.work += EXTRACTION_WORK * self.session.size
+            self.work += EXTRACTION_WORK * self.egraph.size
             problem = extractable.problem(self.pricing)
             incumbent = greedy(problem) if simple else extractable.original()
             found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
@@ -237,7 +211,7 @@ class Environment:
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""
-        return Extractable(self._places[-1].task, self.session.snapshot())
+        return Extractable(self._places[-1].task, self.egraph.snapshot())
 
     def keep(self, program: Program, extractable: Extractable) -> None:
         """Remember a program, and the e-graph that it is from, if it is the best so far."""
@@ -264,19 +238,3 @@ class Environment:
                 found = extractable.extract(self.pricing, self.seed, self.limits.exact_seconds)
                 self.keep(extractable.program(found.choices, found.cost), extractable)
                 self.lower_bound = found.lower_bound
-
-
-def unmeasured(program: Program, pricing: Pricing) -> tuple[Kernel, ...]:
-    """Kernels of a program whose prices are estimates."""
-    graph = program.graph
-    wanted: dict[str, Kernel] = {}
-    for index, node in enumerate(graph.nodes):
-        types = [t for c in node.children if (t := graph.types[c]) is not None]
-        heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
-        if not heavy or (pricing.frozen and graph.constant[index]):
-            continue
-        with contextlib.suppress(TypeMismatchError):
-            kernel = pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
-            if kernel.key not in pricing.measured:
-                wanted[kernel.key] = kernel
-    return tuple(wanted.values())

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch_eqsat.ir.known import Known, analyse_graph
+from torch_eqsat.ir.intervals import Known, analyse_graph
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes
-from torch_eqsat.search.program import Program, Task
 
 WHOLE = 900
 SMALLEST = 16

@@ -1,0 +1,81 @@
+"""The search of a whole task in this process: cut, search each distinct region, join."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.programs import captured_program
+from torch_eqsat.ir.program import Program, Task
+from torch_eqsat.laws.law import Law
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import Budget, Limits, playouts
+from torch_eqsat.search.regions import WHOLE, Region, join_programs, split_into_regions, whole_region
+from torch_eqsat.search.strategies.table import Strategy, run_strategy
+
+
+@dataclass
+class WholeSearch:
+    """What was found: the program, the original's cost (ms), why the searches stopped, the largest e-graph (e-nodes),
+    cost (ms) and e-nodes over seconds, and the strategies of the regions, by which their trees can be drawn."""
+
+    program: Program
+    base_cost: float
+    stop: str = "nothing to do"
+    nodes: int = 0
+    simulations: int = 0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    growth: list[tuple[float, int]] = field(default_factory=list)
+    strategies: list[Strategy] = field(default_factory=list)
+
+
+def search_whole(
+    task: Task,
+    laws: Sequence[Law],
+    pricing: Pricing,
+    limits: Limits,
+    *,
+    strategy: str = "mcts",
+    seed: int = 0,
+    cut: bool = True,
+) -> WholeSearch:
+    """Search ``task``; with ``cut`` in regions, each under the limit of nodes and together under that of seconds."""
+    start = time.monotonic()
+    captured = captured_program(task, pricing)
+    result = WholeSearch(captured, captured.cost, curve=[(0.0, captured.cost)])
+    # What the e-graph has room for stays whole: the tree search looks at its parts as well.
+    calls = sum(node.op == "fx" for node in task.graph.nodes)
+    fits = len(task.graph) <= limits.nodes and calls <= WHOLE
+    regions = split_into_regions(task, limits.nodes) if cut and not fits else [whole_region(task)]
+    groups: dict[str, list[Region]] = {}
+    for region in regions:
+        groups.setdefault(region.task.graph.digest(), []).append(region)
+    programs = {digest: captured_program(group[0].task, pricing) for digest, group in groups.items()}
+    weights = {digest: len(group) * programs[digest].cost for digest, group in groups.items()}
+    budget = Budget(limits.seconds, list(weights.values()))
+    cost = captured.cost
+    for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
+        share = budget.share(weights[digest])
+        if share <= 0 or result.stop == "interrupted":
+            result.stop = "interrupted" if result.stop == "interrupted" else "time"
+            continue
+        shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
+        own = replace(limits, seconds=share, simulations=shared)
+        environment = Environment(group[0].task, laws, pricing, own, seed)
+        offset = environment.started - start
+        statistics, ran = run_strategy(strategy, environment)
+        environment.close()
+        # Prices of equal programs differ by the last bits, from orders of summation.
+        saved = [(offset + s, cost - len(group) * (environment.base_cost - c)) for s, c in environment.curve]
+        result.curve += saved
+        cost = saved[-1][1]
+        result.growth += [(offset + s, n) for s, n in environment.growth]
+        result.strategies.append(ran)
+        result.stop, result.simulations = statistics.stop, result.simulations + statistics.simulations
+        result.nodes = max(result.nodes, statistics.nodes)
+        if environment.best.cost < environment.base_cost:
+            programs[digest] = environment.best
+    result.program = join_programs(task, regions, [programs[region.task.graph.digest()] for region in regions])
+    return result

@@ -1,0 +1,179 @@
+"""The planner between its workers and its measurements."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from torch_eqsat.cost.calibration import Calibration
+from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.table import Table
+from torch_eqsat.options import Options
+from torch_eqsat.planning.pipeline import _plan_key, optimize
+from torch_eqsat.planning.planner import Planner, Setting
+from torch_eqsat.planning.verdict import GraphInputs
+from torch_eqsat.report import GraphReport
+from torch_eqsat.search.regions import split_into_regions
+from torch_eqsat.search.worker.pool import gave_up
+from torch_eqsat.search.worker.process import answer
+
+
+class InterruptedPool:
+    """A pool whose searches the user interrupts."""
+
+    workers = 1
+    interrupted = False
+
+    def map(self, requests, until):
+        self.interrupted = True
+        return [gave_up(request(), "interrupted") for request in requests]
+
+
+@pytest.fixture
+def regions(task_of):
+    return split_into_regions(task_of(lambda x, a, b: (x @ a) @ b, (64, 32), (32, 64), (64, 4)))
+
+
+def test_nothing_is_measured_after_an_interrupt(regions, caplog):
+    measured = []
+    pool = InterruptedPool()
+
+    def measure(kernels, until):
+        measured.append(pool.interrupted)
+        return {kernel.key: 1.0 for kernel in kernels}
+
+    planner = Planner(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
+    with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
+        (outcome,) = planner.search([regions])
+    assert measured == [False]
+    assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
+    assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
+
+
+def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace, task_of):
+    monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
+    with Table(context_of("cpu")) as table:
+        table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
+    seen = []
+    monkeypatch.setattr(
+        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, report: seen.append(setting)
+    )
+    with pytest.raises(AttributeError):  # no plan was made
+        optimize(
+            trace(torch.relu, torch.empty(4)).graph,
+            Setting(Options(), False, "cpu", 1, "key"),
+            GraphInputs(frozenset(), ()),
+        )
+    (setting,) = seen
+    prices = Planner(setting, GraphReport(1, False), InterruptedPool(), lambda kernels, until: {}).pricing()
+    assert prices.coefficients.slow_ns == 7.0
+    assert prices.roofline.peak_flops_per_ms == 1e12
+    task = task_of(torch.relu, (4,))
+    assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))
+
+
+class LocalPool:
+    """A pool that searches here."""
+
+    workers = 1
+    interrupted = False
+
+    def map(self, requests, until):
+        return [answer(request(), lambda outcome: None) for request in requests]
+
+
+@pytest.mark.parametrize(("saved", "kept"), [(0.0, False), (0.05, False), (0.5, True)])
+def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
+    """All the work changes, 2 ms of it and what takes its place: a fiftieth of that has to be saved."""
+    ms = {"matmul float32 cpu 32x64 64x4": 1.001, "matmul float32 cpu 64x32 32x4": 1.0 - saved}
+
+    def times(kernels, until):
+        return {kernel.key: ms.get(kernel.key, 1.0) for kernel in kernels}
+
+    def program(**options):
+        setting = Setting(Options(**options), False, "cpu", 1, "key")
+        (outcome,) = Planner(setting, GraphReport(2, False), LocalPool(), times).search([regions])
+        assert outcome.base_cost == pytest.approx(2.0, rel=1e-3)
+        return outcome.program
+
+    assert program().cost == pytest.approx(2.0 - saved * kept, rel=2e-3)
+    assert bool(program().laws) == kept
+    assert bool(program(measure=True).laws) == (saved > 0)  # the race decides
+
+
+def found(task, unmeasurable, ms):
+    """The outcome and the report for a task of one region. Kernels take ``ms`` by key, or 0.1; one has no time."""
+
+    def times(kernels, until):
+        return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
+
+    (region,) = split_into_regions(task)
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    (outcome,) = planner.search([[region]])
+    return outcome, planner.report
+
+
+def test_the_best_program_without_estimates_is_taken(task_of):
+    """By estimates x (a (b c)) is the cheapest of a chain; one of its kernels gets no time."""
+    task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
+    captured = ("80x32 32x64", "80x64 64x48", "80x48 48x4")
+    outcome, report = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
+    assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
+    assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)
+    assert report.kernels_left == 1
+
+
+def test_without_time_to_measure_nothing_is_changed(regions):
+    asked = []
+    setting = Setting(Options(measure_seconds=0.0), False, "cpu", 1, "key")
+    planner = Planner(setting, GraphReport(2, False), LocalPool(), lambda kernels, until: asked.append(1) or {})
+    (outcome,) = planner.search([regions])
+    assert not asked and not outcome.program.laws
+
+
+def test_what_programs_need_is_measured_before_what_they_might(task_of):
+    """Then what might be better, the cheap first."""
+    asked = []
+
+    def times(kernels, until):
+        asked.append([k.key.removeprefix("matmul float32 cpu ") for k in kernels])
+        return {k.key: 1.0 for k in kernels}
+
+    task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
+    (region,) = split_into_regions(task)
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    planner.search([[region]])
+    originals, needed, others, *_ = asked
+    assert originals == ["80x32 32x64", "80x64 64x48", "80x48 48x4"]
+    assert needed == ["64x48 48x4", "32x64 64x4", "80x32 32x4"]
+    assert others[:3] == ["32x48 48x4", "80x64 64x4", "32x64 64x48"]
+    assert not {*originals, *needed} & {*others}
+
+
+def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
+    pool = LocalPool()
+    asked = []
+
+    def times(kernels, until):
+        asked.append(pool.interrupted)
+        pool.interrupted = len(asked) == 2
+        return {kernel.key: 1.0 for kernel in kernels}
+
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
+    (outcome,) = planner.search([regions])
+    assert asked == [False, False]
+    assert outcome.transient and outcome.stop == "interrupted"
+
+
+def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
+    """Its program, at estimated prices, was stored as if nothing had happened."""
+
+    class LatePool(LocalPool):
+        def map(self, requests, until):
+            self.interrupted = True
+            return super().map(requests, until)
+
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
+    (outcome,) = planner.search([regions])
+    assert outcome.transient and outcome.stop == "interrupted"

@@ -1,0 +1,220 @@
+"""The judge of rewritten graphs."""
+
+import pytest
+import torch
+
+from torch_eqsat.verification.hard_inputs import sample_inputs
+from torch_eqsat.verification.judge import OriginalFaultError, disagreement
+
+X = torch.linspace(-2.0, 2.0, 32).reshape(4, 8)
+W = torch.linspace(-1.0, 1.0, 64).reshape(8, 8).sin()
+
+
+@pytest.fixture
+def judged(trace):
+    def judged_(original, rewritten, *inputs):
+        return disagreement(trace(original, *inputs), trace(rewritten, *inputs), inputs)
+
+    return judged_
+
+
+def test_equal_graphs(judged):
+    assert judged(lambda x, w: (torch.relu(x @ w), x), lambda x, w: (torch.relu(x @ w), x), X, W) == ""
+
+
+def test_another_order_of_sums(judged):
+    assert judged(lambda x, w: (x @ w) @ w, lambda x, w: x @ (w @ w), X, W) == ""
+    assert judged(lambda x: (x * 3.0) * (1 / 3.0), lambda x: x * 1.0, X) == ""
+
+
+def test_half_precision(judged):
+    x, w = X.bfloat16(), W.bfloat16()
+    assert judged(lambda x, w: (x @ w) @ w, lambda x, w: x @ (w @ w), x, w) == ""
+
+
+@pytest.mark.parametrize("off", [1e-5, 1e-2, 1.0])
+def test_wrong_constant(judged, off):
+    assert "off by" in judged(lambda x: x + 1.0, lambda x: x + (1.0 + off), X)
+
+
+def test_worse_rounding(judged):
+    assert "rounding error" in judged(lambda x: x + 1.0, lambda x: (x.half() + 1.0).float(), X * 0.9)
+
+
+def test_cancellation_is_worse_rounding(judged):
+    assert "rounding error" in judged(lambda x: x + 1.0, lambda x: ((x + 1e6) - 1e6) + 1.0, X * 0.9)
+
+
+def test_wrong_integers_and_booleans(judged):
+    assert "integer" in judged(lambda x: (x > 0).long(), lambda x: (x > 1).long(), X)
+    assert judged(lambda x: x > 0, lambda x: x > 0, X) == ""
+    assert "integer" in judged(lambda x: x > 0, lambda x: x < 0, X)
+
+
+def test_shape_and_dtype(judged):
+    assert "becomes" in judged(lambda x: x + 1, lambda x: (x + 1).reshape(8, 4), X)
+    assert judged(lambda x: x + 1, lambda x: (x + 1).double(), X)
+
+
+def test_new_nan(judged):
+    assert "NaN" in judged(lambda x: x * 0, lambda x: x / x - 1, torch.zeros(3) * X[0, :3])
+    assert "NaN" in judged(lambda x: x, lambda x: x.sqrt() ** 2, X)
+
+
+def test_equal_nans_and_infinities(judged):
+    values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf")])
+    assert judged(lambda x: x + 1, lambda x: 1 + x, values) == ""
+
+
+def test_nan_in_place_of_infinity(judged):
+    values = torch.tensor([1.0, float("inf")])
+    assert judged(lambda x: x + 1.0, lambda x: x + 1.0 + (x - x), values)
+
+
+def test_infinity_of_the_other_sign(judged):
+    values = torch.tensor([1.0, float("inf")])
+    assert judged(lambda x: x.clamp(min=0), lambda x: torch.where(x.isinf(), -x, x), values)
+
+
+def test_overflow_in_the_graphs_own_dtype(judged):
+    assert judged(lambda x: x * 1.0, lambda x: (x * 1e30) * 1e30 * 1e-30 * 1e-30, X + 3.0)
+
+
+def test_randomness_is_drawn_alike(judged):
+    assert judged(lambda x: x + torch.rand_like(x), lambda x: torch.rand_like(x) + x, X) == ""
+
+
+def test_inputs_are_not_changed(trace):
+    def function(x, buffer):
+        buffer.add_(1)
+        return x + buffer
+
+    x, buffer = torch.ones(3), torch.zeros(3)
+    module = trace(function, x, buffer)
+    assert disagreement(module, trace(function, x, buffer), [x, buffer]) == ""
+    assert torch.equal(buffer, torch.zeros(3))
+
+
+def test_sample_inputs(trace):
+    graph = trace(lambda x, i: x[i], torch.rand(4, 2), torch.tensor([0, 1])).graph
+    known = [torch.ones(4, 2), torch.tensor([1, 1])]
+    assert all(a is b for a, b in zip(sample_inputs(graph, known), known, strict=True))
+    made = sample_inputs(graph, [])
+    assert [tuple(v.shape) for v in made] == [(4, 2), (2,)]
+    assert [v.dtype for v in made] == [torch.float32, torch.int64]
+    assert torch.equal(made[0], sample_inputs(graph, [])[0])
+    other = sample_inputs(graph, [torch.ones(5, 2), known[1]])
+    assert tuple(other[0].shape) == (4, 2) and other[1] is known[1]
+
+
+def test_a_cancellation_is_no_noise_of_the_original(trace):
+    """Inputs that are off by a rounding error make 10^7 times its error of a difference that the original takes
+    exactly; the rewriting may not use that."""
+    big = torch.tensor([3.0e7, 1.0, -3.0e7, 0.125])
+
+    def original(x):
+        return ((x[0] + x[2]) + (x[1] + x[3])).reshape(1)
+
+    def rewritten(x):
+        return (((x[0] + x[1]) + x[2]) + x[3]).reshape(1)
+
+    first, second = trace(original, big), trace(rewritten, big)
+    assert float(original(big)) == 1.125 != float(rewritten(big))
+    assert "rounding error" in disagreement(first, second, [big])
+
+
+def test_zero_but_for_rounding(judged):
+    """The gradient of a bias before a softmax is zero in exact arithmetic: what is left is dust in both."""
+
+    def original(x):
+        p = torch.softmax(x, -1)
+        return (p - p * p.sum(-1, keepdim=True)).sum(-1)
+
+    def rewritten(x):
+        p = torch.softmax(x, -1)
+        return p.sum(-1) - (p * p.sum(-1, keepdim=True)).sum(-1)
+
+    assert judged(original, rewritten, torch.randn(6, 50)) == ""
+
+
+def test_complex_numbers_are_numbers(judged):
+    def spectrum(x):
+        return torch.fft.fft(x.to(torch.complex64))
+
+    x = torch.randn(4, 16)
+    assert judged(lambda x: spectrum(x) * 3.0, lambda x: spectrum(x * 3.0), x) == ""
+    assert "in float64 off" in judged(lambda x: spectrum(x) * 3.0, lambda x: spectrum(x * 3.01), x)
+
+
+def test_masks_are_closed(judged):
+    """With the mask of the first call, which is open, both are equal."""
+
+    def masked(x, mask):
+        return torch.softmax(x + mask, -1)
+
+    x, mask = torch.randn(2, 5, 5), torch.zeros(2, 5, 1)
+    assert "closed masks" in judged(masked, lambda x, mask: torch.softmax(x + 0 * mask.clamp(min=0), -1), x, mask)
+
+
+def test_offsets_are_added(judged):
+    """(x - 1) · w and x · w - w are equal for numbers of the size of 1."""
+
+    def distributed(x, w):
+        return x @ w - w.sum(0)
+
+    x = torch.full((4, 8), 1.0) + torch.randn(4, 8) * 2.0**-18
+    assert "rounding error" in judged(lambda x, w: (x - 1.0) @ w, distributed, x, W)
+
+
+def test_an_infinity_stays_in_its_sample(judged):
+    x = torch.randn(3, 4)
+    assert judged(lambda x: x * 2.0, lambda x: x + x, x) == ""
+    spread = judged(lambda x: x * 2.0, lambda x: x * 2.0 + 0.0 * x.sum(0), x)
+    assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
+
+
+def test_a_table_with_more_rows_is_no_batch(judged):
+    x, table = torch.randn(3, 4), torch.randn(9, 4)
+    spread = judged(lambda x, t: x * t[:1], lambda x, t: x * t[:1] + 0.0 * x.sum(0), x, table)
+    assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
+
+
+def test_what_raises_before_is_no_fault_of_the_rewriting(judged):
+    with pytest.raises(OriginalFaultError, match="out of bounds"):
+        judged(lambda x, i: x[i] * 2.0, lambda x, i: x[i] * 2.0, X, torch.tensor([7]))
+
+
+def test_a_rewriting_that_raises_is_refused(judged):
+    first = judged(lambda x, i: x[i] * 2.0, lambda x, i: (x[i + 2]) * 2.0, X, torch.tensor([3]))
+    assert first.startswith("the rewritten graph raises IndexError")
+
+
+@torch.library.custom_op("eqsat_test::counted", mutates_args=())
+def counted(x: torch.Tensor) -> torch.Tensor:
+    CALLS.append(x.dtype)
+    if x.dtype != torch.float32:
+        raise RuntimeError("float32 alone")
+    return x + 1.0
+
+
+@counted.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+CALLS: list[torch.dtype] = []
+
+
+def test_operators_of_others_are_not_run(judged):
+    """They may count, log or send; and need have no kernel for double precision."""
+    CALLS.clear()
+    x = torch.randn(4, 8)
+    once = torch.ops.eqsat_test.counted
+    assert judged(lambda x: once(x * 2.0) * 2.0, lambda x: (y := once(x + x)) + y, x) == ""
+    assert not CALLS or len(CALLS) == 2  # tracing may run them
+
+
+def test_what_operators_of_others_are_given_is_compared(judged):
+    x = torch.randn(4, 8)
+    once = torch.ops.eqsat_test.counted
+    assert "operand 0 of counted" in judged(lambda x: once(x * 2.0), lambda x: once(x * 2.1), x)

@@ -1,0 +1,1 @@
+"""What Inductor and its libraries do with a program."""

@@ -1,0 +1,151 @@
+"""What programs cost: the prices of their nodes, their kernels, by which form each heavy node is computed, and how much
+all of them read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from torch_eqsat.cost.inductor.residency import Residency
+from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
+from torch_eqsat.cost.terms import TermPrices
+from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.program import KERNEL, OWN, Program, Task, restarted
+from torch_eqsat.ir.term import Node, TermGraph
+
+
+def with_kernels(program: TermGraph, pricing: Pricing) -> TermGraph:
+    """``program`` with its heavy nodes marked by the cheapest measured form, same indices.
+
+    Prices of e-nodes are those of the cheapest form already; here it is chosen.
+    """
+    if not pricing.alternatives:
+        return program
+    chosen = TermGraph()
+    for index, node in enumerate(program.nodes):
+        kernel = _kernel(program, node, pricing)
+        if kernel is not None and (form := _form(kernel, pricing)):
+            node = Node(node.op, (*node.attrs, (KERNEL, form)), node.children)
+        number = chosen.add(node, program.types[index], program.constant[index])
+        assert number == index
+    chosen.roots = list(program.roots)
+    return chosen
+
+
+def _kernel(program: TermGraph, node: Node, pricing: Pricing) -> Kernel | None:
+    types = [t for c in node.children if (t := program.types[c]) is not None]
+    if "heavy" not in OPERATORS[node.op].traits or len(types) != len(node.children):
+        return None
+    try:
+        return pricing.kernel_of(node, types, [program.constant[c] for c in node.children])
+    except TypeMismatchError:
+        return None
+
+
+def _form(kernel: Kernel, pricing: Pricing) -> str:
+    """The cheapest form of ``kernel``; OWN for Inductor's own choice."""
+    own, known = pricing.measured.get(kernel.key), pricing.forms_ms(kernel)
+    if own is None or not known:
+        return OWN
+    best = min(known, key=lambda form: known[form])
+    return best if known[best] < own else OWN
+
+
+def residency_of(task: Task, program: Program | None = None) -> Residency:
+    """The weights of the heavy terms of ``task``, or those of a program for it."""
+    if program is None:
+        return _residency(task.graph, range(len(task.graph)))
+    calls = [part for term in program.captured.values() for part in task.parts.get(term, ())]
+    return _residency(program.graph, range(len(program.graph))) + _residency(task.graph, calls)
+
+
+def _residency(graph: TermGraph, terms: Iterable[int]) -> Residency:
+    packed, shared = 0, dict[int, int]()
+    for term in terms:
+        node = graph.nodes[term]
+        if "heavy" not in OPERATORS[node.op].traits or graph.constant[node.children[0]]:
+            continue
+        weight = node.children[1]
+        type_ = graph.types[weight]
+        if graph.constant[weight] and type_ is not None:
+            packed += type_.bytes
+            shared[weight] = type_.bytes
+    return Residency(packed, sum(shared.values()))
+
+
+def captured_prices(task: Task, pricing: Pricing) -> TermPrices:
+    """Prices of the terms of a task as the captured program uses them."""
+    uses = Counter(c for t, node in enumerate(task.graph.nodes) if task.in_program(t) for c in node.children)
+    uses.update(task.graph.roots)
+    return TermPrices(task.graph, pricing.as_captured(), uses)
+
+
+def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[float, ...]]:
+    """For each node of a program found for ``task`` what it costs in ms at today's prices, without an e-graph: of a
+    captured operator, what each of its parts does."""
+    whole = restarted(task, replace(program, meaning=program.captured))
+    uses = Counter(c for node in program.graph.nodes for c in node.children)
+    uses.update(program.graph.roots)
+    own = TermPrices(whole.graph, pricing, uses)
+    captured = TermPrices(whole.graph, pricing.as_captured(), uses)
+    prices: list[tuple[float, ...]] = []
+    for index in range(len(program.graph)):
+        parts = whole.parts.get(index)
+        # No parts (None): rewritten, or opaque. Empty ones: of some calls the work is priced elsewhere.
+        prices.append((own(index),) if parts is None else tuple(map(captured, parts)))
+    return prices
+
+
+def cost_of(task: Task, program: Program, pricing: Pricing) -> float:
+    """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
+    prices = prices_of(task, program, pricing)
+    rewritten = sum(program.captured.get(index, -1) not in task.parts for index in range(len(prices)))
+    return sum(map(sum, prices)) + NODE_MS * len(prices) + REWRITTEN_MS * rewritten
+
+
+def changed_ms(task: Task, program: Program, pricing: Pricing) -> float:
+    """How much work a program changes: what is in one of it and the captured program, and not in the other (ms)."""
+    own, captured = (
+        Counter(round(price, 9) for node in prices_of(task, p, pricing) for price in node)
+        for p in (program, captured_program(task, pricing))
+    )
+    return sum(price * count for price, count in ((own - captured) + (captured - own)).items())
+
+
+def captured_program(task: Task, pricing: Pricing) -> Program:
+    """The program as captured, made without an e-graph: the answer of a search that could not even begin."""
+    graph = TermGraph()
+    prices = captured_prices(task, pricing)
+    origin: list[int] = []
+    number: dict[int, int] = {}
+    cost = 0.0
+    for term in task.graph.reachable(task.graph.roots):
+        node = task.graph.nodes[term]
+        new = Node(node.op, node.attrs, tuple(number[child] for child in node.children))
+        number[term] = graph.add(new, task.graph.types[term], task.graph.constant[term])
+        origin.append(task.origin_of(term))
+        parts = task.parts.get(term, (term,))
+        cost += NODE_MS + sum(map(prices, parts))
+    graph.roots = [number[root] for root in task.graph.roots]
+    meaning = {number[term]: term for term in number if task.graph.nodes[term].op == "fx"}
+    return Program(graph, origin, cost, [""] * len(graph), meaning, dict(meaning))
+
+
+def unmeasured(program: Program, pricing: Pricing) -> tuple[Kernel, ...]:
+    """Kernels of a program whose prices are estimates."""
+    graph = program.graph
+    wanted: dict[str, Kernel] = {}
+    for index, node in enumerate(graph.nodes):
+        types = [t for c in node.children if (t := graph.types[c]) is not None]
+        heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
+        if not heavy or (pricing.frozen and graph.constant[index]):
+            continue
+        with contextlib.suppress(TypeMismatchError):
+            kernel = pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
+            if kernel.key not in pricing.measured:
+                wanted[kernel.key] = kernel
+    return tuple(wanted.values())

@@ -1,0 +1,64 @@
+"""Prices of terms in their graph: what a convolution before them takes in is free, gathers cost what their layout
+makes of them, and slices of channels the copies that convolutions need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch_eqsat.cost.inductor.fusion import ABSORBABLE, Stage, stage_of
+from torch_eqsat.cost.inductor.layout import Layouts
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.ir.term import Node, TermGraph
+
+
+class TermPrices:
+    """Prices in ms of the terms of ``graph``, of which a program uses each so often as ``uses`` says (once, for those
+    not in it)."""
+
+    def __init__(
+        self,
+        graph: TermGraph,
+        pricing: Pricing,
+        uses: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
+        self._graph, self._pricing = graph, pricing
+        self._stages = _term_stages(graph, uses) if pricing.epilogues else {}
+        layouts = Layouts(graph) if pricing.epilogues and pricing.whole else None
+        self._of_channels = layouts.gathers_of_channels() if layouts else frozenset()
+        self._copies = layouts.copies_of_slices() if layouts else {}
+
+    def __call__(self, term: int) -> float:
+        graph, node = self._graph, self._graph.nodes[term]
+        operands = [t for c in node.children if (t := graph.types[c]) is not None]
+        absorbed = node.op in ABSORBABLE and term in self._stages
+        return self._pricing.price(
+            node,
+            operands,
+            graph.types[term],
+            _flags(graph, node),
+            graph.constant[term],
+            absorbed=absorbed,
+            of_channels=term in self._of_channels,
+            copies=self._copies.get(term, 0),
+        )
+
+
+def _term_stages(graph: TermGraph, uses: Mapping[int, int]) -> dict[int, Stage]:
+    """The stages of the terms that have one. What several use is stored, and takes nothing in."""
+    meaning = dict(graph.equal)
+    captured = {meant: term for term, meant in graph.equal}
+    stages: dict[int, Stage] = {}
+    for term, node in enumerate(graph.nodes):
+        if node.op == "fx":
+            stage = stages.get(meaning.get(term, term))
+        else:
+            before = [stages.get(c, Stage.NONE) if uses.get(c, 1) == 1 else Stage.NONE for c in node.children]
+            stage = stage_of(node, [graph.types[c] for c in node.children], _flags(graph, node), before)
+        if stage:
+            stages[term] = stages[captured.get(term, term)] = stage
+    return stages
+
+
+def _flags(graph: TermGraph, node: Node) -> list[bool]:
+    return [graph.constant[c] for c in node.children]

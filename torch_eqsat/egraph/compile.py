@@ -1,0 +1,119 @@
+"""Compiles laws to egglog: each left side becomes a query that fills a table of matches.
+
+Right sides are built in Python from those matches (as egg's dynamic appliers do): their shapes, guards and views need
+arithmetic on whole shapes, for which egglog's vectors have no operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_eqsat.laws.law import Law
+from torch_eqsat.laws.pattern import Application, Pattern, Variable, applications, commuted
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a match table: an e-class bound to ``name``, or with ``attribute`` the interned attributes of its
+    operator ``op``, whose operands are bound to the names ``operands``; ``value`` is the one that a scalar has to
+    have."""
+
+    name: str
+    op: str = ""
+    attribute: bool = False
+    operands: tuple[str, ...] = ()
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A law's match table: relation and ruleset names, columns, and the program text that declares them."""
+
+    relation: str
+    ruleset: str
+    clear: str
+    columns: tuple[Column, ...]
+    text: str
+
+
+def constructor(op: str, arity: int) -> str:
+    """The egglog constructor for ``op`` with ``arity`` operands; its first argument is the attributes' number."""
+    return f"{op}_{arity}"
+
+
+def declare(op: str, arity: int) -> str:
+    return f"(constructor {constructor(op, arity)} (i64{' T' * arity}) T)"
+
+
+def compile_law(law: Law, number: int) -> Query:
+    """The query of ``law``; ``number`` makes its names unique."""
+    relation, ruleset, clear = f"match_{number}", f"law_{number}", f"clear_{number}"
+    columns = _columns(law.pattern)
+    sorts = " ".join("i64" if column.attribute else "T" for column in columns)
+    head = f"({relation} {' '.join(_egglog_name(column) for column in columns)})"
+    lines = [f"(relation {relation} ({sorts}))", f"(ruleset {ruleset})", f"(ruleset {clear})"]
+    for i, variant in enumerate(commuted(law.pattern)):
+        assert isinstance(variant, Application)
+        atoms = " ".join(_atoms(variant))
+        lines.append(f'(rule ({atoms}) ({head}) :ruleset {ruleset} :name "law_{number}_{i}")')
+    lines.append(f'(rule ({head}) ((delete {head})) :ruleset {clear} :name "clear_{number}")')
+    return Query(relation, ruleset, clear, columns, "\n".join(lines))
+
+
+def _columns(pattern: Application) -> tuple[Column, ...]:
+    columns: dict[str, Column] = {}
+    names = _names(pattern)
+    for application in applications(pattern):
+        name = names[id(application)]
+        operands = tuple(c.name if isinstance(c, Variable) else names[id(c)] for c in application.children)
+        columns.setdefault(f"k {name}", Column(name, application.op, True, operands, application.value))
+        columns.setdefault(name, Column(name))
+    for name in _variables(pattern):
+        columns.setdefault(name, Column(name))
+    return tuple(columns.values())
+
+
+def _names(pattern: Application) -> dict[int, str]:
+    """A name for each application: its own, or one from its path from the root."""
+    names: dict[int, str] = {}
+
+    def visit(node: Pattern, path: str) -> None:
+        if isinstance(node, Application):
+            names[id(node)] = node.name or path
+            for i, child in enumerate(sorted_children(node)):
+                visit(child, f"{path}_{i}")
+
+    visit(pattern, "root")
+    return names
+
+
+def sorted_children(node: Application) -> list[Pattern]:
+    """Children in an order that commuting does not change, so that every variant names them alike."""
+    return sorted(node.children, key=repr)
+
+
+def _variables(pattern: Pattern) -> list[str]:
+    if isinstance(pattern, Variable):
+        return [pattern.name]
+    found: list[str] = []
+    for child in sorted_children(pattern):
+        found += [name for name in _variables(child) if name not in found]
+    return found
+
+
+def _egglog_name(column: Column) -> str:
+    return f"{'k' if column.attribute else 'v'}_{column.name}"
+
+
+def _atoms(pattern: Application) -> list[str]:
+    names = _names(pattern)
+
+    def term(node: Pattern) -> str:
+        return f"v_{node.name}" if isinstance(node, Variable) else f"v_{names[id(node)]}"
+
+    return [
+        f"(= v_{names[id(node)]} ({constructor(node.op, len(node.children))} k_{names[id(node)]}"
+        + "".join(f" {term(child)}" for child in node.children)
+        + "))"
+        for node in applications(pattern)
+    ]

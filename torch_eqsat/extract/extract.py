@@ -1,0 +1,95 @@
+"""Extraction: choosing one e-node for each needed e-class, so that all of them together cost least."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch_eqsat.extract.greedy import greedy, greedy_choices
+from torch_eqsat.extract.local_search import local_search
+from torch_eqsat.extract.mandatory import mandatory_bound
+from torch_eqsat.extract.milp import improve_by_milp
+from torch_eqsat.extract.problem import (
+    Choices,
+    ExtractionProblem,
+    dag_cost,
+    restrict,
+)
+from torch_eqsat.extract.reduce import ReducedProblem, reduce_problem
+
+_TOLERANCE = 1e-9  # ms; smaller differences are rounding
+_SOLVER_TOLERANCE = 1e-6  # of the exact solver, in ms
+
+StopReason = Literal["deadline", "local optimum", "optimal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """An extraction, and how it was found."""
+
+    choices: Choices
+    """e-class -> e-node, for the e-classes that the roots need."""
+    cost: float
+    """DAG cost in ms."""
+    lower_bound: float
+    """No extraction costs less than this many ms; 0 when exact extraction was not asked for."""
+    seconds: float
+    """Time taken."""
+    stop: StopReason
+    """Why the search ended."""
+
+
+def extract(
+    problem: ExtractionProblem,
+    *,
+    incumbent: Choices | None = None,
+    deadline: float | None = None,
+    seed: int = 0,
+    rounds: int = 0,
+    milp_seconds: float = 0.0,
+) -> Extraction:
+    """Find a cheap extraction, never worse than the incumbent; may be stopped at any time by the deadline.
+
+    ``deadline`` is a time.monotonic() value; setting the search up, some 10 µs per e-node, is not interrupted. After a
+    local optimum annealing follows until ``rounds`` rounds in a row brought nothing. ``milp_seconds`` > 0
+    adds a search for the exact optimum and a lower bound, in what time is then left. The result depends only on the
+    arguments, unless the deadline or ``milp_seconds`` end the search. Raises NoExtractionError when a root has no
+    acyclic computation, InvalidExtractionError when the incumbent is not valid.
+    """
+    start = time.monotonic()
+    choices = greedy(problem) if incumbent is None else incumbent
+    best = Extraction(choices, dag_cost(problem, choices), 0.0, 0.0, "deadline")
+    if deadline is None or start < deadline:
+        reduced = reduce_problem(problem)
+        found = local_search(
+            reduced.problem, reduced.reduce_choices(choices), deadline=deadline, seed=seed, rounds=rounds
+        )
+        best = _better(problem, best, reduced.restore_choices(found.choices))
+        best = replace(best, stop="local optimum" if found.finished else "deadline")
+        best = _solve(reduced, best, deadline, milp_seconds)
+    return replace(best, choices=restrict(problem, best.choices), seconds=time.monotonic() - start)
+
+
+def lower_bound(problem: ExtractionProblem, choices: Choices) -> float:
+    """A bound (ms) that no extraction falls below, cheap and not tight; ``choices`` are an extraction that is known."""
+    reduced = reduce_problem(problem)
+    known = reduced.reduce_choices(choices)
+    settled = greedy_choices(reduced.problem).choices
+    return mandatory_bound(reduced.problem, settled, known, dag_cost(reduced.problem, known))
+
+
+def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, milp_seconds: float) -> Extraction:
+    seconds = milp_seconds if deadline is None else min(milp_seconds, deadline - time.monotonic())
+    if seconds <= 0:
+        return start
+    found = improve_by_milp(reduced.problem, reduced.reduce_choices(start.choices), seconds)
+    best = _better(reduced.original, start, reduced.restore_choices(found.choices))
+    is_optimal = found.lower_bound >= best.cost - _SOLVER_TOLERANCE
+    return replace(best, lower_bound=min(found.lower_bound, best.cost), stop="optimal" if is_optimal else start.stop)
+
+
+def _better(problem: ExtractionProblem, start: Extraction, choices: Choices) -> Extraction:
+    """The new choices if they cost less; ties go to the start, so that nothing changes without a gain."""
+    cost = dag_cost(problem, choices)
+    return replace(start, choices=choices, cost=cost) if cost < start.cost - _TOLERANCE else start

@@ -1,0 +1,99 @@
+"""Example terms, on which laws are shown and tested, written as Python calls.
+
+A list of sizes is a fresh input tensor and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``. What is
+named may be used again, its shape in sizes too: ``matmul(x := [2, 3], [x.shape[1], 4])``; of several terms in
+parentheses the last is meant. A number is a scalar; ``integers(2, 3)`` is a tensor of small indices,
+``integers(4, repeats=2)`` is 0, 0, 1, 1, ``booleans(2, 3)`` a mask and ``weights(2, 3)`` a constant.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from torch_eqsat.errors import LawError
+from torch_eqsat.ir.builder import Builder, Handle
+from torch_eqsat.ir.types import TensorType
+
+# Attributes that most examples leave out, by operator.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "avg_pool": {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None},
+    "max_pool": {"padding": (0, 0)},
+    "clamp": {"low": 0.0, "high": None},
+    "convert": {"dtype": "float64"},
+    "sdpa": {"scale": 0.5, "causal": False},
+}
+
+# Kinds of inputs: their dtype and what is known of them.
+_INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "integers": ("int64", {}),
+    "booleans": ("bool", {}),
+    "weights": ("float32", {"weight": 1}),
+}
+
+
+def default_attributes(op: str, operands: Sequence[TensorType]) -> dict[str, Any]:
+    """The attributes of an operator that an example need not give."""
+    if op == "conv_transpose":
+        n = operands[0].rank - 2
+        return {"stride": (1,) * n, "padding": (0,) * n, "groups": 1}
+    if op == "conv":
+        n = operands[0].rank - 2
+        return {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
+    if op == "pointwise":
+        return {"uid": "opaque", "dtype": operands[0].dtype}
+    return _DEFAULTS.get(op, {})
+
+
+def build_example(example: str | ast.expr, builder: Builder) -> Handle:
+    """The term that an example (text or syntax tree) denotes, made with ``builder``.
+
+    Raises LawError for what is no example, TypeMismatchError for operands that do not fit.
+    """
+    tree = parse_example(example) if isinstance(example, str) else example
+    return _Reader(builder).read(tree)
+
+
+def parse_example(text: str) -> ast.expr:
+    """The syntax tree of an example."""
+    return ast.parse(f"({text})", mode="eval").body
+
+
+class _Reader:
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.names: dict[str, Handle] = {}
+
+    def read(self, tree: ast.expr) -> Handle:
+        match tree:
+            case ast.NamedExpr(target=ast.Name(id=name), value=value):
+                self.names[name] = self.read(value)
+                return self.names[name]
+            case ast.Name(id=name) if name in self.names:
+                return self.names[name]
+            case ast.Tuple(elts=terms) if terms:
+                return [self.read(term) for term in terms][-1]
+            case ast.List():
+                return self.builder.input(self._value(tree))
+            case ast.Constant(value=float() | int() as value):
+                return self.builder.scalar(float(value))
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=float() | int() as value)):
+                return self.builder.scalar(-float(value))
+            case ast.Call(func=ast.Name(id=kind), args=args, keywords=keywords) if kind in _INPUTS:
+                dtype, facts = _INPUTS[kind]
+                facts = {**facts, **self._attributes(keywords)}
+                return self.builder.input([self._value(arg) for arg in args], dtype, **facts)
+            case ast.Call(func=ast.Name(id=op), args=args, keywords=keywords):
+                return self._apply(op, [self.read(arg) for arg in args], self._attributes(keywords))
+        raise LawError(f"cannot read {ast.unparse(tree)!r} in an example")
+
+    def _attributes(self, keywords: list[ast.keyword]) -> dict[str, Any]:
+        return {k.arg: self._value(k.value) for k in keywords if k.arg}
+
+    def _value(self, tree: ast.expr) -> Any:
+        """A literal, or an expression over the shapes of named terms."""
+        return eval(compile(ast.Expression(tree), "<example>", "eval"), {"range": range}, dict(self.names))
+
+    def _apply(self, op: str, children: list[Handle], attrs: dict[str, Any]) -> Handle:
+        return self.builder.apply(op, children, **{**default_attributes(op, [x.type for x in children]), **attrs})

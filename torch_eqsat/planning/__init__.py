@@ -1,0 +1,1 @@
+"""From a graph to a plan and back to a graph."""

@@ -1,0 +1,266 @@
+"""The searches of a graph's regions, and the measurements between them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, repeat
+from operator import itemgetter
+from typing import Any
+
+from torch_eqsat.cost.calibration import Calibration
+from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.programs import captured_program, changed_ms, cost_of, residency_of, unmeasured
+from torch_eqsat.cost.targets import HERE, target_pricing
+from torch_eqsat.cost.terms import TermPrices
+from torch_eqsat.ir.program import Task
+from torch_eqsat.laws.transfer import Shipped
+from torch_eqsat.options import PREFIX, Options
+from torch_eqsat.report import GraphReport
+from torch_eqsat.search.extractable import LEISURE_SECONDS
+from torch_eqsat.search.limits import Budget, Limits, playouts
+from torch_eqsat.search.regions import Region
+from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
+from torch_eqsat.search.worker.pool import OVERRUN_SECONDS, WorkerPool
+
+logger = logging.getLogger(__name__)
+
+# Rounds of measuring what the best programs need and extracting again; estimates are optimistic, so each round measures
+# what looks best of what is left. An extraction of densenet121 takes 2 s.
+REPRICE_ROUNDS = 5
+# Shares of the time left for measuring, taken anew in each round: for what programs need, and then for what none needs
+# as yet. Of the 200 kernels of vgg11's e-graph, which took 25 s, its best program needs 19. Some is always left for
+# kernels that whole programs run with weights from elsewhere than the e-graph's.
+NEEDED_SHARE, OTHERS_SHARE = 0.9, 0.5
+# What a kernel without a time costs besides its estimate at the end (ms): any program without it is better.
+DISTRUST_MS = 1e6
+# The share of the time that goes to the searches; the rest is for extracting again at measured prices, and exactly.
+SEARCH_SHARE = 0.7
+# The exact extraction at the end may take this long for a region (s), if that much more is left of the time. Growing
+# e-graphs is worth more than the last per cent: mobileone_s0, of 14 distinct regions, took 13.8 ms with exact
+# extractions for all and 7.6 ms without.
+EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
+# What a second of search is where time must not count: applying laws takes 4.3 µs an e-node.
+WORK_PER_SECOND = 1 / 4.3e-6
+UNLIMITED = 1e6  # s
+# A program has to save this share of the work that it takes away and puts in its place, for prices are not exact.
+DOUBT = 0.02
+
+Times = Callable[[Any, float], dict[str, float]]
+"""Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
+    ``calibration``, which is read for each graph; ``user_laws`` are the user's laws as the search gets them."""
+
+    options: Options
+    frozen: bool
+    device: str
+    threads: int
+    key: str
+    user_laws: Shipped = ()
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+class Planner:
+    """Searches regions with a pool of workers, measuring kernels between searches and never while one runs."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        report: GraphReport,
+        pool: WorkerPool,
+        times: Times,
+        residency: Residency = RESIDENT,
+    ) -> None:
+        self.setting, self.report, self.pool = setting, report, pool
+        self._residency = residency
+        self._times = times
+        self._waits = setting.options.deterministic or setting.options.target != HERE
+        self.prices: dict[str, float] = {}
+        self._end = math.inf
+
+    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+        """The best program of each group of equal regions, all of whose kernels are measured if time allows."""
+        options = self.setting.options
+        tasks = [group[0].task for group in groups]
+        bases = self._measure_originals(tasks)
+        start = time.monotonic()
+        self._end = start + options.seconds - self.report.measure_seconds
+        weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
+        budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
+        # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
+        # share because the machine was busy, half the regions of mobileone_s0 got none.
+        order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
+        requests = [partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order]
+        found = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
+        outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+            logger.warning("the search went on without a law of %slaws: %s", PREFIX, problem)
+        if self.pool.interrupted:  # it ends with the best it has found, at prices as they are
+            self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+            return _interrupted(outcomes)
+        outcomes = self._at_measured_prices(tasks, outcomes)
+        exact = self._exact_seconds(outcomes)
+        outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else DISTRUST_MS)
+        outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
+        met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
+        self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
+        self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+        return _interrupted(outcomes) if self.pool.interrupted else outcomes
+
+    def _time_up(self) -> float:
+        """When the time of the search is over (of time.monotonic(), s); what is measured meanwhile does not count."""
+        return time.monotonic() + UNLIMITED if self._waits else self._end + self.report.measure_seconds
+
+    def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
+        """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
+        until the time is over."""
+        for _ in range(REPRICE_ROUNDS):
+            needed = [kernel for o in outcomes for kernel in o.unmeasured]
+            others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
+            if self._measure(needed, NEEDED_SHARE) + self._measure(others, OTHERS_SHARE) == 0:
+                break
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
+            if time.monotonic() > self._time_up():
+                break
+        return outcomes
+
+    def _measure(self, kernels: Any, share: float = 1.0) -> int:
+        """Measure what is not priced yet, in this share of the time that is left; how many prices are new."""
+        start = time.monotonic()
+        unused = self.setting.options.measure_seconds - self.report.measure_seconds
+        left = math.inf if self._waits else share * unused
+        wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
+        found = self._times(wanted, start + left) if wanted and left > 0 and not self.pool.interrupted else {}
+        new = set(found) - set(self.prices)
+        self.prices.update(found)
+        self.report.kernels_measured += 0 if self._waits else len(new)
+        self.report.measure_seconds += time.monotonic() - start
+        return len(new)
+
+    def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
+        """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
+        pricing = self.pricing()
+        for task in tasks:
+            captured_program(task, pricing)
+        self._measure(pricing.missing.values())
+        pricing = self.pricing()
+        for task in tasks:  # and what else could compute the same
+            prices = TermPrices(task.graph, pricing)
+            for term in range(len(task.graph)):
+                prices(term)
+        self._measure(pricing.missing.values())
+        return [captured_program(task, self.pricing()).cost for task in tasks]
+
+    def pricing(self, *, whole: bool = False) -> Pricing:
+        """Prices as they are known now, of e-nodes or of the terms of ``whole`` programs."""
+        setting = self.setting
+        if setting.options.target != HERE:
+            return target_pricing(setting.options.target, setting.frozen, setting.threads)
+        # Another kernel rounds in another way.
+        free = setting.device == "cpu" and setting.options.exactness != "bitwise"
+        return Pricing(
+            setting.frozen,
+            setting.device,
+            setting.threads,
+            dict(self.prices),
+            coefficients=setting.calibration.coefficients,
+            alternatives=free,
+            residency=self._residency,
+            epilogues=setting.device == "cpu" and setting.frozen,
+            whole=whole,
+            roofline=setting.calibration.roofline,
+        )
+
+    def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
+        options = self.setting.options
+        shared = playouts(options.simulations, weight, all_weights)
+        limits = Limits(options.nodes, budget.share(weight), shared)
+        if options.deterministic:
+            part = weight / all_weights if all_weights > 0 else 1.0
+            limits = replace(limits, seconds=UNLIMITED, work=part * SEARCH_SHARE * options.seconds * WORK_PER_SECOND)
+        disabled = frozenset(options.disable)
+        return SearchRequest(
+            task,
+            self.pricing(),
+            limits,
+            options.exactness,
+            disabled,
+            options.seed,
+            options.strategy,
+            self.setting.user_laws,
+            frozenset(options.assume),
+        )
+
+    def _reprice(
+        self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float], distrust_ms: float = 0.0
+    ) -> list[Outcome]:
+        """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
+        extraction as ``milp`` says."""
+        possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
+        seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
+        # What comes beyond the time is shared, with as much again for sending and reading.
+        left = self.pool.workers * (until - time.monotonic()) / 2
+        leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
+        leisure = max(0.0, min(LEISURE_SECONDS, leisure))
+        requests = []
+        for i in possible:
+            pricing = replace(self.pricing(), distrust_ms=distrust_ms)
+            requests.append(partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i], leisure))
+        again = dict(zip(possible, self.pool.map(requests, until), strict=True))
+        return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
+
+    def _exact_seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """For each outcome the seconds of its exact extraction; -1 for none, 0 where all that is needed is a program
+        without estimates. Those that save most come first."""
+        if self.setting.options.deterministic:  # it ends by the clock
+            return [-1.0] * len(outcomes)
+        seconds = [0.0 if outcome.unmeasured and not self._waits else -1.0 for outcome in outcomes]
+        left = max(0.0, self._time_up() - time.monotonic())
+        for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
+            if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:
+                seconds[i] = EXACT_SECONDS
+                left -= EXACT_SECONDS
+        return seconds
+
+    def _settled(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> list[Outcome]:
+        """The outcomes at the prices of whole programs: what an e-node's price cannot know is what else uses its
+        operands, how they lie in memory, and how many weights there are once others were folded. The original where
+        what is saved is in doubt.
+        """
+        before = self.pricing(whole=True)
+        everywhere = chain.from_iterable(
+            repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
+        )
+        self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
+        unknown = self.pricing(whole=True)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            cost_of(task, outcome.program, unknown)
+        self._measure(unknown.missing.values())
+        after = self.pricing(whole=True)
+        return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
+
+    def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:
+        """``outcome``, or the original where too little is saved or the program relies on estimates, which are
+        optimistic; where all that both have are estimates, they are compared as they are."""
+        pricing = replace(before, missing={})
+        captured, cost = captured_program(task, pricing), cost_of(task, outcome.program, after)
+        guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and pricing.missing)
+        doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, outcome.program, before)
+        saves = captured.cost - cost > doubt and not guessed
+        program = replace(outcome.program, cost=cost) if saves else captured
+        bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
+        return replace(outcome, program=program, base_cost=captured.cost, lower_bound=bound)
+
+
+def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
+    return [replace(outcome, stop="interrupted", transient=True) for outcome in outcomes]

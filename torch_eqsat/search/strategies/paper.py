@@ -1,0 +1,205 @@
+"""The search of the paper, to the letter: the baseline that ``mcts`` is measured against.
+
+"Optimizing Tensor Computation Graphs with Equality Saturation and Monte Carlo Tree Search" (Hartmann, He, Yoneki, PACT
+2024), sections 3 and 4, and the settings of its published code: an action is one law applied everywhere; 128
+simulations for each action that is committed to, in a tree made anew each time; the reward of a step is what the cost
+of a greedy extraction fell by, in ms; UCT without normalisation; rollouts of at most 11 random laws; no stop; exact
+extraction from the last e-graph alone. (Their greedy extraction found the same programs as ours on five e-graphs.)
+
+Laws are deterministic, so what a law makes of an e-graph, and what that costs, is remembered by the e-graph's content,
+as their code remembers costs; this changes no decision.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from torch_eqsat.search.actions import single_actions
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import SearchStatistics
+
+SIMULATIONS = 128
+ROLLOUT_STEPS = 11
+COMMITTED_ACTIONS = 200
+EXPLORATION = 2.0
+DISCOUNT = 0.99
+LEAST_COST = 0.1  # ms
+EXPANSION = 0.5
+
+State = tuple[str, int]
+
+
+@dataclass
+class Known:
+    """What is known of a state: a path of laws that leads to it, its cost (ms), the laws that match, where laws lead
+    (None: nowhere new), and whether the node limit was reached."""
+
+    path: tuple[int, ...]
+    cost: float
+    full: bool
+    matching: list[int] | None = None
+    after: dict[int, State | None] = field(default_factory=dict)
+
+
+@dataclass
+class Visited:
+    """A node of the tree for one committed action."""
+
+    state: State
+    visits: int = 0
+    total: float = 0.0
+    unvisited: list[int] = field(default_factory=list)
+    children: dict[int, Visited] = field(default_factory=dict)
+
+    def uct(self, parent_visits: int) -> float:
+        """Mean return (ms) and the exploration term."""
+        return self.total / self.visits + EXPLORATION * math.sqrt(2 * math.log(parent_visits) / self.visits)
+
+
+class PaperTreeSearch:
+    """The paper's search; ``committed`` are the laws that it decided for."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.actions = single_actions(environment.laws)
+        self.random = random.Random(environment.seed)
+        self.known: dict[State, Known] = {}
+        self.committed: list[int] = []
+        self.simulations = 0
+        self._at: tuple[int, ...] = ()  # the path of laws that was applied to the e-graph
+
+    def run(self) -> SearchStatistics:
+        environment = self.environment
+        root = environment.state
+        self.known[root] = Known((), environment.evaluate(simple=True), False)
+        stop = "actions"
+        for _ in range(COMMITTED_ACTIONS):
+            choice = self._plan(root)
+            if environment.out_of_time:
+                stop = "time"
+                break
+            if choice is None:
+                stop = "saturated"
+                break
+            following = self._after(root, choice)
+            assert following is not None
+            self.committed.append(choice)
+            root = following
+            if self._is_over(root):
+                stop = "nodes" if self.known[root].full else "cost"
+                break
+        self._go(self.known[root].path)
+        environment.evaluate()
+        environment.finish()
+        self._go(())
+        return SearchStatistics(stop, self.simulations, environment.largest_nodes)
+
+    # The states, with what is known of them
+
+    def _go(self, path: tuple[int, ...]) -> None:
+        """Bring the e-graph to the state at ``path``."""
+        shared = 0
+        while shared < min(len(path), len(self._at)) and path[shared] == self._at[shared]:
+            shared += 1
+        for _ in self._at[shared:]:
+            self.environment.pop()
+        for law in path[shared:]:
+            self.environment.push()
+            self.environment.step(self.actions[law])
+        self._at = path
+
+    def _after(self, state: State, law: int) -> State | None:
+        """The state that ``law`` leads to; None if it changes nothing."""
+        known = self.known[state]
+        if law not in known.after:
+            self._go(known.path)
+            self.environment.push()
+            changed, truncated = self.environment.step(self.actions[law])
+            self._at = (*known.path, law)
+            following = self.environment.state if changed else None
+            if following is not None and following not in self.known:
+                self.known[following] = Known(self._at, self.environment.evaluate(simple=True), truncated)
+            known.after[law] = following
+        return known.after[law]
+
+    def _matching(self, state: State) -> list[int]:
+        known = self.known[state]
+        if known.matching is None:
+            self._go(known.path)
+            matches = self.environment.egraph.count_matches(self.environment.laws)
+            known.matching = [i for i, a in enumerate(self.actions) if any(law.name in matches for law in a.laws)]
+        return known.matching
+
+    def _is_over(self, state: State) -> bool:
+        known = self.known[state]
+        return known.full or known.cost < LEAST_COST or self.environment.out_of_time
+
+    # The search
+
+    def _plan(self, state: State) -> int | None:
+        """The law to commit to, that of the best mean return among those tried; None if none changes anything."""
+        root = self._visited(state)
+        for _ in range(SIMULATIONS):
+            if self.environment.out_of_time:
+                break
+            self._simulate(root)
+            self.simulations += 1
+        best = max(root.children.items(), key=lambda item: item[1].total / item[1].visits, default=None)
+        return best[0] if best else None
+
+    def _visited(self, state: State) -> Visited:
+        return Visited(state, unvisited=list(self._matching(state)))
+
+    def _simulate(self, root: Visited) -> None:
+        path = [root]
+        rewards: list[float] = []
+        while True:
+            node = path[-1]
+            if self._is_over(node.state):
+                break
+            expand = node is root or not node.children or self.random.random() < EXPANSION
+            child = self._expand(node) if node.unvisited and expand else None
+            if child is None and not node.children:
+                break
+            fresh = child is not None
+            if child is None:
+                child = max(node.children.values(), key=lambda c: c.uct(node.visits))
+            rewards.append(max(self.known[node.state].cost - self.known[child.state].cost, 0.0))
+            path.append(child)
+            if fresh:
+                break
+        value = self._roll_out(path[-1].state)
+        path[-1].visits += 1
+        path[-1].total += value
+        for node, reward in zip(reversed(path[:-1]), reversed(rewards), strict=True):
+            value = reward + DISCOUNT * value
+            node.visits += 1
+            node.total += value
+
+    def _expand(self, node: Visited) -> Visited | None:
+        """A child by a random law that was not tried; laws that change nothing are closed on the way."""
+        while node.unvisited:
+            law = node.unvisited.pop(self.random.randrange(len(node.unvisited)))
+            state = self._after(node.state, law)
+            if state is not None:
+                node.children[law] = self._visited(state)
+                return node.children[law]
+        return None
+
+    def _roll_out(self, state: State) -> float:
+        """The discounted return (ms) of random laws."""
+        total, factor, idle = 0.0, 1.0, 0
+        for _ in range(ROLLOUT_STEPS):
+            if self._is_over(state) or idle == len(self.actions):
+                break
+            following = self._after(state, self.random.randrange(len(self.actions)))
+            if following is None:
+                idle += 1
+            else:
+                idle = 0
+                total += factor * max(self.known[state].cost - self.known[following].cost, 0.0)
+                state = following
+            factor *= DISCOUNT
+        return total

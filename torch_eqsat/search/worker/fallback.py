@@ -1,0 +1,31 @@
+"""What is answered where a search or a repricing could not answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch_eqsat.cost.programs import captured_program, cost_of, unmeasured
+from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
+
+
+def gave_up(request: SearchRequest | RepriceRequest, reason: str, *, transient: bool = True) -> Outcome:
+    """The answer without a search: the captured program; for a repricing the program known before, at today's prices,
+    if it is still the better one. ``transient`` says that another try may do better."""
+    captured = captured_program(request.task, request.pricing)
+    missing = tuple(request.pricing.missing.values())
+    if isinstance(request, SearchRequest):
+        curve = ((0.0, captured.cost),)
+        return Outcome(captured, captured.cost, 0.0, (), missing, reason, 0, 0, 0.0, curve, transient=transient)
+    known = request.outcome.program
+    program = replace(known, cost=cost_of(request.task, known, request.pricing))
+    program = program if program.cost < captured.cost else captured
+    return replace(
+        request.outcome,
+        program=program,
+        base_cost=captured.cost,
+        lower_bound=0.0,
+        unmeasured=unmeasured(program, request.pricing),
+        missing=tuple(request.pricing.missing.values()),
+        stop=reason,
+        transient=transient or request.outcome.transient,
+    )

@@ -1,0 +1,223 @@
+"""The search worker: a process without torch, under a limit of its address space.
+
+egglog has no limits inside a run and aborts its process when memory ends, so it never runs in the user's process.
+Each better program is sent at once, so that what was found outlives the worker.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from torch_eqsat.cost.programs import captured_program, unmeasured
+from torch_eqsat.errors import WorkerError
+from torch_eqsat.laws.law import EXACTNESS, Law
+from torch_eqsat.laws.transfer import receive
+from torch_eqsat.search.environment import EVALUATION_SECONDS, Environment
+from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
+from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
+from torch_eqsat.search.worker.fallback import gave_up
+from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
+
+PROGRESS_SECONDS = 0.2  # between two reports of a better program
+TICK_SECONDS = 0.25  # between two looks at the clock and at the parent
+# How long the work may go on beyond its time, while a step that looks at no clock ends: of a search an extraction. What
+# a repricing has found by then is lost, so it gets more.
+GRACE_SECONDS = {SearchRequest: EVALUATION_SECONDS, RepriceRequest: 3 * EVALUATION_SECONDS}
+SEND_SECONDS = 60.0  # that the parent may take to read an answer
+# An orphan within compiled code sees no signal; CPU seconds beyond those of its request are where the system ends it.
+CPU_GRACE_SECONDS = 30
+
+
+def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
+    """Answer a request; ``report`` is given what was found so far."""
+    return _search(request, report) if isinstance(request, SearchRequest) else _reprice(request)
+
+
+def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcome:
+    last = 0.0
+    failures: dict[str, str] = {}
+    laws = allowed_laws(request.exactness, request.disabled, receive(request.user_laws, failures))
+
+    def on_best(environment: Environment) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
+            last = time.monotonic()
+
+    environment = Environment(
+        request.task, laws, request.pricing, request.limits, request.seed, on_best, request.granted
+    )
+    try:
+        statistics, _ = run_strategy(request.strategy, environment)
+        _clock.disarm()
+        return _outcome(environment, statistics, failures)
+    finally:
+        environment.close()
+
+
+def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
+    return Outcome(
+        environment.best,
+        environment.base_cost,
+        environment.lower_bound,
+        unmeasured(environment.best, environment.pricing),
+        tuple(environment.pricing.missing.values()),
+        statistics.stop,
+        statistics.simulations,
+        statistics.nodes,
+        environment.curve[-1][0],
+        tuple(environment.curve),
+        environment.extractables(),
+        tuple(failures.items()),
+        transient=statistics.transient,
+    )
+
+
+def _reprice(request: RepriceRequest) -> Outcome:
+    start = time.monotonic()
+    before, pricing = request.outcome, request.pricing
+    assert before.extractables, "nothing to price again: the search did not begin"
+    captured = captured_program(request.task, pricing)
+    seconds = request.milp_seconds / len(before.extractables)
+    all_found = [(e.extract(pricing, request.seed, seconds, request.leisure_seconds), e) for e in before.extractables]
+    found, extractable = min(all_found, key=lambda pair: pair[0].cost)
+    program = extractable.program(found.choices, found.cost)
+    if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
+        program = captured
+    seconds = before.seconds + time.monotonic() - start
+    return Outcome(
+        program,
+        captured.cost,
+        # What has no time was kept out, and could be better.
+        0.0 if pricing.distrust_ms and pricing.missing else min(found.lower_bound, program.cost),
+        unmeasured(program, pricing),
+        tuple(pricing.missing.values()),
+        before.stop,
+        before.simulations,
+        before.nodes,
+        seconds,
+        (*before.curve, (seconds, program.cost)),
+        (extractable, *(other for other in before.extractables if other is not extractable)),
+        before.dropped,
+        before.transient,
+    )
+
+
+def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
+    """The laws of the catalogue, then ``others``, of tiers up to ``exactness``, without those disabled by name,
+    declaration or family."""
+    from torch_eqsat.rewrites import catalogue
+
+    tiers = EXACTNESS[: EXACTNESS.index(exactness) + 1]
+    return [law for law in (*catalogue(), *others) if law.exactness in tiers and not law.is_named_by(disabled)]
+
+
+class _Clock:
+    """Looks at the time and at the parent while this process works: some steps of a search look at no clock. Past the
+    time of a request it raises OutOfTime, again after a second in case that was swallowed; an orphan ends."""
+
+    def __init__(self) -> None:
+        self._parent = 0
+        self._end = math.inf
+
+    def start(self, parent: int) -> None:
+        """Look from now on; ``parent`` is the process that this one works for."""
+        self._parent = parent
+        signal.signal(signal.SIGALRM, self._tick)
+        signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
+
+    def arm(self, seconds: float) -> None:
+        """Raise OutOfTime after ``seconds``."""
+        self._end = time.monotonic() + seconds
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        most = int(used.ru_utime + used.ru_stime + seconds) + CPU_GRACE_SECONDS
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+    def disarm(self) -> None:
+        self._end = math.inf
+
+    def _tick(self, number: int, frame: FrameType | None) -> None:
+        if self.is_orphan:
+            os._exit(1)
+        if time.monotonic() > self._end:
+            self._end = time.monotonic() + 1.0
+            raise OutOfTime
+
+    @property
+    def is_orphan(self) -> bool:
+        return os.getppid() != self._parent
+
+
+_clock = _Clock()
+
+
+def _respond(request: SearchRequest | RepriceRequest, channel: Channel) -> Outcome | Failure:
+    """The answer, or why there is none."""
+    try:
+        _clock.arm(request.seconds + GRACE_SECONDS[type(request)])
+        return answer(request, lambda found: _send(channel, Progress(found)))
+    except OutOfTime:  # before the search had begun, or within an extraction of a repricing
+        _clock.disarm()
+        late = isinstance(request, RepriceRequest)
+        return gave_up(request, "extracting again took too long" if late else "time", transient=late)
+    finally:
+        _clock.disarm()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No signal's exception may cut a message in two."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGALRM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _send(channel: Channel, message: Progress | Outcome | Failure) -> None:
+    with _undisturbed():
+        channel.send(message, time.monotonic() + SEND_SECONDS)
+
+
+def _serve(channel: Channel) -> None:
+    """Answer requests until the parent is gone."""
+    while not _clock.is_orphan:
+        if not channel.is_ready(time.monotonic() + 1.0):
+            continue
+        request = channel.receive(time.monotonic() + SEND_SECONDS)
+        try:
+            reply: Outcome | Failure = _respond(request, channel)
+        except KeyboardInterrupt:
+            return
+        except BaseException as error:  # egglog's PanicException is no Exception
+            reply = Failure(f"{type(error).__name__}: {error}")
+        _send(channel, reply)
+
+
+def main() -> None:
+    """Serve requests from the pipes that the arguments name, until they are closed or the parent is gone."""
+    limit, reading, writing, parent = map(int, sys.argv[1:5])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    channel = Channel(reading, writing)
+    try:
+        channel.greet(time.monotonic() + SEND_SECONDS)
+        _clock.start(parent)
+        _serve(channel)
+    except (KeyboardInterrupt, ClosedChannelError):
+        return
+    except WorkerError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Whether two things compute the same: laws, e-graphs, graphs, compiled functions."""

@@ -1,0 +1,264 @@
+"""For which values a law needs what it may assume: its two sides on values that only an assumption keeps out.
+
+Each hazard is a way of drawing inputs, and gives the property (see torch_eqsat/laws/assumptions.py) whose absence the
+two sides of a law show on them. A law has to declare all that is found; what it declares has to be found on one of its
+examples at least.
+
+    >>> from torch_eqsat.verification.laws import law_named
+    >>> law = law_named("groups_are_joined")
+    >>> sorted(needed(law, law.examples[0], seed=0))
+    ['all_finite', 'finite']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.ir.builder import Builder, GraphStore
+from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.laws.example import build_example
+from torch_eqsat.laws.law import Law
+from torch_eqsat.laws.matcher import rewrites
+from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate
+
+IMPLIED = {
+    "all_finite": {"finite"},
+    "no_mask": {"finite", "all_finite", "even"},
+    "even": {"no_mask"},
+    "positive": {"finite", "all_finite", "no_mask"},
+}
+"""What a property says besides itself."""
+MASK = torch.finfo(torch.float32).min
+SPECIAL = (float("nan"), float("inf"), -float("inf"), MASK)
+OFFSETS = (0.0, 1e6, -1e6, 1e3)
+SCALES = (1.0, 30.0, 200.0, 1000.0, 1e-5)
+# Of the left side's rounding error, or of the epsilon of its largest element, what the right side may have.
+SLACK = 16.0
+EPSILON = 1.2e-7
+LARGE = 1e10  # what is left of masks by rounding is larger
+DRAWS = 8  # of offsets and scales
+
+Inputs = dict[int, Tensor]
+
+
+def needed(law: Law, example: str, seed: int) -> set[str]:
+    """The properties that both sides of ``law`` need on ``example`` to agree."""
+    graph = TermGraph()
+    graph.roots = [build_example(example, Builder(GraphStore(graph))).id]
+    found: set[str] = set()
+    for old, new in rewrites(law, graph):
+        if old != new:
+            found |= needed_between(graph, old, new, seed)
+    return found
+
+
+def undeclared(law: Law, found: set[str]) -> set[str]:
+    """Those of ``found`` that ``law`` neither declares nor has by what it declares."""
+    declared = {assumption.property for assumption in law.assumptions}
+    return found - declared - {p for d in declared for p in IMPLIED.get(d, ())}
+
+
+def needed_between(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
+    """The properties that terms ``old`` and ``new`` of ``graph`` need of its inputs to agree."""
+    inputs = draw_inputs(graph, Drawing("normal", "float64", False, seed))
+    read = [n for n in graph.reachable([old]) if n in inputs]
+    generator = torch.Generator().manual_seed(seed)
+    free = [n for n in read if inputs[n].is_floating_point() and not _is_fixed(graph, n)]
+    both = partial(_both, graph, old, new)
+    base = both(inputs, "float64")
+    if base is None:
+        return set()
+    found: set[str] = set()
+    if base[0].is_floating_point():
+        agree = base[0].isfinite() == base[1].isfinite()
+        found |= set() if bool(agree.all()) else {"positive"}
+        for number in free:
+            found |= _poisoned(both, inputs, number, free, agree, generator)
+        if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers picks one: it is no sum
+            added = [number for number in free if number not in _multiplied(graph, old)]
+            found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, added, base)
+        found |= _overflowing(both, inputs, free, agree, generator)
+    return found | _out_of_range(graph, old, new, inputs, read)
+
+
+def _is_fixed(graph: TermGraph, number: int) -> bool:
+    return not {"repeats", "eye", "upper", "value"}.isdisjoint(dict(graph.nodes[number].attrs))
+
+
+def _both(graph: TermGraph, old: int, new: int, inputs: Inputs, dtype: str) -> tuple[Tensor, Tensor] | None:
+    """Both sides; None where a kernel does not take the dtype or the values."""
+    try:
+        values = evaluate(graph, inputs, dtype, [old, new])
+    except (RuntimeError, NotImplementedError, IndexError, TypeMismatchError):
+        return None
+    return values[old], values[new]
+
+
+# One infinity, NaN or mask
+
+
+def _poisoned(
+    both: partial[tuple[Tensor, Tensor] | None],
+    inputs: Inputs,
+    number: int,
+    free: Sequence[int],
+    agree: Tensor,
+    generator: torch.Generator,
+) -> set[str]:
+    found: set[str] = set()
+    if not inputs[number].numel():
+        return found
+    place = int(torch.randint(inputs[number].numel(), (1,), generator=generator))
+    for holes in (False, True):
+        around = {n: _with_holes(v, generator) if holes and n in free and n != number else v for n, v in inputs.items()}
+        results = [both({**around, number: _with(inputs[number], place, v)}, "float64") for v in SPECIAL]
+        if results[0] is None:
+            continue
+        reached = results[0][0].isnan()  # what reads the element at all
+        for special, result in zip(SPECIAL, results, strict=True):
+            if result is not None:
+                found |= _kinds(*result, agree, reached, special)
+    return found
+
+
+def _multiplied(graph: TermGraph, root: int) -> set[int]:
+    """What is below a matrix product: no mask gets there."""
+    products = [n for n in graph.reachable([root]) if "heavy" in OPERATORS[graph.nodes[n].op].traits]
+    return set(graph.reachable(child for n in products for child in graph.nodes[n].children))
+
+
+def _masked(
+    both: partial[tuple[Tensor, Tensor] | None], inputs: Inputs, free: Sequence[int], base: tuple[Tensor, Tensor]
+) -> set[str]:
+    """Of two inputs one all masks, and the other what takes them away again."""
+    for one, other in permutations(free, 2):
+        masks = {one: torch.full_like(inputs[one], MASK), other: torch.full_like(inputs[other], -MASK)}
+        result = both({**inputs, **masks}, "float64")
+        if result is None:
+            continue
+        a, b = result
+        finite = a.isfinite() & b.isfinite() & base[0].isfinite() & (a.abs() < LARGE) & (b.abs() < LARGE)
+        if not torch.allclose(a[finite], b[finite], rtol=1e-6, atol=1e-6 * _rms(base[0][base[0].isfinite()])):
+            return {"no_mask"}
+    return set()
+
+
+def _with(x: Tensor, place: int, value: float) -> Tensor:
+    flat = x.contiguous().clone().view(-1)
+    flat[place] = value
+    return flat.view(x.shape)
+
+
+def _with_holes(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x * (torch.rand(x.shape, generator=generator) > 0.3)
+
+
+def _kinds(a: Tensor, b: Tensor, agree: Tensor, reached: Tensor, special: float) -> set[str]:
+    """What the sides ``a`` and ``b`` need, of which ``special`` reaches some elements of ``a``."""
+    fa, fb = a.isfinite(), b.isfinite()
+    spread = fa & ~fb & agree
+    wrong = fa & fb & agree & ~_near(a, b)
+    if special == MASK:
+        found = {"no_mask"} if bool(((wrong | (fa != fb)) & agree & reached).any()) else set()
+        return found | ({"even"} if bool(((wrong | spread) & ~reached).any()) else set())
+    found = {"all_finite"} if bool((spread & ~reached & ~_beside(reached)).any() or wrong.any()) else set()
+    other_kind = ~fa & ~fb & (a.isnan() != b.isnan())
+    return found | ({"finite"} if bool((spread | (~fa & fb & agree) | other_kind).any()) else set())
+
+
+def _near(a: Tensor, b: Tensor) -> Tensor:
+    finite = a[a.isfinite() & (a.abs() < 1e30)]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return (a - b).abs() <= 1e-6 * a.abs() + 1e-9 * scale
+
+
+def _beside(reached: Tensor) -> Tensor:
+    """Elements of the sample and the channel (the first two axes) of one that is reached: what else a convolution's
+    neighbourhood may hold."""
+    if reached.dim() < 3:
+        return torch.zeros_like(reached)
+    return reached.flatten(2).any(2).view(*reached.shape[:2], *[1] * (reached.dim() - 2)).expand_as(reached)
+
+
+# Rounding, overflow
+
+
+def _cancelling(
+    both: partial[tuple[Tensor, Tensor] | None],
+    inputs: Inputs,
+    free: Sequence[int],
+    generator: torch.Generator,
+) -> set[str]:
+    """Common offsets, which may take each other away; float32 holds these inputs exactly."""
+    for _ in range(DRAWS):
+        picks = torch.randint(len(OFFSETS), (len(free),), generator=generator).tolist()
+        drawn = {**inputs, **{n: inputs[n] + OFFSETS[pick] for n, pick in zip(free, picks, strict=True)}}
+        single = {n: v.float() if v.is_floating_point() else v for n, v in drawn.items()}
+        double = {n: v.double() if v.is_floating_point() else v for n, v in single.items()}
+        exact, rounded = both(double, "float64"), both(single, "float32")
+        if exact is None or rounded is None:
+            continue
+        known = exact[0].isfinite() & rounded[0].isfinite() & rounded[1].isfinite()
+        if not bool(known.any()):
+            continue
+        error, other = (_rms(exact[0][known] - side.double()[known]) for side in rounded)
+        if other > SLACK * max(error, EPSILON * _rms(exact[0][known])):
+            return {"no_cancellation"}
+    return set()
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt()) if x.numel() else 0.0
+
+
+def _overflowing(
+    both: partial[tuple[Tensor, Tensor] | None],
+    inputs: Inputs,
+    free: Sequence[int],
+    agree: Tensor,
+    generator: torch.Generator,
+) -> set[str]:
+    """Large numbers in float16."""
+    for _ in range(DRAWS):
+        half = {n: v.half() if v.is_floating_point() else v for n, v in inputs.items()}
+        picks = torch.randint(len(SCALES), (len(free),), generator=generator).tolist()
+        half |= {n: (inputs[n] * SCALES[pick]).half() for n, pick in zip(free, picks, strict=True)}
+        result = both(half, "float16")
+        if result is not None and bool((result[0].isfinite() & ~result[1].isfinite() & agree).any()):
+            return {"no_overflow"}
+    return set()
+
+
+# Indices
+
+
+def _out_of_range(graph: TermGraph, old: int, new: int, inputs: Inputs, read: Sequence[int]) -> set[str]:
+    for changed in _misplaced(graph, inputs, read):
+        sides = []
+        for root in (old, new):
+            try:
+                sides.append(evaluate(graph, changed, "float64", [root])[root])
+            except (RuntimeError, IndexError):
+                sides.append(None)
+        a, b = sides
+        if (a is None) != (b is None) or (a is not None and b is not None and not torch.allclose(a, b, equal_nan=True)):
+            return {"in_range"}
+    return set()
+
+
+def _misplaced(graph: TermGraph, inputs: Inputs, read: Sequence[int]) -> Iterator[Inputs]:
+    """Inputs of which one index is out of the range of its table, at each of a few places."""
+    for number in read:
+        value = inputs[number]
+        if value.dtype != torch.int64 or _is_fixed(graph, number) or not value.numel():
+            continue
+        for place in {0, value.numel() - 1}:
+            for bad in (-1, 5, 1000):
+                yield {**inputs, number: _with(value, place, bad)}
