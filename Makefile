@@ -32,9 +32,10 @@ demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a
 test: lint types ## Lint, check types, run all tests, as many at once as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-lint: $(INSTALLED) ## Check style and format
+lint: $(INSTALLED) ## Check style, format, and that layers import only what stands below them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
