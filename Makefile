@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots laws docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots bench-help laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -68,6 +68,9 @@ bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after m
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper
 	$(BIN)/python -m bench.plots $(BENCH)
+
+bench-help: $(INSTALLED) ## Ask every program of bench/ for its help
+	$(BIN)/python -m pytest -q tests/bench/test_entries.py
 
 replay: $(INSTALLED) ## Write what the search chooses for 67 graphs; AGAINST=commit compares with that one
 	$(BIN)/python -m bench.replay $(if $(AGAINST),--against $(AGAINST))

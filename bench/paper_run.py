@@ -5,6 +5,7 @@ Free of torch. The time is that from the captured graph to the joined program, w
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import pickle
@@ -70,6 +71,7 @@ def tree_of(strategies: list[Strategy]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Answer one order."""
+    argparse.ArgumentParser(prog="python -m bench.paper_run", description=__doc__).parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     order = json.loads(sys.stdin.readline())
     task = pickle.loads(base64.b64decode(sys.stdin.readline()))

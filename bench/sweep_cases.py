@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
 import json
 import random
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -203,21 +203,26 @@ def brief(error: Exception) -> str:
 
 def main() -> None:
     """Append the rows of the operators named."""
-    results, run, seed, *chosen = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m bench.sweep_cases", description=__doc__)
+    parser.add_argument("results", help="the file that rows are appended to")
+    parser.add_argument("run", type=int, help="a number for the rows of this process")
+    parser.add_argument("seed", type=int, help="of the inputs, and of the choice of wrappers")
+    parser.add_argument("names", nargs="+", metavar="OPERATOR")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     by_name = {name_of(op): op for op in op_db}
-    with open(results, "a", encoding="utf-8") as file:
-        for name in chosen:
-            for case in cases(by_name[name], int(seed)):
+    with open(given.results, "a", encoding="utf-8") as file:
+        for name in given.names:
+            for case in cases(by_name[name], given.seed):
                 text = " ".join(
                     [str(case["dtype"])[6:], case["wrapper"], "backward" * case["grad"], "frozen" * case["frozen"]]
                 )
-                row = {"op": name, "run": int(run), "case": text, "kind": case["kind"]}
-                row |= run_case(by_name[name], case, int(seed))
+                row = {"op": name, "run": given.run, "case": text, "kind": case["kind"]}
+                row |= run_case(by_name[name], case, given.seed)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-            file.write(json.dumps({"op": name, "run": int(run), "case": "", "outcome": "done"}) + "\n")
+            file.write(json.dumps({"op": name, "run": given.run, "case": "", "outcome": "done"}) + "\n")
             file.flush()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib
 import json
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -200,10 +200,13 @@ def brief(error: Exception) -> str:
 
 def main() -> None:
     """Print the rows as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench.zoo_models", description=__doc__)
+    parser.add_argument("model", metavar="SOURCE:NAME")
+    parser.add_argument("modes", nargs="+", metavar="MODE", help="those of bench.zoo")
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    name, *modes = sys.argv[1:]
-    for row in rows(name, modes):
+    for row in rows(given.model, given.modes):
         print(json.dumps(row), flush=True)
 
 

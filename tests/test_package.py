@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import torch_eqsat
+
 CHECKOUT = Path(__file__).parent.parent
 USE = """
 import torch_eqsat, torch_eqsat.rewrites, torch_eqsat.search.worker.process
@@ -27,8 +29,16 @@ def test_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     folder = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(folder)
+    assert (folder / "torch_eqsat" / "py.typed").exists()
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-c", USE.format(folder=str(folder))]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 60
+
+
+def test_citation_names_this_version():
+    citation = CHECKOUT / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("not in a checkout: there is no CITATION.cff beside the tests")
+    assert f"version: {torch_eqsat.__version__}" in citation.read_text(encoding="utf-8").splitlines()
