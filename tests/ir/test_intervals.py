@@ -3,7 +3,8 @@
 import pytest
 
 from torch_eqsat.ir.builder import Builder, GraphStore
-from torch_eqsat.ir.intervals import NOTHING, Known, analyse
+from torch_eqsat.ir.intervals import analyse
+from torch_eqsat.ir.known import NOTHING, Known
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 

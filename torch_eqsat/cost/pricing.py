@@ -7,8 +7,7 @@ it is computed once, at compile time.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.inductor.forms import forms_of
@@ -172,31 +171,17 @@ class Pricing:
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
     def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType, of_channels: bool) -> float:
-        read = sum(t.bytes for t in types)
-        numel, work, start = result.numel, {"cheap": 1} if of_channels else _work(node), 0.0
-        if node.op == "reduce":
-            numel = types[0].numel
-        elif node.op in ("avg_pool", "max_pool"):
-            numel *= math.prod(node["kernel"])
-        elif node.op in ("index", "embedding"):
-            read = result.bytes
-        elif node.op == "embedding_bag":
-            numel = types[1].numel * result.shape[1]
-            read = numel * result.bytes // max(result.numel, 1)
-            start = BAG_MS
-        elif node.op == "cat":
-            start = PART_MS * (len(types) - 1)
-        elif node.op == "filter_bank":
-            start = PART_MS * (len(node["coefficients"]) - 1)
-        share = 1.0 if node.op in ("cat", "pad", "filter_bank") else self.memory_share
-        return start + elementwise_ms(numel, share * read, share * result.bytes, work, self.coefficients, launches=0)
+        traffic = OPERATORS[node.op].traffic(dict(node.attrs), types, result)
+        work = {"cheap": 1.0} if of_channels else {_class(node): traffic.work}
+        share = self.memory_share if traffic.fused else 1.0
+        start = PART_MS * traffic.parts + BAG_MS * traffic.calls
+        read, written = share * traffic.read, share * result.bytes
+        return start + elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=0)
 
 
-def _work(node: Node) -> Mapping[str, float]:
-    """Functions applied to each element, by class."""
-    if node.op == "filter_bank":
-        return {"cheap": sum(c != 0 for row in node["coefficients"] for c in row) / len(node["coefficients"])}
+def _class(node: Node) -> str:
+    """The class of what ``node`` computes for each element."""
     if node.op != "pointwise":
-        return {class_of(node.op): 1}
+        return OPERATORS[node.op].work
     function = str(node["uid"]).partition("(")[0].split(".")
-    return {class_of(function[1] if len(function) > 1 else function[0]): 1}
+    return class_of(function[1] if len(function) > 1 else function[0])

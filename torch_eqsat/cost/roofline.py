@@ -192,21 +192,18 @@ class Coefficients:
 
 CPU = Coefficients()
 
-# Classes by measured cost; whatever is not named is cheap. Compositions are given by what they are made of.
+# Functions of torch by the class of their measured cost; the others are cheap. A composition is in the class of what it
+# is made of.
 _CLASSES = {
     "division": "div reciprocal sqrt rsqrt remainder fmod",
     "transcendental": "exp exp2 expm1 log log2 log10 log1p sin cos tan erf erfc sigmoid silu gelu mish softplus elu",
     "slow": "tanh pow asin acos atan atan2 sinh cosh asinh acosh atanh lgamma digamma",
-    "reduction": "reduce",
-    "pooling": "avg_pool max_pool",
-    "gather": "index",
 }
 CLASS_OF = {name: group for group, names in _CLASSES.items() for name in names.split()}
 
 
 def class_of(function: str) -> str:
-    """The class of a function by its name: cheap, division, transcendental, slow, reduction,
-    pooling or gather.
+    """The class of an elementwise function of torch by its name: cheap, division, transcendental or slow.
 
     >>> class_of("exp"), class_of("add")
     ('transcendental', 'cheap')

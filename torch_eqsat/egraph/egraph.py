@@ -15,7 +15,8 @@ from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.ir.intervals import Known, analyse
+from torch_eqsat.ir.intervals import analyse
+from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
 from torch_eqsat.ir.types import TensorType, broadcast_shapes

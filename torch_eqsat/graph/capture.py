@@ -20,7 +20,7 @@ from torch_eqsat.graph.facts import known_facts
 from torch_eqsat.graph.translate import TRANSLATIONS, aten
 from torch_eqsat.graph.translate_items import translate_item
 from torch_eqsat.ir.builder import Builder, Handle, known_in
-from torch_eqsat.ir.intervals import Known
+from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
 

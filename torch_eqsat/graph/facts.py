@@ -12,7 +12,7 @@ from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_leaves
 
 from torch_eqsat.graph.calls import base_of, is_pinned, tensor_type
-from torch_eqsat.ir.intervals import MODEST
+from torch_eqsat.ir.known import MODEST
 
 FOLDED_PREFIX = "_eqsat_folded_"
 _ARITHMETIC = "add sub rsub mul div neg sqrt rsqrt reciprocal pow mm bmm addmm sum mean cat clone"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch_eqsat.ir.intervals import Interval, Known, analyse
+from torch_eqsat.ir.intervals import analyse
+from torch_eqsat.ir.known import Interval, Known
 from torch_eqsat.ir.operators import OPERATORS, infer_type
 from torch_eqsat.ir.term import FACTS, Attributes, Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType

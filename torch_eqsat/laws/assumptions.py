@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch_eqsat.errors import LawError
-from torch_eqsat.ir.intervals import Known, is_modest
+from torch_eqsat.ir.intervals import is_modest
+from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.types import TensorType
 
 PROPERTIES = (

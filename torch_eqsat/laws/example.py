@@ -9,21 +9,11 @@ parentheses the last is meant. A number is a scalar; ``integers(2, 3)`` is a ten
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from typing import Any
 
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.ir.types import TensorType
-
-# Attributes that most examples leave out, by operator.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "avg_pool": {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None},
-    "max_pool": {"padding": (0, 0)},
-    "clamp": {"low": 0.0, "high": None},
-    "convert": {"dtype": "float64"},
-    "sdpa": {"scale": 0.5, "causal": False},
-}
+from torch_eqsat.ir.operators import OPERATORS
 
 # Kinds of inputs: their dtype and what is known of them.
 _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,19 +21,6 @@ _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "booleans": ("bool", {}),
     "weights": ("float32", {"weight": 1}),
 }
-
-
-def default_attributes(op: str, operands: Sequence[TensorType]) -> dict[str, Any]:
-    """The attributes of an operator that an example need not give."""
-    if op == "conv_transpose":
-        n = operands[0].rank - 2
-        return {"stride": (1,) * n, "padding": (0,) * n, "groups": 1}
-    if op == "conv":
-        n = operands[0].rank - 2
-        return {"stride": (1,) * n, "padding": (0,) * n, "dilation": (1,) * n, "groups": 1}
-    if op == "pointwise":
-        return {"uid": "opaque", "dtype": operands[0].dtype}
-    return _DEFAULTS.get(op, {})
 
 
 def build_example(example: str | ast.expr, builder: Builder) -> Handle:
@@ -96,4 +73,5 @@ class _Reader:
         return eval(compile(ast.Expression(tree), "<example>", "eval"), {"range": range}, dict(self.names))
 
     def _apply(self, op: str, children: list[Handle], attrs: dict[str, Any]) -> Handle:
-        return self.builder.apply(op, children, **{**default_attributes(op, [x.type for x in children]), **attrs})
+        defaults = OPERATORS[op].defaults([x.type for x in children]) if op in OPERATORS else {}
+        return self.builder.apply(op, children, **{**defaults, **attrs})

@@ -10,7 +10,6 @@ from typing import Any
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.laws.example import default_attributes
 
 LETTERS = {"int64": "ijkl", "bool": "mpqo"}
 FLOATS, SHARED = "abcdefgh", "uvwxyz"
@@ -80,7 +79,7 @@ class _Writer:
 
     def _application(self, node: Node) -> str:
         operands = [t for child in node.children if (t := self.graph.types[child]) is not None]
-        implied = default_attributes(node.op, operands)
+        implied = OPERATORS[node.op].defaults(operands) if operands else {}
         attrs = [f"{k}={_value(v)}" for k, v in node.attrs if k not in implied or implied[k] != v]
         children = self._ordered(node.children) if "commutative" in OPERATORS[node.op].traits else node.children
         return f"{node.op}({', '.join([*map(self.term, children), *attrs])})"

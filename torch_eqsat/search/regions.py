@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch_eqsat.ir.intervals import Known, analyse_graph
+from torch_eqsat.ir.intervals import analyse_graph
+from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes

@@ -14,10 +14,6 @@ from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import FLOATING, TensorType
 
-# Of small integers in float64 all other operators make exact results. A mean divides too, by a power of two or not.
-INEXACT = frozenset(
-    ["div", "exp", "log", "sqrt", "rsqrt", "reciprocal", "sigmoid", "tanh", "erf", "sdpa", "avg_pool", "fx"]
-)
 SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0)
 
 
@@ -54,12 +50,9 @@ def _bounds(graph: TermGraph) -> dict[int, int]:
     bounds: dict[int, int] = {}
     for number in graph.reachable(graph.roots):
         node = graph.nodes[number]
-        if node.op not in ("index", "embedding", "embedding_bag"):
-            continue
-        table = graph.types[node.children[0]]
-        assert table is not None
-        first = dict(node.attrs).get("first", 0)
-        for axis, child in enumerate(node.children[1 : 2 if node.op == "embedding_bag" else None], first):
+        for position, axis in OPERATORS[node.op].looks_up(dict(node.attrs), len(node.children)):
+            table, child = graph.types[node.children[0]], node.children[position]
+            assert table is not None
             bounds[child] = min(table.shape[axis], bounds.get(child, table.shape[axis]))
     return bounds
 
@@ -136,9 +129,9 @@ def _opaque(args: Sequence[Tensor]) -> Tensor:
 def is_exact(graph: TermGraph, roots: Sequence[int]) -> bool:
     """Whether small integers in float64 stay exact in the terms below ``roots``."""
     nodes = [graph.nodes[number] for number in graph.reachable(roots)]
-    return all(
-        node.op not in INEXACT and (node.op != "reduce" or node["kind"] in ("sum", "amax", "amin")) for node in nodes
-    ) and all(number * 1024 % 1 == 0 for node in nodes for number in _numbers(node))
+    return all(OPERATORS[node.op].exact(dict(node.attrs)) for node in nodes) and all(
+        number * 1024 % 1 == 0 for node in nodes for number in _numbers(node)
+    )
 
 
 def _numbers(node: Node) -> list[float]:
@@ -150,10 +143,10 @@ def _numbers(node: Node) -> list[float]:
 def takes_integers(graph: TermGraph, roots: Sequence[int]) -> bool:
     """Whether the terms below ``roots`` may be of integers as they are captured."""
     ops = {graph.nodes[number].op for number in graph.reachable(roots)}
-    return all("selection" in OPERATORS[op].traits or op in ("input", "cat", "where", "pad", "cumsum") for op in ops)
+    return all({"selection", "joins", "integers"} & OPERATORS[op].traits for op in ops)
 
 
 def only_moves(graph: TermGraph, roots: Sequence[int]) -> bool:
     """Whether the terms below ``roots`` only move elements, whatever they are."""
     ops = {graph.nodes[number].op for number in graph.reachable(roots)}
-    return all("selection" in OPERATORS[op].traits or op in ("input", "cat", "where") for op in ops)
+    return all({"selection", "joins"} & OPERATORS[op].traits for op in ops)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from torch_eqsat.errors import EqsatError, LawError, TypeMismatchError
 from torch_eqsat.ir.builder import Builder, GraphStore
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
@@ -43,10 +44,6 @@ EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "bfloat16": 7.9e-3, "float16":
 # Of the rounding error of the left side, or of the epsilon of the largest number that either side computes with (sums
 # may cancel), what the right side may have.
 SLACK, FLOOR = 16.0, 64.0
-# Operators whose kernels round in their vectorised part otherwise than in the rest of a row.
-ROUND_BY_PLACE = frozenset(
-    ["exp", "log", "rsqrt", "reciprocal", "sigmoid", "tanh", "erf", "div", "maximum", "minimum", "pointwise"]
-)
 DRAWS = 20
 HAZARD_DRAWS = 4  # of infinities, masks, offsets and the like for each example
 
@@ -225,7 +222,7 @@ def _otherwise(graph: TermGraph, old: int, new: int, values: Mapping[int, Tensor
     """How values of a bitwise law differ: to the sign of zeros, unless a kernel's own rounding depends on where an
     element lies; any NaN is like another."""
     a, b = values[old], values[new]
-    varies = {graph.nodes[n].op for n in graph.reachable([old, new])} & ROUND_BY_PLACE
+    varies = any(OPERATORS[graph.nodes[n].op].by_place for n in graph.reachable([old, new]))
     if varies or not a.is_floating_point():
         return difference(a, b, 4 * epsilon)
     same = ((a == b) & (torch.signbit(a) == torch.signbit(b))) | (a.isnan() & b.isnan())

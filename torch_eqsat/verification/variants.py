@@ -6,6 +6,7 @@ import ast
 import random
 from typing import Any
 
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import FACTS
 from torch_eqsat.laws.example import parse_example
 
@@ -13,13 +14,6 @@ SIZES = (1, 1, 2, 2, 3, 4, 6)
 NUMBERS = (0.5, -1.0, 0.0, 1.0, 2.0, 3.0)
 ODDLY = (0.0, 0.0, 0.1, 0.25)
 """How often a size differs from its equals, a rank or an attribute changes; one of these is drawn for each variant."""
-OPTIONAL = {
-    "avg_pool": (("count_include_pad", "False"), ("divisor", "3"), ("padding", "[1, 1]")),
-    "max_pool": (("padding", "[1, 1]"),),
-    "conv": (("groups", "2"),),
-    "sdpa": (("causal", "True"), ("scale", "1.0")),
-}
-"""Attributes that examples leave out, and other values than those they have then."""
 KEPT = (0.3, 0.8)
 """How often a size stays as it is, drawn likewise: attributes such as the stop of a slice fit few others."""
 
@@ -62,7 +56,8 @@ class _Perturbation(ast.NodeTransformer):
             args = [self.visit(arg) for arg in node.args]
         keywords = [ast.keyword(k.arg, k.value if k.arg in FACTS else self._attribute(k.value)) for k in node.keywords]
         given = {k.arg for k in keywords}
-        for name, text in OPTIONAL.get(node.func.id if isinstance(node.func, ast.Name) else "", ()):
+        operator = OPERATORS.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        for name, text in operator.variants if operator else ():
             if name not in given and self._rarely():
                 keywords.append(ast.keyword(name, ast.parse(text, mode="eval").body))
         return ast.Call(node.func, args, keywords)

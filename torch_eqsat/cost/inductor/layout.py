@@ -14,9 +14,6 @@ from torch_eqsat.cost.inductor.fusion import is_packed
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
 
-_FOLLOWS = frozenset({"avg_pool", "max_pool", "cat", "pad", "filter_bank", "index", "slice"})
-"""Operators besides pointwise ones whose result lies as their operands do."""
-
 
 class Layouts:
     """Which values of ``graph`` lie with their channels last; an operator as captured and its meaning are one value.
@@ -105,7 +102,7 @@ class Layouts:
         node = self.graph.nodes[term]
         if node.op == "index":
             return node["first"] == 2 and self._is_image(term) and self._is_image(self._operands(term)[0])
-        return self._is_image(term) and (node.op in _FOLLOWS or "pointwise" in OPERATORS[node.op].traits)
+        return self._is_image(term) and OPERATORS[node.op].follows_layout
 
     def _is_image(self, term: int) -> bool:
         type_ = self.graph.types[term]

@@ -1,0 +1,1 @@
+"""The records of the operators, a module a family."""
