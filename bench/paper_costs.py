@@ -22,7 +22,8 @@ from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.measure.kernels import context_of, measure
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.graph.capture import Call, Operand
-from torch_eqsat.graph.lowering import Evaluator, lower, torch_dtype
+from torch_eqsat.graph.emitter import Evaluator, torch_dtype
+from torch_eqsat.graph.lowering import lower
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits

@@ -19,7 +19,8 @@ from bench.taso_shapes import assignments
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.lowering import Evaluator, lower
+from torch_eqsat.graph.emitter import Evaluator
+from torch_eqsat.graph.lowering import lower
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph

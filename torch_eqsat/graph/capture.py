@@ -16,9 +16,9 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.graph.calls import GETITEM, is_elementwise, is_pinned, operands_of, positional, tensor_type
+from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.facts import known_facts
-from torch_eqsat.graph.translate import TRANSLATIONS, aten
-from torch_eqsat.graph.translate_items import translate_item
+from torch_eqsat.graph.translate import TRANSLATIONS, translate_item
 from torch_eqsat.ir.builder import Builder, Handle, known_in
 from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.term import Node, TermGraph, attributes

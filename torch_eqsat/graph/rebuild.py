@@ -18,8 +18,9 @@ from torch.fx import Node as FxNode
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import VIEWS, base_of, is_elementwise, is_pinned, operands_of
 from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
+from torch_eqsat.graph.emitter import aten, torch_dtype
 from torch_eqsat.graph.fx import STORED, mark_stored
-from torch_eqsat.graph.lowering import aten, lower, torch_dtype
+from torch_eqsat.graph.lowering import lower
 from torch_eqsat.graph.replay import EXACT_NUMBER, STANDS_FOR
 from torch_eqsat.graph.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.translate import TRANSLATIONS

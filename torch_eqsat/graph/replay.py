@@ -17,7 +17,7 @@ from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from torch_eqsat.graph.calls import GETITEM, VIEWS, is_pinned, operands_of
-from torch_eqsat.graph.translate import aten
+from torch_eqsat.graph.emitter import aten
 
 EXACT_NUMBER = "eqsat_number"
 """Metadata of a constant that a law made: the number that all its elements are, not rounded to its dtype."""

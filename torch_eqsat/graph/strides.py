@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node as FxNode
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from torch_eqsat.graph.translate import aten
+from torch_eqsat.graph.emitter import aten
 
 Emit = Callable[..., FxNode]
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import Graph
 from torch.utils._pytree import tree_map
 
-from torch_eqsat.graph.translate import aten
+from torch_eqsat.graph.emitter import aten
 
 OFFSET = 4096.0  # of all numbers of an input, in units of their root mean square
 SCALE = 2.0**20

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.lowering import Evaluator, lower, torch_dtype
+from torch_eqsat.graph.emitter import Evaluator, torch_dtype
+from torch_eqsat.graph.lowering import lower
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import FLOATING, TensorType
