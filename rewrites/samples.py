@@ -9,6 +9,12 @@ from torch_eqsat.laws.pattern import Place
 BASES = {2: "[4, 6]", 3: "[2, 4, 6]", 4: "[2, 4, 6, 6]"}
 """An input tensor of each rank."""
 
+# Laws over traits are expanded in this order, which the search follows; what is not named comes last.
+_ORDER = (
+    "slice", "flip", "cumsum", "reduce", "avg_pool", "max_pool", "pad", "index", "matmul", "conv", "conv_transpose",
+    "sdpa", "view", "permute", "expand", "diagonal", "embedding", "embedding_bag",
+)  # fmt: skip
+
 
 def samples_of(place: Place) -> list[Sample]:
     """The samples of a place."""
@@ -17,5 +23,5 @@ def samples_of(place: Place) -> list[Sample]:
 
 def sampled_places() -> list[Place]:
     """Every place that has a sample, once."""
-    places = (Place(op, s.arity, s.position) for op, record in OPERATORS.items() for s in record.samples)
-    return list(dict.fromkeys(places))
+    ordered = [*_ORDER, *(op for op in OPERATORS if op not in _ORDER)]
+    return list(dict.fromkeys(Place(op, s.arity, s.position) for op in ordered for s in OPERATORS[op].samples))

@@ -12,19 +12,15 @@ from torch_eqsat.ir.families import elementwise, layout, leaves, lookups, produc
 from torch_eqsat.ir.operator import Attrs, require
 from torch_eqsat.ir.types import TensorType
 
-# Laws over traits are expanded in this order, which the search follows.
-_RECORDS = [
-    *leaves.OPERATORS,
-    *elementwise.OPERATORS,
-    *(layout.SLICE, layout.FLIP),
-    *(reductions.CUMSUM, reductions.REDUCE, reductions.AVG_POOL, reductions.MAX_POOL),
-    *(layout.PAD, lookups.INDEX),
-    *products.OPERATORS,
-    *(layout.VIEW, layout.PERMUTE, layout.EXPAND, layout.DIAGONAL),
-    *(lookups.EMBEDDING, lookups.EMBEDDING_BAG),
-    *(layout.CAT, reductions.FILTER_BANK),
-]
-OPERATORS = {record.name: record for record in _RECORDS}
+_FAMILIES = (
+    leaves.OPERATORS,
+    elementwise.OPERATORS,
+    products.OPERATORS,
+    layout.OPERATORS,
+    reductions.OPERATORS,
+    lookups.OPERATORS,
+)
+OPERATORS = {record.name: record for family in _FAMILIES for record in family}
 
 
 def infer_type(op: str, attrs: Attrs, types: Sequence[TensorType]) -> TensorType:

@@ -6,6 +6,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import torch._inductor.inductor_prims  # registers the pools with offsets  # noqa: F401
+
 from torch_eqsat.graph.emitter import (
     Emitter,
     Lowering,

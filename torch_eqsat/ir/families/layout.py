@@ -121,60 +121,58 @@ def _layout(name: str, infer: Any, traits: str, **own: Any) -> Operator:
     return declare(name, None if name == "cat" else 1, traits, **given | own)
 
 
-SLICE = _layout(
-    "slice",
-    _slice,
-    "view selection",
-    acts_on={0: named_axis},
-    follows_layout=True,
-    samples=(
-        sample(1, 0, 2, "0", 1 / 4, "slice({v}, dim=0, start=1, stop=2)"),
-        sample(1, 0, 2, "1", 1 / 3, "slice({v}, dim=1, start=1, stop=3)"),
-        sample(1, 0, 4, "0", 1 / 2, "slice({v}, dim=0, start=1, stop=2)"),
-        sample(1, 0, 4, "1", 1 / 4, "slice({v}, dim=1, start=1, stop=2)"),
-        sample(1, 0, 4, "3", 1 / 2, "slice({v}, dim=3, start=0, stop=3)"),
+OPERATORS = [
+    _layout(
+        "slice",
+        _slice,
+        "view selection",
+        acts_on={0: named_axis},
+        follows_layout=True,
+        samples=(
+            sample(1, 0, 2, "0", 1 / 4, "slice({v}, dim=0, start=1, stop=2)"),
+            sample(1, 0, 2, "1", 1 / 3, "slice({v}, dim=1, start=1, stop=3)"),
+            sample(1, 0, 4, "0", 1 / 2, "slice({v}, dim=0, start=1, stop=2)"),
+            sample(1, 0, 4, "1", 1 / 4, "slice({v}, dim=1, start=1, stop=2)"),
+            sample(1, 0, 4, "3", 1 / 2, "slice({v}, dim=3, start=0, stop=3)"),
+        ),
     ),
-)
-FLIP = _layout(
-    "flip",
-    _along,
-    "selection",
-    acts_on={0: named_axis},
-    samples=(
-        sample(1, 0, 2, "0", 1, "flip({v}, dim=0)"),
-        sample(1, 0, 4, "1", 1, "flip({v}, dim=1)"),
-        sample(1, 0, 4, "2", 1, "flip({v}, dim=2)"),
+    _layout(
+        "flip",
+        _along,
+        "selection",
+        acts_on={0: named_axis},
+        samples=(
+            sample(1, 0, 2, "0", 1, "flip({v}, dim=0)"),
+            sample(1, 0, 4, "1", 1, "flip({v}, dim=1)"),
+            sample(1, 0, 4, "2", 1, "flip({v}, dim=2)"),
+        ),
     ),
-)
-PAD = _layout(  # with zeros
-    "pad",
-    _pad,
-    "integers",
-    acts_on={0: _padded_axes},
-    interval=_with_zero,
-    traffic=_copied,
-    follows_layout=True,
-    samples=(
-        sample(1, 0, 2, "0", 5 / 4, "pad({v}, pads=[[1, 0], [0, 0]])"),
-        sample(1, 0, 4, "1", 5 / 4, "pad({v}, pads=[[0, 0], [0, 1], [0, 0], [0, 0]])"),
-        sample(1, 0, 4, "23", 16 / 9, "pad({v}, pads=[[0, 0], [0, 0], [1, 1], [1, 1]])"),
+    _layout(  # with zeros
+        "pad",
+        _pad,
+        "integers",
+        acts_on={0: _padded_axes},
+        interval=_with_zero,
+        traffic=_copied,
+        follows_layout=True,
+        samples=(
+            sample(1, 0, 2, "0", 5 / 4, "pad({v}, pads=[[1, 0], [0, 0]])"),
+            sample(1, 0, 4, "1", 5 / 4, "pad({v}, pads=[[0, 0], [0, 1], [0, 0], [0, 0]])"),
+            sample(1, 0, 4, "23", 16 / 9, "pad({v}, pads=[[0, 0], [0, 0], [1, 1], [1, 1]])"),
+        ),
     ),
-)
-VIEW = _layout("view", _view, "view selection", samples=(sample(1, 0, 2, "?", 1, "view({v}, shape=[24])"),))
-PERMUTE = _layout(
-    "permute", _permute, "view selection", samples=(sample(1, 0, 3, "?", 1, "permute({v}, dims=[1, 2, 0])"),)
-)
-EXPAND = _layout(
-    "expand", _expand, "view selection", samples=(sample(1, 0, 2, "?", 2, "expand({v}, shape=[2, 4, 6])"),)
-)
-DIAGONAL = _layout("diagonal", _diagonal, "view selection", samples=(sample(1, 0, 4, "?", 1 / 6, "diagonal({v})"),))
-CAT = _layout(
-    "cat",
-    _cat,
-    "joins",
-    linear_in=(),
-    interval=_hull,
-    traffic=_joined,
-    follows_layout=True,
-    rounded=lambda _, operands, *__: rounded_as_parts(operands),
-)
+    _layout("view", _view, "view selection", samples=(sample(1, 0, 2, "?", 1, "view({v}, shape=[24])"),)),
+    _layout("permute", _permute, "view selection", samples=(sample(1, 0, 3, "?", 1, "permute({v}, dims=[1, 2, 0])"),)),
+    _layout("expand", _expand, "view selection", samples=(sample(1, 0, 2, "?", 2, "expand({v}, shape=[2, 4, 6])"),)),
+    _layout("diagonal", _diagonal, "view selection", samples=(sample(1, 0, 4, "?", 1 / 6, "diagonal({v})"),)),
+    _layout(
+        "cat",
+        _cat,
+        "joins",
+        linear_in=(),
+        interval=_hull,
+        traffic=_joined,
+        follows_layout=True,
+        rounded=lambda _, operands, *__: rounded_as_parts(operands),
+    ),
+]

@@ -67,54 +67,63 @@ def _lookup(name: str, arity: int | None, infer: Any, traits: str, **own: Any) -
     return declare(name, arity, traits, **given | own)
 
 
-INDEX = _lookup(
-    "index",
-    None,
-    _index,
-    "selection",
-    acts_on={0: _indexed_axes},
-    work="gather",
-    follows_layout=True,
-    looks_up=lambda attrs, count: [(position, attrs["first"] + position - 1) for position in range(1, count)],
-    samples=(
-        sample(2, 0, 2, "1", 1 / 2, "index({v}, {v}i, first=1)", "{v}i := integers(3)"),
-        sample(2, 0, 2, "1", 2, "index({v}, {v}i, first=1)", "{v}i := integers(12)"),
-        sample(
-            3, 0, 4, "23", 1 / 9, "index({v}, {v}i, {v}j, first=2)", "{v}i := integers(2, 1)", "{v}j := integers(2)"
-        ),
-        sample(
-            3, 0, 4, "23", 16 / 9, "index({v}, {v}i, {v}j, first=2)", "{v}i := integers(8, 1)", "{v}j := integers(8)"
-        ),
-    ),
-)
-EMBEDDING = _lookup(
-    "embedding",
-    2,
-    _embedding,
-    "selection",
-    samples=(
-        sample(2, 0, 2, "?", 1 / 2, "embedding({v}, {v}i)", "{v}i := integers(2)"),
-        sample(2, 0, 2, "?", 2, "embedding({v}, {v}i)", "{v}i := integers(2, 4)"),
-    ),
-)
-EMBEDDING_BAG = _lookup(
-    "embedding_bag",
-    3,
-    _embedding_bag,
-    "",
-    interval=not_known,
-    rounded=always,
-    traffic=_bagged,
-    samples=(
-        sample(
-            3,
-            0,
-            2,
-            "?",
-            1 / 2,
-            "embedding_bag({v}, {v}i, {v}o)",
-            "{v}i := integers(4)",
-            "{v}o := integers(2, repeats=1)",
+OPERATORS = [
+    _lookup(
+        "index",
+        None,
+        _index,
+        "selection",
+        acts_on={0: _indexed_axes},
+        work="gather",
+        follows_layout=True,
+        looks_up=lambda attrs, count: [(position, attrs["first"] + position - 1) for position in range(1, count)],
+        samples=(
+            sample(2, 0, 2, "1", 1 / 2, "index({v}, {v}i, first=1)", "{v}i := integers(3)"),
+            sample(2, 0, 2, "1", 2, "index({v}, {v}i, first=1)", "{v}i := integers(12)"),
+            sample(
+                3, 0, 4, "23", 1 / 9, "index({v}, {v}i, {v}j, first=2)", "{v}i := integers(2, 1)", "{v}j := integers(2)"
+            ),
+            sample(
+                3,
+                0,
+                4,
+                "23",
+                16 / 9,
+                "index({v}, {v}i, {v}j, first=2)",
+                "{v}i := integers(8, 1)",
+                "{v}j := integers(8)",
+            ),
         ),
     ),
-)
+    _lookup(
+        "embedding",
+        2,
+        _embedding,
+        "selection",
+        samples=(
+            sample(2, 0, 2, "?", 1 / 2, "embedding({v}, {v}i)", "{v}i := integers(2)"),
+            sample(2, 0, 2, "?", 2, "embedding({v}, {v}i)", "{v}i := integers(2, 4)"),
+        ),
+    ),
+    _lookup(
+        "embedding_bag",
+        3,
+        _embedding_bag,
+        "",
+        interval=not_known,
+        rounded=always,
+        traffic=_bagged,
+        samples=(
+            sample(
+                3,
+                0,
+                2,
+                "?",
+                1 / 2,
+                "embedding_bag({v}, {v}i, {v}o)",
+                "{v}i := integers(4)",
+                "{v}o := integers(2, repeats=1)",
+            ),
+        ),
+    ),
+]

@@ -113,62 +113,64 @@ def _reduction(name: str, infer: Any, traits: str, **own: Any) -> Operator:
     return declare(name, 1, traits, **given | own)
 
 
-CUMSUM = _reduction(
-    "cumsum",
-    _along,
-    "integers",
-    acts_on={0: named_axis},
-    traffic=streamed,
-    follows_layout=False,
-    samples=(
-        sample(1, 0, 2, "0", 1, "cumsum({v}, dim=0)"),
-        sample(1, 0, 4, "1", 1, "cumsum({v}, dim=1)"),
-        sample(1, 0, 4, "2", 1, "cumsum({v}, dim=2)"),
+OPERATORS = [
+    _reduction(
+        "cumsum",
+        _along,
+        "integers",
+        acts_on={0: named_axis},
+        traffic=streamed,
+        follows_layout=False,
+        samples=(
+            sample(1, 0, 2, "0", 1, "cumsum({v}, dim=0)"),
+            sample(1, 0, 4, "1", 1, "cumsum({v}, dim=1)"),
+            sample(1, 0, 4, "2", 1, "cumsum({v}, dim=2)"),
+        ),
     ),
-)
-REDUCE = _reduction(  # keeps the reduced axes with size 1; the attribute kind names it
-    "reduce",
-    _reduce,
-    "reduction",
-    acts_on={0: lambda attrs, _, __: frozenset(attrs["dims"])},
-    interval=_reduced,
-    rounded=_rounded,
-    work="reduction",
-    traffic=_over_operand,
-    follows_layout=False,
-    exact=lambda attrs: attrs["kind"] in ("sum", "amax", "amin"),
-    samples=(
-        sample(1, 0, 2, "0", 1 / 4, "reduce({v}, kind='sum', dims=[0])"),
-        sample(1, 0, 2, "1", 1 / 6, "reduce({v}, kind='mean', dims=[1])"),
-        sample(1, 0, 4, "23", 1 / 36, "reduce({v}, kind='mean', dims=[2, 3])"),
-        sample(1, 0, 4, "1", 1 / 4, "reduce({v}, kind='sum', dims=[1])"),
+    _reduction(  # keeps the reduced axes with size 1; the attribute kind names it
+        "reduce",
+        _reduce,
+        "reduction",
+        acts_on={0: lambda attrs, _, __: frozenset(attrs["dims"])},
+        interval=_reduced,
+        rounded=_rounded,
+        work="reduction",
+        traffic=_over_operand,
+        follows_layout=False,
+        exact=lambda attrs: attrs["kind"] in ("sum", "amax", "amin"),
+        samples=(
+            sample(1, 0, 2, "0", 1 / 4, "reduce({v}, kind='sum', dims=[0])"),
+            sample(1, 0, 2, "1", 1 / 6, "reduce({v}, kind='mean', dims=[1])"),
+            sample(1, 0, 4, "23", 1 / 36, "reduce({v}, kind='mean', dims=[2, 3])"),
+            sample(1, 0, 4, "1", 1 / 4, "reduce({v}, kind='sum', dims=[1])"),
+        ),
     ),
-)
-AVG_POOL = _reduction(
-    "avg_pool",
-    _pool,
-    "reduction",
-    acts_on={0: lambda *_: frozenset([2, 3])},
-    work="pooling",
-    exact=never,
-    defaults=lambda _: {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None},
-    variants=(("count_include_pad", "False"), ("divisor", "3"), ("padding", "[1, 1]")),
-    samples=(
-        sample(1, 0, 4, "23", 1 / 4, "avg_pool({v}, kernel=[2, 2], stride=[2, 2])"),
-        sample(1, 0, 4, "23", 1, "avg_pool({v}, kernel=[3, 3], stride=[1, 1], padding=[1, 1])"),
+    _reduction(
+        "avg_pool",
+        _pool,
+        "reduction",
+        acts_on={0: lambda *_: frozenset([2, 3])},
+        work="pooling",
+        exact=never,
+        defaults=lambda _: {"padding": (0, 0), "ceil_mode": False, "count_include_pad": True, "divisor": None},
+        variants=(("count_include_pad", "False"), ("divisor", "3"), ("padding", "[1, 1]")),
+        samples=(
+            sample(1, 0, 4, "23", 1 / 4, "avg_pool({v}, kernel=[2, 2], stride=[2, 2])"),
+            sample(1, 0, 4, "23", 1, "avg_pool({v}, kernel=[3, 3], stride=[1, 1], padding=[1, 1])"),
+        ),
     ),
-)
-MAX_POOL = _reduction(  # padded with −∞
-    "max_pool",
-    _pool,
-    "reduction",
-    acts_on={0: lambda *_: frozenset([2, 3])},
-    linear_in=(),
-    work="pooling",
-    rounded=rounded_as_any,
-    defaults=lambda _: {"padding": (0, 0)},
-    variants=(("padding", "[1, 1]"),),
-    samples=(sample(1, 0, 4, "23", 1 / 4, "max_pool({v}, kernel=[2, 2], stride=[2, 2])"),),
-)
-# Linear, but not stated as such: what it is linear in is many small sums, of which laws would make many more.
-FILTER_BANK = _reduction("filter_bank", _filter_bank, "", linear_in=(), traffic=_over_taps)
+    _reduction(  # padded with −∞
+        "max_pool",
+        _pool,
+        "reduction",
+        acts_on={0: lambda *_: frozenset([2, 3])},
+        linear_in=(),
+        work="pooling",
+        rounded=rounded_as_any,
+        defaults=lambda _: {"padding": (0, 0)},
+        variants=(("padding", "[1, 1]"),),
+        samples=(sample(1, 0, 4, "23", 1 / 4, "max_pool({v}, kernel=[2, 2], stride=[2, 2])"),),
+    ),
+    # Linear, but not stated as such: what it is linear in is many small sums, of which laws would make many more.
+    _reduction("filter_bank", _filter_bank, "", linear_in=(), traffic=_over_taps),
+]
