@@ -327,6 +327,11 @@ class Grower:
     def _make_cumsum(self, x: Handle) -> Handle:
         return self.t.apply("cumsum", (self._floats(x),), dim=self._axis(x))
 
+    def _make_topk(self, x: Handle) -> Handle:
+        dim = self._axis(x)
+        chosen = {"largest": self.rng.random() < 0.5, "item": self.rng.choice((0, 0, 1))}
+        return self.t.apply("topk", (x,), k=self.rng.randint(1, x.shape[dim]), dim=dim, sorted=True, **chosen)
+
     # Look-ups
 
     def _make_index(self, x: Handle) -> Handle:

@@ -115,6 +115,21 @@ def _combination(emit: Emitter, coefficients: Sequence[float], inputs: Sequence[
     return total
 
 
+def _from_topk(item: int) -> Translation:
+    def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+        x, k, dim, largest, ordered = filled(args, (None, None, -1, True, True))
+        if x.rank == 0 or kwargs or type(k) is not int:
+            return None
+        return t.apply("topk", (x,), k=k, dim=dim % x.rank, largest=largest, sorted=ordered, item=item)
+
+    return translate
+
+
+def _to_topk(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    pair = emit.call(aten.topk.default, args[0], a["k"], a["dim"], a["largest"], a["sorted"])
+    return emit.call(operator.getitem, pair, a["item"])
+
+
 FROM_ATEN: dict[Any, Translation] = {
     aten.sum.dim_IntList: _from_reduction("sum"),
     aten.sum.default: _from_reduction("sum"),
@@ -128,6 +143,8 @@ FROM_ATEN: dict[Any, Translation] = {
 FROM_ITEMS: dict[tuple[Any, int], Translation] = {
     (aten.var_mean.correction, 0): _from_moments(0),
     (aten.var_mean.correction, 1): _from_moments(1),
+    (aten.topk.default, 0): _from_topk(0),
+    (aten.topk.default, 1): _from_topk(1),
     (prims._low_memory_max_pool_with_offsets.default, 0): _from_max_pool,
 }
 TO_ATEN: dict[str, Lowering] = {
@@ -136,4 +153,5 @@ TO_ATEN: dict[str, Lowering] = {
     "max_pool": _to_max_pool,
     "cumsum": lambda emit, a, args: emit.call(aten.cumsum.default, args[0], a["dim"]),
     "filter_bank": _to_filter_bank,
+    "topk": _to_topk,
 }

@@ -72,6 +72,23 @@ def _filter_bank(attrs: Attrs, types: Types) -> TensorType:
     return TensorType(tuple(shape), x.dtype)
 
 
+def _topk(attrs: Attrs, types: Types) -> TensorType:
+    """The ``k`` largest (or smallest) elements along ``dim``: item 0 of the pair, or item 1, their indices."""
+    x, dim = types[0], attrs["dim"]
+    require(0 <= dim < x.rank and 0 < attrs["k"] <= x.shape[dim], f"{attrs['k']} elements of axis {dim} of {x.shape}")
+    require(attrs["item"] in (0, 1), f"item {attrs['item']} of a pair")
+    return TensorType((*x.shape[:dim], attrs["k"], *x.shape[dim + 1 :]), "int64" if attrs["item"] else x.dtype)
+
+
+def _of_chosen(
+    attrs: Attrs, known: Sequence[Interval | None], types: Sequence[TensorType | None], _: TensorType
+) -> Interval | None:
+    source = types[0]
+    if attrs["item"] == 0 or source is None:
+        return known[0]
+    return 0.0, source.shape[attrs["dim"]] - 1.0
+
+
 def _reduced(
     attrs: Attrs, known: Sequence[Interval | None], types: Sequence[TensorType | None], result: TensorType
 ) -> Interval | None:
@@ -173,4 +190,22 @@ OPERATORS = [
     ),
     # Linear, but not stated as such: what it is linear in is many small sums, of which laws would make many more.
     _reduction("filter_bank", _filter_bank, "", linear_in=(), traffic=_over_taps),
+    # A call of ATen, which Inductor does not fuse.
+    _reduction(
+        "topk",
+        _topk,
+        "",
+        acts_on={0: named_axis},
+        linear_in=(),
+        interval=_of_chosen,
+        rounded=lambda attrs, operands, *_: attrs["item"] == 0 and operands[0].rounded,
+        traffic=lambda _, types, __: Traffic(types[0].numel, types[0].bytes, calls=1, fused=False),
+        follows_layout=False,
+        defaults=lambda _: {"largest": True, "sorted": True, "item": 0},
+        variants=(("largest", "False"), ("item", "1")),
+        samples=(
+            sample(1, 0, 2, "1", 1 / 3, "topk({v}, k=2, dim=1)"),
+            sample(1, 0, 4, "2", 1 / 2, "topk({v}, k=3, dim=2, item=1)"),
+        ),
+    ),
 ]
