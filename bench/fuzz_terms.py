@@ -354,6 +354,12 @@ class Grower:
         index = self.leaf((bags * self.rng.choice((1, 1, 2)),), "int64", bound=x.shape[0])
         return self.t.apply("embedding_bag", (self._floats(x), index, self.leaf((bags,), "int64", repeats=1)))
 
+    def _make_scatter_add(self, x: Handle) -> Handle:
+        dim = self._axis(x)
+        shape = [self.rng.randint(1, 4) if axis == dim else self.rng.randint(1, n) for axis, n in enumerate(x.shape)]
+        index = self.leaf(shape, "int64", bound=x.shape[dim])
+        return self.t.apply("scatter_add", (x, index, self.leaf(shape, x.type.dtype)), dim=dim)
+
 
 def below(graph: TermGraph, roots: Sequence[int]) -> TermGraph:
     """The part of ``graph`` that ``roots`` need, with those as its roots."""

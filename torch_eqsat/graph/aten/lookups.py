@@ -53,10 +53,16 @@ def _to_bags(emit: Emitter, _: dict[str, Any], args: Sequence[Value]) -> Value:
     return emit.call(operator.getitem, emit.call(aten._embedding_bag.default, *args), 0)
 
 
+def _from_scatter_add(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
+    x, dim, index, source = args
+    return t.apply("scatter_add", (x, index, source), dim=dim % x.rank) if x.rank and not kwargs else None
+
+
 FROM_ATEN: dict[Any, Translation] = {
     aten._unsafe_index.Tensor: _from_index(checked=False),
     aten.index.Tensor: _from_index(checked=True),
     aten.embedding.default: _from_embedding,
+    aten.scatter_add.default: _from_scatter_add,
 }
 FROM_ITEMS: dict[tuple[Any, int], Translation] = {
     (aten._embedding_bag.default, 0): _from_bags,
@@ -66,4 +72,5 @@ TO_ATEN: dict[str, Lowering] = {
     "index": _to_index,
     "embedding": lambda emit, _, args: emit.call(aten.embedding.default, *args),
     "embedding_bag": _to_bags,
+    "scatter_add": lambda emit, a, args: emit.call(aten.scatter_add.default, args[0], a["dim"], *args[1:]),
 }

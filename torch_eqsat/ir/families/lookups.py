@@ -43,6 +43,18 @@ def _embedding(_: Attrs, types: Types) -> TensorType:
     return TensorType((*index.shape, table.shape[1]), table.dtype)
 
 
+def _scatter_add(attrs: Attrs, types: Types) -> TensorType:
+    """The first operand, with each element of the third added at the place along ``dim`` that the second names."""
+    x, index, source = types
+    dim = attrs["dim"]
+    require(x.rank == index.rank == source.rank and 0 <= dim < x.rank, f"scattering {types} along {dim}")
+    require(index.dtype == "int64" and x.dtype == source.dtype, f"scattering {types}")
+    axes = enumerate(zip(index.shape, source.shape, x.shape, strict=True))
+    fits = all(n <= read and (axis == dim or n <= size) for axis, (n, read, size) in axes)
+    require(fits, f"indices {index.shape} into {x.shape} of {source.shape}")
+    return x
+
+
 def _indexed_axes(attrs: Attrs, types: Types, _: int) -> Axes | None:
     """The trailing axes, where as many axes of indices come in their place."""
     same_rank = types[0].rank - attrs["first"] == max(t.rank for t in types[1:])
@@ -56,6 +68,10 @@ def _gathered(_: Attrs, __: Types, result: TensorType) -> Traffic:
 def _bagged(_: Attrs, types: Types, result: TensorType) -> Traffic:
     numel = types[1].numel * result.shape[1]
     return Traffic(numel, numel * result.bytes // max(result.numel, 1), calls=1)
+
+
+def _scattered(_: Attrs, types: Types, result: TensorType) -> Traffic:
+    return Traffic(result.numel + types[1].numel, sum(t.bytes for t in types), fused=False)
 
 
 def _lookup(name: str, arity: int | None, infer: Any, traits: str, **own: Any) -> Operator:
@@ -125,5 +141,19 @@ OPERATORS = [
                 "{v}o := integers(2, repeats=1)",
             ),
         ),
+    ),
+    _lookup(
+        "scatter_add",
+        3,
+        _scatter_add,
+        "",
+        linear_in=(),
+        interval=not_known,
+        rounded=lambda _, operands, *__: operands[0].rounded or operands[2].rounded,
+        tame=lambda _, operands: operands[0].tame and operands[2].tame,
+        work="gather",
+        traffic=_scattered,
+        looks_up=lambda attrs, _: [(1, attrs["dim"])],
+        samples=(),
     ),
 ]
