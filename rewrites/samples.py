@@ -1,4 +1,4 @@
-"""Sample terms for places of operators: what the laws over traits are shown and tested on."""
+"""Sample terms for places of operators; the laws over traits are shown and tested on them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ BASES = {2: "[4, 6]", 3: "[2, 4, 6]", 4: "[2, 4, 6, 6]"}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An operator applied to a term named ``{v}`` of some rank, and to the ``others``, named before.
+    """An operator applied to a term named ``{v}`` of some rank, and to the ``others``, which are named before.
 
-    ``axes`` are those acted on (None where axes do not correspond); ``ratio`` is the size of the result for the input
-    of BASES, relative to that.
+    ``axes`` are the axes that it acts on (None if axes do not correspond). ``ratio`` is the size of the result relative
+    to the input of BASES.
     """
 
     place: Place
@@ -26,7 +26,7 @@ class Sample:
     others: tuple[str, ...] = ()
 
     def over(self, x: str, name: str) -> list[str]:
-        """The terms before, and the operator over ``x``, which gets that name."""
+        """The preceding terms, ``x`` under that name among them, then the operator over it."""
         return [text.replace("{v}", name) for text in (f"{{v}} := {x}", *self.others, self.text)]
 
 
