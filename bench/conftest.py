@@ -71,4 +71,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.write_line(f"\n{runner.summary(rows)}")
     if config.getoption("readme"):
-        report.fill_readme(runner.README, runner.summary(rows))
+        report.fill_readme(runner.README, runner.readme_text(rows))

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 COMPARED = ("default", "freezing", "eqsat")
 """The variants that a row is made of."""
@@ -26,6 +26,7 @@ _HEADER = (
     "case", "default ms", "freezing ms", "eqsat ms", "ratio", "ratio of medians", "error", "search s", "compile s",
     "at least", "",
 )  # fmt: skip
+_README_HEADER = ("model", "Inductor's best (ms)", "torch_eqsat (ms)", "ratio", "error")
 
 
 class Row(TypedDict):
@@ -45,15 +46,21 @@ class Row(TypedDict):
     predicted_best_ms: float
 
 
+class Comparison(NamedTuple):
+    """A line of the README's table: the fastest call of Inductor's best setting and of eqsat, the error of eqsat's
+    output, and the seconds of its first call with empty caches."""
+
+    model: str
+    inductor_ms: float
+    eqsat_ms: float
+    error: float
+    compile_s: float
+
+
 def row(case: str, samples_ms: Mapping[str, Sequence[float]], ready: Mapping[str, float]) -> Row:
     """The row of a case from the samples of its variants; the rest is what eqsat was ``ready`` with."""
     least = {variant: min(samples_ms[variant]) for variant in COMPARED}
     middle = {variant: statistics.median(samples_ms[variant]) for variant in COMPARED}
-    return row_of(case, least, middle, ready)
-
-
-def row_of(case: str, least: Mapping[str, float], middle: Mapping[str, float], ready: Mapping[str, float]) -> Row:
-    """The row of a case from the least and the median times of its variants in ms."""
     return Row(
         case=case,
         default_ms=round(least["default"], 4),
@@ -124,6 +131,22 @@ def _verdict(entry: Row, threshold: float | None) -> tuple[str, str]:
 
 def _error(error: float) -> str:
     return f"{error:.1e}" if math.isfinite(error) else str(error)
+
+
+def readme_text(machine: str, settings: str, compared: Sequence[Comparison]) -> str:
+    """What the README says of ``compared`` models: the machine, Inductor's ``settings``, the table, first calls."""
+    lines = [_comparison_cells(entry) for entry in compared]
+    seconds = [entry.compile_s for entry in compared]
+    return (
+        f"{machine}\n\nSettings of Inductor: {settings}.\n\n{markdown(_README_HEADER, lines)}\n\n"
+        f"First calls of torch_eqsat with empty caches, search included, took {min(seconds):.1f} to "
+        f"{max(seconds):.1f} s."
+    )
+
+
+def _comparison_cells(entry: Comparison) -> list[str]:
+    ratio = "WRONG" if is_wrong(entry.error) else f"{entry.inductor_ms / entry.eqsat_ms:.2f}x"
+    return [entry.model, f"{entry.inductor_ms:.2f}", f"{entry.eqsat_ms:.2f}", ratio, _error(entry.error)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

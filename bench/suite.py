@@ -27,7 +27,7 @@ from platformdirs import user_cache_path
 from bench import report, suite_report
 from bench.cases import Case
 from bench.process import VariantError, VariantProcess
-from bench.runner import README, Outcome, ask_in_turn, progress, summary
+from bench.runner import README, Outcome, ask_in_turn, progress
 from bench.suite_models import MODELS, SETS
 from bench.suite_report import Row
 from bench.variants import VARIANTS
@@ -184,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.phase != "compile":
         suite.time_all(cases, options.seconds, options.rounds)
     print(f"{suite_report.table(suite.rows)}\n\n{(time.monotonic() - start) / 60:.1f} minutes")
-    if options.readme and (cases_timed := suite_report.rows_of_cases(suite.rows)):
-        report.fill_readme(README, summary(cases_timed))
+    if options.readme and (text := suite_report.readme_text(options.out)):
+        report.fill_readme(README, text)
     return 1 if suite_report.broken(suite.rows) else 0
 
 

@@ -128,16 +128,31 @@ def table(rows: Rows) -> str:
     return "\n\n".join(parts)
 
 
-def rows_of_cases(rows: Rows) -> list[report.Row]:
-    """What these rows say of the cases of `make bench` that were timed: the table of the README."""
-    found = []
-    for case in CASES:
-        own = {variant: rows.get((case, variant), {}) for variant in report.COMPARED}
-        if all("min_ms" in row for row in own.values()):
-            least, middle = ({v: row[key] for v, row in own.items()} for key in ("min_ms", "median_ms"))
-            ours = own["eqsat"]
-            found.append(report.row_of(case, least, middle, {**ours, "compile_s": ours["compile_cold_s"]}))
-    return found
+def readme_text(path: Path) -> str:
+    """What the README says of the cases of `make bench` that a file of rows has timed; "" if there are none."""
+    rows = load(path)
+    compared = [found for case in CASES if (found := _comparison(rows, case)) is not None]
+    if not compared:
+        return ""
+    timed = {
+        setting: sum("min_ms" in rows.get((entry.model, setting), {}) for entry in compared) for setting in _INDUCTOR
+    }
+    settings = ", ".join(
+        f"`{setting}`" + (f" (on {count} of {len(compared)} models)" if count < len(compared) else "")
+        for setting, count in timed.items()
+        if count
+    )
+    return report.readme_text(json.loads(path.read_text())["machine"], settings, compared)
+
+
+def _comparison(rows: Rows, model: str) -> report.Comparison | None:
+    """Inductor's best setting and ``eqsat``; None when one of the variants of `make bench` has no time."""
+    if not all("min_ms" in rows.get((model, variant), {}) for variant in report.COMPARED):
+        return None
+    best, ours = _fastest(rows, model, _INDUCTOR), rows[model, "eqsat"]
+    if best is None:  # all of Inductor's outputs are wrong
+        return None
+    return report.Comparison(model, best, ours["min_ms"], ours["error"], ours["compile_cold_s"])
 
 
 def broken(rows: Rows) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The catalogue of laws, a module per family. ``catalogue()`` is all of them."""
+"""The catalogue of laws, one module per family. ``catalogue()`` returns all of them."""
 
 from functools import cache
 
@@ -8,10 +8,9 @@ from torch_eqsat.laws.matcher import check_examples
 
 @cache
 def catalogue() -> tuple[Law, ...]:
-    """All laws, in a fixed order, each tried on its examples (70 ms in all).
+    """All laws, in a fixed order, each checked on its examples (70 ms in all).
 
-    Raises LawError, naming the law, its file and line, for one that does not fire or turns a term into one of another
-    shape or dtype.
+    Raises LawError, naming the law, its file and line, if a law does not fire or changes a shape or dtype.
     """
     from torch_eqsat.rewrites import (
         attention,

@@ -1,10 +1,10 @@
 """Attention, fused and written out.
 
-The fused operator is kept where it is, since Inductor calls a kernel of its own for it: numbers move into its scale
-and slices through it (selection.py); it is linear in the values (principles.py). Attention that is written out is
-matrix products, exponentials and a quotient, whose laws stand in their own families: the normalisation is a factor per
-row, which moves behind the product with the values; without a softmax the products re-associate. Laws that would turn
-written-out attention into the fused form are left to Inductor, which has patterns for it.
+The fused operator stays as it is, because Inductor calls a special kernel for it. Numbers move into its scale, slices
+move through it (selection.py), and it is linear in the values (principles.py). Written-out attention consists of matrix
+products, exponentials and a quotient, whose laws are in other families: the normalisation is a factor per row, which
+moves behind the product with the values; without a softmax, the products re-associate. No law turns written-out
+attention into the fused form, because Inductor has patterns for that.
 """
 
 import math
@@ -22,13 +22,13 @@ def _attention(S: Place, q: str, k: str) -> str:
 
 
 def _near_misses(S: Place, q: str, k: str) -> list[str]:
-    """A factor that is no number, one that is 0 and, where what comes later is masked, one below 0."""
+    """Near misses: a factor that is not a number, a factor 0 and, for causal attention, a negative factor."""
     texts = [_attention(S, q.format(s), k.format(s)) for s in ("[4]", "0.0")]
     return texts if S.arity == 4 else [*texts, _attention(S, q.format("-1.0"), k.format("-1.0"))]
 
 
 def _may_scale(y: Handle, s: Handle) -> bool:
-    """Whether the kernel takes the number into its scale: it writes −∞ where a query must not look, and multiplies."""
+    """Whether the number may move into the scale: the kernel multiplies −∞ at masked places by it."""
     scale = y["scale"] * s["value"]
     return math.isfinite(scale) and (scale > 0 if y["causal"] else scale != 0)
 

@@ -1,8 +1,8 @@
 """Concatenation: of results, of operands, and block matrices.
 
-That a map of one tensor commutes with concatenation along axes it does not act on stands in principles.py. Laws that
-take a concatenation apart or put one together without saving an operator are expansive. What merges two matmuls or
-convolutions into one, or makes one function of two, is not.
+principles.py has the law that a map of one tensor commutes with concatenation along axes on which it does not act. Laws
+that take a concatenation apart or put one together without saving an operator are expansive. Laws that merge two
+matmuls, two convolutions or two functions into one are not.
 """
 
 from itertools import accumulate
@@ -13,7 +13,7 @@ from torch_eqsat.laws.pattern import Place
 
 
 def _two(F: Place, first: str, second: str) -> str:
-    """F of two operands, or of three of which the first is a condition."""
+    """F of two operands, with a condition as first operand if F is ``where``."""
     condition = f"booleans{first.replace('[', '(').replace(']', ')')}, " if F.op == "where" else ""
     return f"{F.op}({condition}{first}, {second})"
 

@@ -1,6 +1,6 @@
-"""Convolutions: linear in the kernel, so scales, sums, paddings and identities move into it.
+"""Convolutions are linear in the kernel, so scales, sums, paddings and identities move into it.
 
-Batch normalisation is no special case: it is a factor and a shift per channel (elementwise.py gathers them).
+Batch normalisation is not a special case: it is a factor and a shift per channel (elementwise.py gathers them).
 """
 
 from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
@@ -88,8 +88,8 @@ def scaled_identity_into_kernel(t: Builder, y: Handle, m: Handle, x: Handle, w: 
 
 
 def _is_like(t: Builder, r: Handle, x: Handle) -> bool:
-    """Whether ``r`` is ``x``, a multiple of it, or a convolution of it: then sums merge as they stand, and meeting
-    would only make a sum for each subset of the branches."""
+    """Whether ``r`` is ``x``, a multiple of it, or a convolution of it. Such sums merge without regrouping, which would
+    only make a sum for each subset of the branches."""
     return r.id == x.id or any(
         (node.op == "conv" and node.children[0] == x.id) or (node.op == "mul" and x.id in node.children)
         for node in t.forms(r)
@@ -186,7 +186,7 @@ def convolution_distributes(t: Builder, y: Handle, a: Handle, b: Handle, w: Hand
 )
 def input_scale_into_kernel(t: Builder, y: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """conv(x · c, w) = conv(x, w · c) for a factor per input channel"""
-    if x.rank != w.rank:  # the product may have more axes than x
+    if x.rank != w.rank:  # x · c may have more axes than x
         return None
     channels = x.shape[1]
     if c.rank > x.rank or aligned(c.shape, x.rank) != (1, channels, *(1,) * (x.rank - 2)) or channels == 1:

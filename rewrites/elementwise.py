@@ -1,7 +1,7 @@
 """Sums and products of tensors.
 
-Associativity and commutativity blow e-graphs up, so they are stated as directed laws: small operands (biases, scales)
-gather with each other and move outwards. Commutativity itself is in the matcher, which tries both orders.
+Associativity and commutativity make e-graphs explode, so they are stated as directed laws: small operands (biases,
+scales) gather and move outwards. The matcher handles commutativity: it tries both orders.
 """
 
 from torch_eqsat.rewrites.shapes import narrow, small
@@ -51,8 +51,8 @@ def scale_of_shifted(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | No
 
 
 def _has_shift(t: Builder, x: Handle) -> bool:
-    """Whether ``x`` is known as a sum with a small operand. Moving out only whole shifts, from both sides at once,
-    keeps a sum of n shifted branches at about n forms; otherwise each subset of the shifts makes one."""
+    """Whether ``x`` is known as a sum with a small operand. Shifts move out only as a whole and from both sides at
+    once, so that a sum of n shifted branches has about n forms; otherwise it has one for each subset of the shifts."""
     return any(node.op == "add" and t.smaller_operand(node, x) for node in t.forms(x))
 
 
@@ -109,11 +109,11 @@ def factor_of_one(t: Builder, x: Handle, s: Handle) -> Handle | None:
     return x if s["value"] == 1 else None
 
 
-# What normalises nothing and only opens ways: a search chooses it.
+# Laws that only give other laws a chance: a search chooses them.
 
 
 def _associated(F: Place) -> dict[str, str]:
-    """Of sums a and b may take each other away, of products b · c may overflow."""
+    """Assumptions by operator: in sums, a and b may cancel; in products, b · c may overflow."""
     if F.op == "add":
         return {"a|b": "no_cancellation no_mask", "b|c": "no_mask"}
     return {"b": "no_overflow", "c": "no_overflow"} if F.op == "mul" else {}

@@ -1,7 +1,7 @@
 """Elementwise functions: powers and exponentials, signs, maxima and minima, choices.
 
-Inductor fuses them, so that one more or less seldom matters. What matters is that they let sums and factors through,
-and that two of them on two tensors become one.
+Inductor fuses them, so the number of functions seldom matters. These laws matter because sums and factors pass through
+functions, and because two functions of two tensors become one.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch_eqsat.laws.law import equation, law, pointwise
 from torch_eqsat.laws.pattern import Place
 
 EXTREMA = [Place("maximum", 2), Place("minimum", 2)]
-# Outside of their domain log and sqrt give NaN, which a maximum keeps: max(log(−1), log(2)) is NaN, log(2) is not.
+# log and sqrt are NaN outside of their domain, and a maximum keeps NaN: max(log(−1), log(2)) is NaN, log(2) is not.
 MONOTONE = pointwise(1, trait="monotone", but=("log", "sqrt"))
 
 

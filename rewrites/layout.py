@@ -1,6 +1,6 @@
 """Views and permutations: they compose, and numbers move through them.
 
-Moving elementwise work of whole tensors through views is left out: Inductor fuses it either way.
+No law moves elementwise work of whole tensors through views, because Inductor fuses it either way.
 """
 
 import math

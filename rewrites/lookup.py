@@ -1,7 +1,7 @@
 """Look-ups in tables: embeddings, one-hot products, diagonal matrices.
 
-A look-up selects rows, so that what works on columns may work on the table instead, which pays where the table depends
-on weights alone or is smaller than what is read of it. Merges of several look-ups stand in merging.py.
+A look-up selects rows, so an operator on columns may be applied to the table instead. This pays if the table depends on
+weights alone or is smaller than its look-up. merging.py has the merges of several look-ups.
 """
 
 from torch_eqsat.rewrites.shapes import aligned, narrow

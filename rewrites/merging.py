@@ -1,8 +1,8 @@
-"""Siblings become one larger operator, of which each reads its part.
+"""Siblings become one larger operator, of whose result each reads its part.
 
-A merge is no gain by itself (three projections of 128 rows: 1.00x); for few rows, where reading the weights is what
-takes time, it is. The measured costs decide. The input products of a recurrence are such siblings: what does not
-depend on the state is one product for all steps.
+A merge gains nothing by itself (three projections of 128 rows: 1.00x). It gains for few rows, where most of the time
+goes into reading the weights; the measured costs decide. The input products of a recurrence are such siblings: the
+products that do not depend on the state become one product for all steps.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def convolutions_by_one_kernel(t: Builder, members: list[Member]) -> list[Handle
 
 
 def _flat(t: Builder, indices: Sequence[Handle]) -> Handle:
-    """All indices in one row."""
+    """All indices in one vector."""
     return t.cat([t.view(i, (i.numel,)) for i in indices], 0)
 
 
@@ -96,7 +96,7 @@ def _looked_up(t: Builder, rows: Handle, members: Sequence[Member]) -> list[Hand
 
 
 def _shifts(tables: Sequence[Handle]) -> list[int]:
-    """Where each table begins when they are stacked."""
+    """The first row of each table after stacking."""
     return [0, *accumulate(w.shape[0] for w in tables)][:-1]
 
 
@@ -105,8 +105,8 @@ def _shifted(t: Builder, index: Handle, shift: int) -> Handle:
 
 
 def _placed(t: Builder, index: Handle, shift: int, tables: Sequence[Handle], number: int) -> Handle:
-    """Where the rows that ``index`` names in table ``number`` lie in all tables, stacked; an index out of its table's
-    range stays out of range, so that the look-up goes on raising an error."""
+    """``index`` into table ``number`` as an index into all tables, stacked. An index out of the range of its table
+    stays out of range, so that the look-up still raises an error."""
     rows, all_rows = tables[number].shape[0], sum(w.shape[0] for w in tables)
     moved, known = _shifted(t, index, shift), t.interval(index)
     if known and known[0] >= 0 and known[1] < rows:

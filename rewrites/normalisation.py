@@ -1,8 +1,8 @@
-"""Normalisation, which arrives decomposed: means, variances, roots, scales and shifts.
+"""Normalisation, captured in decomposed form: means, variances, roots, scales and shifts.
 
-A batch norm in inference is a factor and a shift per channel (elementwise.py gathers them, convolution.py takes them
-in). Of layer, group and RMS norms the affine part folds into the matrix product that follows (matmul.py); what stays
-is here: what means and variances do to shifts and scales.
+A batch norm in inference is a factor and a shift per channel: elementwise.py gathers them, and laws of convolution.py
+move them into kernels. The affine part of layer, group and RMS norms folds into the following matrix product
+(matmul.py). This module has the rest: shifts and scales under means and variances.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Laws over traits of operators, each stated once and expanded to every operator that has them.
+"""Laws over traits of operators, each stated once and expanded to every operator with these traits.
 
-What an operator does to the axes of an operand, and in which operands it is linear, stands in torch_eqsat/ir/traits.py.
-A matmul, seen as a map of its left operand, acts on the columns, and as a map of its right operand on the rows; a 1x1
-convolution acts on the channels, pooling and upsampling on the positions, a slice on its axis.
+torch_eqsat/ir/traits.py states on which axes of an operand an operator acts, and in which operands it is linear. A
+matmul as a map of its left operand acts on the columns, as a map of its right operand on the rows. A 1x1 convolution
+acts on the channels, pooling and upsampling on the positions, a slice on its axis.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch_eqsat.laws.pattern import Place
 MAPS = [p for p in sampled_places() if (p.op, p.position) in mapped_positions()]
 LINEAR = [p for p in sampled_places() if (p.op, p.position) in linear_positions()]
 WORKING = [p for p in LINEAR if not is_selection(p.op) and p.op != "pad"]
-"""Linear maps that compute something: of two, one is saved by merging them."""
+"""Linear maps that compute something: merging two of them saves one."""
 MOVING = [p for p in LINEAR if p not in WORKING]
 SELECTING = [p for p in sampled_places() if is_selection(p.op) and any(s.ratio < 1 for s in samples_of(p))]
 COPYING = [p for p in sampled_places() if is_selection(p.op) and any(s.ratio > 1 for s in samples_of(p))]
@@ -36,10 +36,10 @@ def _axes(node: Handle, position: int) -> frozenset[int] | None:
 
 
 def _goes_first(a: str, b: str, ratio_a: float, ratio_b: float) -> bool:
-    """Whether A should go before B, when each changes the number of elements by a ratio.
+    """Whether A should go before B; the ratios are those by which A and B change the number of elements.
 
-    What selects less goes first, whatever it saves: it makes all other work smaller and costs nothing. What only makes
-    copies goes last. Else the map goes first that leaves the smaller value between the two.
+    A selection of fewer elements goes first, because it costs nothing and makes all later work smaller. A map that only
+    makes copies goes last. Otherwise, the map with the smaller result goes first.
     """
     if is_selection(b) and ratio_b < 1:
         return False
@@ -51,7 +51,7 @@ def _goes_first(a: str, b: str, ratio_a: float, ratio_b: float) -> bool:
 
 
 def _commute(a: str, b: str, linear: bool) -> bool:
-    """Linear maps on different axes commute; any map does the same to each slice, so selections commute with all."""
+    """Whether A and B on different axes commute: linear maps do, and a selection commutes with every map."""
     return linear or is_selection(a) or is_selection(b)
 
 
@@ -75,7 +75,7 @@ def _composed(A: Place, B: Place) -> list[str]:
 
 
 def _commuted(A: Place, B: Place) -> dict[str, str]:
-    """Of two linear maps both of which compute something, sums are taken in another order."""
+    """Two linear maps that both compute something take their sums in another order."""
     return {} if is_selection(A.op) or is_selection(B.op) else {"x": "finite no_overflow"}
 
 
@@ -108,8 +108,8 @@ def maps_on_disjoint_axes_commute(t: Builder, a: Handle, b: Handle, x: Handle, A
 
 
 def _image(inside: str, outside: str = "{x}", ratios: tuple[float, float] = (0.0, 99.0)) -> Callable[..., list[str]]:
-    """Makes examples: ``outside`` around the last given place, applied to the term ``inside``, in which ``{x}`` is an
-    input; only those samples of the place that change sizes by a ratio between the two."""
+    """A function that makes examples: ``outside`` around the last given place, which is applied to the term ``inside``;
+    ``{x}`` is an input. Only samples of the place are used whose ratio of sizes lies between ``ratios``."""
 
     def examples(**places: Place) -> list[str]:
         *functions, place = places.values()
@@ -125,7 +125,7 @@ def _image(inside: str, outside: str = "{x}", ratios: tuple[float, float] = (0.0
 
 
 def _scaled(L: Place) -> list[str]:
-    """A number; and a factor that varies along the axes that the map leaves alone."""
+    """Examples with a number, and with a factor that varies along the axes on which the map does not act."""
     texts = _image("mul({x}, 0.5)")(L=L)
     sample = samples_of(L)[0]
     if sample.axes is not None:
@@ -136,7 +136,7 @@ def _scaled(L: Place) -> list[str]:
 
 
 def _two_images(sample: Sample) -> tuple[list[str], tuple[str, str]]:
-    """Terms before, and the images of two inputs under the same map."""
+    """Preceding terms, and the images of two inputs under the same map."""
     *before, image = sample.over(BASES[sample.rank], "v")
     *_, other = sample.over(BASES[sample.rank], "u")
     for name in (text.partition(" := ")[0] for text in before[1:]):
@@ -150,7 +150,7 @@ def _sum_of_images(L: Place) -> list[str]:
 
 
 def _scaled_image(L: Place) -> dict[str, str]:
-    """Some maps fill places with zeros, which an infinite factor would make NaN."""
+    """Assumptions by map: padding makes zeros, which an infinite factor would turn into NaN."""
     if L.op == "pad":
         return {"s": "all_finite"}
     return {} if is_selection(L.op) else {"x": "finite no_overflow"}
@@ -207,7 +207,7 @@ def linear_map_distributes(t: Builder, m: Handle, s: Handle, x: Handle, y: Handl
 
 
 def _free_axis(sample: Sample) -> int:
-    """An axis that the map leaves alone."""
+    """An axis on which the map does not act."""
     return min(frozenset(range(sample.rank)) - (sample.axes or frozenset()))
 
 

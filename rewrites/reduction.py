@@ -1,7 +1,7 @@
 """Sums, means, extrema: reductions of reductions, of views, of functions and of products.
 
-That linear reductions commute with maps on other axes, and let factors and sums through, stands in principles.py; what
-means and variances do to shifts in normalisation.py.
+principles.py has the laws that linear reductions commute with maps on other axes and that factors and sums pass through
+them; normalisation.py has the laws of shifts under means and variances.
 """
 
 import math
@@ -66,7 +66,7 @@ def reduction_through_view(t: Builder, r: Handle, v: Handle, x: Handle) -> Handl
 def _axes_before_view(
     source: tuple[int, ...], target: tuple[int, ...], dims: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The axes of ``source`` that hold what ``dims`` of ``target`` hold; None where an axis would hold both."""
+    """The axes of ``source`` with the elements of the axes ``dims`` of ``target``; None if an axis also has others."""
     found: list[int] = []
     i = j = 0
     while i < len(source) or j < len(target):

@@ -1,7 +1,7 @@
 """Pooling and upsampling.
 
-Both work on positions, and so commute with 1x1 convolutions, which work on channels: see principles.py. Upsampling
-arrives as indexing by integer tensors (nearest) or as a weighted sum of such (bilinear).
+Both act on positions, and so commute with 1x1 convolutions, which act on channels: see principles.py. Captured
+upsampling is indexing by integer tensors (nearest) or a weighted sum of such (bilinear).
 """
 
 import itertools
@@ -51,8 +51,8 @@ def upsampling_is_repetition(t: Builder, g: Handle, x: Handle, i: Handle, j: Han
 
 
 def _phase_kernel(t: Builder, w: Handle, axis: int, s: int, padding: int, phase: int) -> tuple[Handle, int, int]:
-    """The kernel along ``axis`` that outputs s·i + phase see when each row is repeated s times: taps that read copies
-    of one row are summed. With it, the first and the last row that it reads, relative to i."""
+    """The kernel along ``axis`` for the outputs s·i + phase if each row is repeated s times: taps that read copies of
+    one row are summed. Also the first and the last row that it reads, relative to i."""
     rows = [(phase - padding + tap) // s for tap in range(w.shape[axis])]
     parts = []
     for row in range(rows[0], rows[-1] + 1):

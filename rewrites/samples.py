@@ -1,4 +1,4 @@
-"""Sample terms for places of operators: what the laws over traits are shown and tested on."""
+"""Sample terms for places of operators; the laws over traits are shown and tested on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Slices move towards the inputs, through everything that works on other axes: what is not read is not computed.
+"""Slices move towards the inputs, through operators on other axes, so that elements are not computed if nothing reads
+them.
 
-Slices of one operand's image (of a reduction, a matmul, a 1x1 convolution, an elementwise function) are instances of
-the laws in principles.py; here is what they do to several operands at once, and to shapes.
+Slices of a map of one operand (a reduction, a matmul, a 1x1 convolution, an elementwise function) are instances of the
+laws in principles.py. This module has the slices of operators with several operands, and of operators on shapes.
 """
 
 from torch_eqsat.rewrites.shapes import slice_before_view
@@ -11,7 +12,7 @@ from torch_eqsat.laws.law import law, pointwise
 
 
 def _cut(t: Builder, s: Handle, x: Handle, whole: int, rank: int) -> Handle:
-    """The part of ``x`` that slice ``s`` reads, when x is broadcast to ``rank`` axes of which s's has ``whole``."""
+    """The part of ``x`` that slice ``s`` reads. x is broadcast to ``rank`` axes; the sliced axis has size ``whole``."""
     dim = s["dim"] - (rank - x.rank)
     if dim < 0 or x.shape[dim] == 1 != whole:
         return x

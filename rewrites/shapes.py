@@ -1,4 +1,4 @@
-"""Questions about shapes that several families of laws ask."""
+"""Functions of shapes that several families of laws use."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def varies_only_along(c: Handle, axes: Collection[int], rank: int) -> bool:
 def small(x: Handle, *factors: Handle) -> bool:
     """Whether the broadcast of ``factors`` has fewer elements than ``x`` and broadcasts into it.
 
-    The guard that directs laws of associativity and distribution: small operands gather with small ones, so that
-    sums and products are normalised without the blow-up of free associativity and commutativity.
+    This guard directs the laws of associativity and distribution: small operands gather with small ones, which
+    normalises sums and products without the explosion of free associativity and commutativity.
     """
     shape = broadcast_shapes(f.shape for f in factors)
     return math.prod(shape) < x.numel and broadcast_shapes([shape, x.shape]) == x.shape
 
 
 def narrow(x: Handle) -> bool:
-    """Whether sums in ``x``'s dtype may overflow when a factor below one is applied after them instead of before, or
-    when they are taken outside of a matrix product, which sums in float32: float16 ends at 65,504. Products of small
-    factors (of constants, that is) are gathered all the same: a scale of 65,504 is none."""
+    """Whether sums in ``x``'s dtype may overflow: in float16, which ends at 65,504. They do if a factor below one is
+    applied after the sum instead of before, or if the sum is taken outside of a matrix product, which sums in float32.
+    Products of small factors, that is, of constants, are gathered all the same: no scale is near 65,504."""
     return x.type.dtype == "float16"
 
 
 def is_pointwise_convolution(conv: Handle, weight: Handle) -> bool:
-    """A convolution that mixes channels only: 1x1 kernel, stride 1, no padding."""
+    """Whether a convolution only mixes channels: 1x1 kernel, stride 1, no padding."""
     return all(n == 1 for n in weight.shape[2:] + conv["stride"]) and not any(conv["padding"])
 
 
 def slice_before_view(
     source: tuple[int, ...], target: tuple[int, ...], dim: int, start: int, stop: int
 ) -> tuple[int, int, int] | None:
-    """The slice (axis, start, stop) of a tensor of shape ``source`` that holds what ``start:stop`` along ``dim`` holds
-    after it is viewed as ``target``; None when no single slice does.
+    """The slice (axis, start, stop) of a tensor of shape ``source`` with the elements of ``start:stop`` along ``dim``
+    of its view as ``target``; None if there is no such slice.
 
     >>> slice_before_view((1, 128, 312), (128, 312), 0, 0, 1)
     (1, 0, 1)

@@ -1,6 +1,6 @@
-"""Transposed convolutions: linear in the kernel, and where windows do not overlap a 1x1 convolution.
+"""Transposed convolutions are linear in the kernel, and 1x1 convolutions if their windows do not overlap.
 
-What they share with other linear maps on channels and positions stands in principles.py.
+principles.py has the laws that they share with other linear maps on channels and positions.
 """
 
 import math

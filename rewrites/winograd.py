@@ -1,18 +1,19 @@
-"""Fewer multiplications for a small window: Winograd's convolutions, along one axis at a time.
+"""Winograd convolutions: fewer multiplications for a small window, along one axis at a time.
 
-m neighbouring outputs of a window of r are the coefficients of a product of polynomials, transposed, and n = m + r - 1
-points determine it: n products where the plain sum takes m r. Of a 3x3 window first the rows are rewritten, then the
-columns of what that leaves: F(2x2, 3x3) with 16 products in place of 36, F(4x4, 3x3) with 36 in place of 144. Sources:
-S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for Convolutional
-Neural Networks (CVPR 2016), section 4.
+m neighbouring outputs of a window of r are the coefficients of a product of polynomials, transposed. The product is
+determined by n = m + r - 1 points, so n products replace the m r products of the plain sum. For a 3x3 window, first the
+rows are rewritten, then the columns of the resulting convolutions: F(2x2, 3x3) with 16 products instead of 36, F(4x4,
+3x3) with 36 instead of 144. Sources: S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray,
+Fast Algorithms for Convolutional Neural Networks (CVPR 2016), section 4.
 
-The sums before and after are of all channels, once each, and so pay where each channel is multiplied often. Those of a
-constant kernel are computed once. The laws would hold for other kernels and are not applied to them: a training step of
-ResNet-18 took 90 ms with them and 68 without, for the backward of a convolution stays as it is. Sums of inputs are
-rounded: in float32 one convolution by both axes is off by up to twice what the plain sum is at four points, six to
-nine times at six, 12 by three axes (root mean squares; the largest error up to 14 times). What a tile of outputs reads
-reaches all of its outputs, zero though the weights may be: as rounding errors of the size of the largest input in it,
-and as NaN where that is not finite, or near the largest float.
+The sums before and after the products go over all channels once, so they pay if each channel is multiplied often. The
+sums of a constant kernel are computed once. The laws hold for other kernels too, but are not applied to them: a
+training step of ResNet-18 took 90 ms with them and 68 ms without, because the backward of a convolution stays as it is.
+
+Sums of inputs are rounded. In float32, the RMS error of a convolution along both axes is up to 2x that of the plain sum
+at four points, 6x to 9x at six points, and 12x along three axes; the largest error is up to 14x. An input reaches all
+outputs of its tile, even through weights that are zero: with rounding errors of the size of the largest input of the
+tile, and as NaN if that input is not finite or near the largest float.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from math import prod
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
 
-# Channels that each output sums over, and outputs that each channel is summed into: with fewer, the sums around the
-# products cost more than the products save.
+# The least number of channels per output and of outputs per channel. With fewer, the sums around the products cost more
+# than the products save.
 CHANNELS = 16
-# Bytes of what is multiplied: glibc gives larger blocks back and takes them anew in every call (see
-# torch_eqsat.allocator), which costs more than multiplications.
+# The most bytes of the operands of the products. glibc returns larger blocks to the system in every call (see
+# torch_eqsat.allocator), which costs more than the multiplications.
 LARGEST = 32 << 20
-# Inputs are summed before they are multiplied: in narrow dtypes that costs half a digit.
+# Inputs are summed before they are multiplied, which costs half a digit in narrow dtypes.
 DTYPES = ("float32", "float64")
-# Finite points; infinity is one more. 1/2 and -2 err least: of 256 channels of 28x28 by both axes at most by 2.0e-6 of
-# the largest output, 2 and -2 by 7.2e-6, 1/2 and -1/2 by 7.0e-6, 1/2 and 2 by 5.7e-6 (the sum: 2.3e-7).
+# The finite points; infinity is one more. The error is least with 1/2 and -2. For 256 channels of 28x28 along both
+# axes, relative to the largest output, it is 2.0e-6; with 2 and -2 7.2e-6, with 1/2 and -1/2 7.0e-6, with 1/2 and 2
+# 5.7e-6, and 2.3e-7 for the plain sum.
 FOUR_POINTS = (Fraction(0), Fraction(1), Fraction(-1))
 SIX_POINTS = (*FOUR_POINTS, Fraction(1, 2), Fraction(-2))
 
@@ -119,8 +121,8 @@ def six_points(t: Builder, y: Handle, x: Handle, w: Handle) -> Handle | None:
 
 
 def _multiplied(t: Builder, y: Handle, x: Handle, w: Handle, points: tuple[Fraction, ...]) -> Handle | None:
-    """``y`` with one axis rewritten: the first where a window moves a step at a time and takes fewer products so,
-    unless what is multiplied then is too large."""
+    """``y`` with one axis rewritten: the first axis whose window has step 1 and needs fewer products this way. None if
+    there is no such axis, or if the operands of the products would be too large."""
     groups, padding, n = y["groups"], y["padding"], len(points) + 1
     if x.type.dtype not in DTYPES or not x.type.numel or min(w.shape[1], w.shape[0] // groups) < CHANNELS:
         return None
@@ -136,7 +138,7 @@ def _multiplied(t: Builder, y: Handle, x: Handle, w: Handle, points: tuple[Fract
     if n * tiles * max(x.type.bytes // x.shape[axis], y.type.bytes // y.shape[axis]) >= LARGEST:
         return None
     of_outputs, of_kernel, of_inputs = transforms(points, window)
-    # All axes at once: the next one then has its padding already.
+    # All axes are padded at once, so that the next one needs no padding.
     pads = [(0, 0), (0, 0), *((size, size) for size in padding)]
     pads[axis] = (padding[i], tile * tiles + window - 1 - x.shape[axis] - padding[i])
     products = t.like(

@@ -62,7 +62,7 @@ def test_a_difference_that_no_law_makes(monkeypatch):
 @pytest.mark.parametrize("subject", ["no_such_module:f", "sys:no_such_function", f"{__name__}:no_model", "sys"])
 def test_bad_subjects(subject, capsys):
     assert command.main(["bisect", subject, "--interpret"]) == USAGE
-    assert "is no module:function that returns (model, inputs)" in capsys.readouterr().err
+    assert "is not a module:function that returns (model, inputs)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("first", range(1, 9))

@@ -1,4 +1,4 @@
-"""Memory that a compiled program takes and frees in every call can stay with the process: for users to ask for."""
+"""Keeps memory that compiled programs allocate and free in every call with the process; only at the user's request."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import contextlib
 
 import torch
 
-# glibc serves blocks up to the largest that was ever freed (at most this, less its header) from its heap, and returns
-# free memory at the heap's end to the system beyond twice that: M_MMAP_THRESHOLD in mallopt(3).
+# glibc serves a block from its heap if it is no larger than the largest block ever freed (at most this size, less its
+# header), and returns free memory at the heap's end to the system beyond twice that size: M_MMAP_THRESHOLD in
+# mallopt(3).
 LARGEST_KEPT = (32 << 20) - (1 << 16)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc keep freed memory, for the whole process and from now on: blocks of up to 32 MiB come from
-    its heap, at whose end 64 MiB stay free, and free blocks below one in use stay too.
+    """Make glibc's malloc keep freed memory, for the whole process and from now on. Blocks of up to 32 MiB then come
+    from its heap; up to 64 MiB stay free at the end of the heap, and so do free blocks below a block in use.
 
-    torch.compile never does this by itself. A rewritten program may hold more at once than the original, whose largest
-    block has set how much is kept: a VAE's decoder took 12,500 page faults a call, 57 ms, and 39 ms after this. Call it
-    once, before or after compiling. Where the user has set glibc's thresholds (``MALLOC_MMAP_THRESHOLD_=131072`` is its
-    default), or with another allocator, it does nothing. Raises nothing.
+    torch.compile never does this by itself. A rewritten program may hold more memory at once than the original, whose
+    largest block determines how much malloc keeps: a VAE's decoder had 12,500 page faults per call and took 57 ms;
+    after this call it took 39 ms. Call it once, before or after compiling. It does nothing if the user has set glibc's
+    thresholds (``MALLOC_MMAP_THRESHOLD_=131072`` is the default) or with another allocator. Raises nothing.
     """
-    # One large block that nothing was written to, freed at once: glibc raises its thresholds to it.
-    with contextlib.suppress(RuntimeError):  # there is no such block
+    # glibc raises its thresholds to the size of a freed block. Nothing is written to this one, so it uses no memory.
+    with contextlib.suppress(RuntimeError):  # a block of this size cannot be allocated
         torch.UntypedStorage(LARGEST_KEPT, device="cpu")

@@ -1,4 +1,4 @@
-"""``torch-eqsat bisect``: the law without which a model's compiled result agrees with eager."""
+"""``torch-eqsat bisect`` finds the law without which a model's compiled result agrees with eager."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def bisect(
     options: dict[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Find the law of the function ``subject`` ("module:function", which returns a model and a list of its inputs).
+    """Find the law that makes a model's result wrong, and print it. ``subject`` is "module:function"; the function
+    returns the model and a list of its inputs. ``options`` are those of the backend.
 
-    0: it was found, and said; 1: the compiled result agrees with eager; 3: it differs without any law. Raises
-    EqsatError if there is no such function, and OptionError for bad ``options`` (those of the backend).
+    Returns 0 if a law was found, 1 if the compiled result agrees with eager, 3 if it differs without any law. Raises
+    EqsatError if there is no such function, and OptionError for bad ``options``.
     """
     options = dict(options or {})
     everything = _all_laws(options)
@@ -47,7 +48,7 @@ def bisect(
     if trial(everything)[0]:
         say("it is wrong without any law too: a bug of Inductor, or of the pass itself")
         return NOT_OURS
-    # A law that makes no terms is not named by reports, and what is disabled lets others come in.
+    # Reports do not name laws that make no terms, and disabling one law may let others apply.
     laws = [law for law in laws if law in everything]
     suspects = laws if laws and not trial(laws)[0] else everything
     needed = _shortest(suspects, lambda disabled: not trial(disabled)[0])
@@ -60,7 +61,7 @@ def bisect(
 
 
 def _shortest(suspects: Sequence[str], agrees: Callable[[Sequence[str]], bool]) -> Sequence[str]:
-    """The shortest beginning of ``suspects`` which, disabled, makes the results agree; all of them do."""
+    """The shortest prefix of ``suspects`` that makes the results agree when disabled. All of them together do."""
     low, high = 0, len(suspects)
     while high - low > 1:
         middle = (low + high) // 2
@@ -83,13 +84,13 @@ def _subject(subject: str) -> tuple[Callable[..., Any], Sequence[Any]]:
         return model, list(inputs)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise EqsatError(
-            f"{subject!r} is no module:function that returns (model, inputs): {type(error).__name__}: {error}"
+            f"{subject!r} is not a module:function that returns (model, inputs): {type(error).__name__}: {error}"
         ) from error
 
 
 class _Trial:
-    """Compiles the model with laws disabled and compares it with eager: what is wrong ("" if nothing), and the laws
-    that the reports name."""
+    """Compiles the model with some laws disabled and compares it with eager. A call returns the difference in words (""
+    if there is none) and the laws that the reports name."""
 
     def __init__(self, model: Callable[..., Any], inputs: Sequence[Any], backend: str, options: dict[str, Any]) -> None:
         self.model, self.inputs, self.backend = model, inputs, backend
@@ -101,7 +102,7 @@ class _Trial:
                 if isinstance(wide, torch.nn.Module):
                     wide.double()
                 self.exact: list[Any] = tree_leaves(wide(*tree_map(widened, copy.deepcopy(list(inputs)))))
-        except Exception:  # a kernel of one dtype alone
+        except Exception:  # a kernel that exists for one dtype only
             self.exact = [None] * len(self.eager)
 
     def _run(self, function: Callable[..., Any]) -> list[Any]:

@@ -19,20 +19,20 @@ from torch_eqsat.errors import EqsatError, MeasurementError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it was done, 1 when the machine is too busy for it. Of ``bisect``: 0 when a law was found,
-    1 when the compiled result agrees with eager, 2 when there is no such function, 3 when no law is to blame."""
+    """Run a command and return its exit status: 0 if it succeeded, 1 if the machine is too busy for it. For ``bisect``:
+    0 if a law was found, 1 if the compiled result agrees with eager, 2 if there is no such function, 3 if the result is
+    wrong without any law."""
     parser = argparse.ArgumentParser(
-        prog="torch-eqsat", description="Prices of torch_eqsat on this machine, and the law behind a wrong result."
+        prog="torch-eqsat",
+        description="Calibrate the cost model of torch_eqsat, or find the law behind a wrong result.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in (
-        ("calibrate", "measure this CPU (a minute or two) and keep what prices are made of"),
-        ("show", "print what prices are made of on this CPU"),
+        ("calibrate", "measure the coefficients of the cost model on this CPU (a minute or two) and store them"),
+        ("show", "print the coefficients of the cost model for this CPU"),
     ):
         command = commands.add_parser(name, help=about, description=about)
-        command.add_argument(
-            "--threads", type=int, default=torch.get_num_threads(), help="threads of torch to run with"
-        )
+        command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of torch's threads")
     _add_bisect(commands)
     options = parser.parse_args(arguments)
     if options.command == "bisect":
@@ -57,9 +57,9 @@ def _add_bisect(commands: Any) -> None:
     epilog = "Status: 0 a law was found, 1 the results agree, 2 bad arguments, 3 they differ without any law."
     command = commands.add_parser("bisect", help=about, description=about, epilog=epilog)
     command.add_argument("subject", metavar="module:function", help="a function that returns (model, inputs)")
-    command.add_argument("--freezing", action="store_true", help="with weights as constants")
-    command.add_argument("--interpret", action="store_true", help="generate no code: by the backend eqsat_mcts_eager")
-    command.add_argument("--laws", nargs="*", default=[], metavar="MODULE", help="laws besides the catalogue's")
+    command.add_argument("--freezing", action="store_true", help="treat weights as constants")
+    command.add_argument("--interpret", action="store_true", help="generate no code (backend eqsat_mcts_eager)")
+    command.add_argument("--laws", nargs="*", default=[], metavar="MODULE", help="modules of additional laws")
 
 
 def _bisect(options: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def _bisect(options: argparse.Namespace) -> int:
 
 
 def describe(table: Table, calibration: Calibration) -> str:
-    """The numbers by name, and whether they were measured here."""
+    """The coefficients by name, each with its origin: measured or default."""
     known = table.coefficients()
     lines = [f"{table.context}", f"table: {table.path}"]
     for group, values in (("fusible", calibration.coefficients), ("roofline", calibration.roofline)):

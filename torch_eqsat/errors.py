@@ -18,7 +18,7 @@ class LawError(EqsatError):
 
 
 class UnsoundRewriteError(EqsatError):
-    """Two terms of different type were put into one e-class: the law that did it is wrong."""
+    """A law put two terms of different type into one e-class; that law is wrong."""
 
 
 class WorkerError(EqsatError):
@@ -26,16 +26,16 @@ class WorkerError(EqsatError):
 
 
 class MeasurementError(EqsatError):
-    """A time cannot be trusted: other work on the machine disturbs it."""
+    """A measured time is unreliable, because other work on the machine disturbs it."""
 
 
 class TransientError(EqsatError):
-    """A graph was decided under a failure that may pass (a lost worker, a busy machine), with ``eqsat.strict``."""
+    """A plan was made during a temporary failure (a lost worker, a busy machine), and ``eqsat.strict`` is set."""
 
 
 class PlanError(EqsatError):
-    """A stored plan was damaged or edited, or is of another graph or format: it is not used, and made anew."""
+    """A stored plan is damaged, edited, or of another graph or format; it is not used, and a new one is made."""
 
 
 class RebuildError(EqsatError):
-    """A plan could not be turned back into a graph of the same outputs."""
+    """A plan could not be turned back into a graph with the same outputs."""

@@ -1,4 +1,4 @@
-"""``torch_eqsat.explain``: which laws were applied, what each region is predicted to save, why the search stopped."""
+"""``torch_eqsat.explain``: the applied laws, the predicted saving of each region, and why the search stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_eqsat.cost.targets import HERE
 
 @dataclass(frozen=True)
 class Explanation:
-    """Reports of the graphs of a model; ``str()`` is a screenful."""
+    """Reports on the graphs of a model; ``str()`` fits on a screen."""
 
     graphs: tuple[reports.GraphReport, ...]
 
@@ -27,12 +27,12 @@ class Explanation:
 def explain(
     model: Callable[..., Any], *inputs: Any, options: dict[str, Any] | None = None, target: str = HERE
 ) -> Explanation:
-    """Compile ``model`` afresh for ``inputs`` (plans on disk are not used) and run it once. Functions that
-    ``torch.compile`` made before compile again at their next call, for torch forgets all of them.
+    """Compile ``model`` anew for ``inputs`` (without plans from disk), run it once, and return the reports.
 
-    With a ``target`` such as "H100" the plan is made for that device, at prices estimated from its data: the report
-    says what would be saved there. What runs here is the model as it was, since a plan for one machine may lose on
-    another. Raises OptionError for bad options and unknown targets.
+    Dynamo is reset, so functions compiled before are compiled again at their next call. With a ``target`` such as
+    "H100", the plan is made for that device at prices estimated from its data, and the report states the saving there.
+    The original model runs here, because a plan for one machine may be slower on another. Raises OptionError for bad
+    options and unknown targets.
     """
     from torch_eqsat.options import PREFIX, Options
 

@@ -20,50 +20,51 @@ PREFIX = "eqsat."
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose.
+    """The options that the user set, with defaults for the others.
 
     >>> Options.parse({"eqsat.seconds": 5, "freezing": True})  # doctest: +ELLIPSIS
     (Options(seconds=5.0, ...), {'freezing': True})
     """
 
-    seconds: float = field(default=16.0, metadata={"help": "time of the search for one graph, in seconds", "least": 0})
-    nodes: int = field(default=20_000, metadata={"help": "size of an e-graph, in e-nodes", "least": 1})
+    seconds: float = field(default=16.0, metadata={"help": "search time for one graph, in seconds", "least": 0})
+    nodes: int = field(default=20_000, metadata={"help": "size limit of an e-graph, in e-nodes", "least": 1})
     memory_bytes: int = field(
-        default=2 << 30, metadata={"help": "address space of the search worker, in bytes", "least": 256 << 20}
+        default=2 << 30, metadata={"help": "address-space limit of the search worker, in bytes", "least": 256 << 20}
     )
     simulations: int = field(default=64, metadata={"help": "playouts of the tree search for one graph", "least": 1})
     measure_seconds: float = field(
         default=10.0, metadata={"help": "time for measuring kernels of one graph, in seconds", "least": 0}
     )
     min_saving: float = field(
-        default=0.02, metadata={"help": "predicted saving below which a graph is left as it is (0.02: 2 %)", "least": 0}
+        default=0.02, metadata={"help": "smallest predicted saving that rewrites a graph (0.02: 2 %)", "least": 0}
     )
     exactness: str = field(
         default="reassociates",
         metadata={
-            "help": "laws allowed: bitwise equal results, rounding as other sums and Winograd's do, or approximations",
+            "help": "loosest rounding allowed: `bitwise`, `reassociates` (sums reordered, Winograd) or `approximates`",
             "choices": ("bitwise", "reassociates", "approximates"),
         },
     )
     laws: tuple[Law | str, ...] = field(
         default=(),
-        repr=False,  # the hash of what they do is part of the keys instead
-        metadata={"help": "laws besides the catalogue's: laws, or names of modules that declare them"},
+        repr=False,  # cache keys contain a hash of the laws instead
+        metadata={"help": "additional laws: law objects, or names of modules that declare them"},
     )
     disable: tuple[str, ...] = field(
-        default=(), metadata={"help": "laws not to use, by name of the law, its declaration or its family"}
+        default=(), metadata={"help": "laws to leave out, by the name of a law, a declaration or a family"}
     )
     assume: tuple[str, ...] = field(
         default=tuple(sorted(GRANTED)),
         metadata={
-            "help": f"what laws may assume of values of which it is not known, out of {', '.join(PROPERTIES)}",
+            "help": f"properties that laws may assume without proof, out of {', '.join(PROPERTIES)}",
             "choices": PROPERTIES,
         },
     )
     strategy: str = field(
         default="mcts",
         metadata={
-            "help": "mcts, the paper's MCTS, saturation (TENSAT), best-first substitution (TASO), or none",
+            "help": "search strategy: `mcts`, `paper` (the paper's MCTS), `saturation` (equality saturation, TENSAT), "
+            "`substitution` (best-first, TASO) or `none`",
             "choices": ("mcts", "paper", "saturation", "substitution", "none"),
         },
     )
@@ -72,33 +73,33 @@ class Options:
         repr=False,  # where a search runs does not change what it finds
         metadata={"help": "a concurrent.futures executor that runs the searches of regions elsewhere", "has": "submit"},
     )
-    seed: int = field(default=0, metadata={"help": "seed of the search"})
+    seed: int = field(default=0, metadata={"help": "random seed of the search"})
     measure: bool = field(
         default=False,
         metadata={"help": "compile the original and the rewritten graph, time both, and keep the faster one"},
     )
     deterministic: bool = field(
         default=False,
-        metadata={"help": "time nothing and count work instead of seconds: equal plans in every process"},
+        metadata={"help": "time no kernels and limit work instead of seconds: the same plan in every process"},
     )
     target: str = field(
         default=HERE,
         metadata={
-            "help": f"{HERE}, or the device to plan for at estimated prices; such a plan is reported and not applied",
+            "help": f"`{HERE}`, or a device to plan for at estimated prices; its plan is reported, not applied",
             "choices": (HERE, *TARGETS),
         },
     )
-    judge: bool = field(default=True, metadata={"help": "run each rewritten graph against the original before use"})
+    judge: bool = field(default=True, metadata={"help": "compare each rewritten graph with the original before use"})
     guard: str = field(
         default="never",
         metadata={
-            "help": "compare the first calls of each compiled graph with eager, and give it up where it differs",
+            "help": "compare the first calls of each compiled graph with eager, and replace a graph that differs",
             "choices": ("never", "first_calls"),
         },
     )
-    guard_calls: int = field(default=1, metadata={"help": "how many calls `eqsat.guard` compares", "least": 1})
+    guard_calls: int = field(default=1, metadata={"help": "number of calls that `eqsat.guard` compares", "least": 1})
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
-    strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph as it is"})
+    strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph unchanged"})
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> tuple[Options, dict[str, Any]]:
@@ -127,7 +128,7 @@ def _unknown(key: str, known: list[str]) -> str:
 
 
 def _checked(key: str, value: Any, spec: Any) -> Any:
-    """``value`` as the option's type; ints stand for floats and lists for tuples."""
+    """``value`` converted to the option's type: ints become floats, lists become tuples."""
     default, metadata = spec.default, spec.metadata
     if "has" in metadata:
         if value is not None and not callable(getattr(value, metadata["has"], None)):
@@ -150,12 +151,12 @@ def _checked(key: str, value: Any, spec: Any) -> Any:
 
 
 def _laws(key: str, entries: Sequence[Any]) -> tuple[Law | str, ...]:
-    """Laws and names of modules; the decorators return lists of laws, which may stand in the list."""
+    """Laws and names of modules, flat: the decorators return lists of laws, which ``entries`` may contain."""
     flat = [law for entry in entries for law in (entry if isinstance(entry, (list, tuple)) else [entry])]
     for entry in flat:
         if not isinstance(entry, (Law, str)):
             raise OptionError(
-                f"option {key!r} holds {entry!r}; it takes what the decorators of laws return, and names of modules: "
+                f"option {key!r} holds {entry!r}; it takes laws, as the decorators return them, and names of modules: "
                 "'package.module' or 'package.module:name'"
             )
     return tuple(flat)

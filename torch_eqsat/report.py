@@ -1,4 +1,4 @@
-"""What the backend did to each graph, and why: kept for the last graphs, shown by ``torch_eqsat.explain``."""
+"""Reports on the last compiled graphs: what the backend did and why. ``torch_eqsat.explain`` shows them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RegionReport:
-    """A region of a graph: how often it occurs, its size (terms), predicted ms before and after, a lower bound of what
-    its e-graph holds (ms, 0 if unknown), laws, the search. ``transient`` says that what stopped it may pass."""
+    """A region of a graph: how often it occurs, its size in terms, the predicted ms before and after, a lower bound
+    (ms, 0 if unknown) on the programs of its e-graph, the laws, and the search. ``transient``: a temporary failure
+    stopped the search."""
 
     count: int
     terms: int
@@ -27,8 +28,8 @@ class RegionReport:
 
 @dataclass
 class RaceReport:
-    """A graph and its rewriting, compiled and timed in turn (ms, 0 where that failed). ``winner`` is "original",
-    "rewritten", or "" when the race did not decide; ``note`` says what it did not decide for."""
+    """The original and the rewritten graph, compiled and timed in turn (ms, 0 if that failed). ``winner`` is
+    "original", "rewritten", or "" if the race is undecided; ``note`` says why it is undecided."""
 
     original_ms: float
     rewritten_ms: float
@@ -44,13 +45,16 @@ class RaceReport:
 
 @dataclass
 class GraphReport:
-    """One graph. Times in seconds; predicted costs in ms; ``decision`` says in a line what was done and why; ``folded``
-    counts terms of factory operators that became buffers; ``target`` is the device whose estimated prices were used, ""
-    for the prices of this machine; ``plan_key`` is that of the plan on disk; ``race`` is there if the graphs were
-    measured; ``refused`` says of each region that was left as it is why the judge refused it. ``kernels_left`` were met
-    by the search and have no time, for want of `eqsat.measure_seconds` mostly; ``kernels_failed`` of them because
-    timing failed in a way that may pass, by key, with what happened. ``disturbed`` says what may pass and kept the
-    search from its end, so that the plan is used and not stored."""
+    """One graph. Times are in seconds, predicted costs in ms.
+
+    ``decision`` says in one line what was done and why. ``folded`` counts terms of factory operators that became
+    buffers. ``target`` is the device whose estimated prices were used, "" for the prices of this machine. ``plan_key``
+    is the key of the plan on disk. ``race`` is set if the graphs were measured. ``refused`` has the judge's reason for
+    each region that it refused. ``kernels_left`` counts kernels that the search met and that have no time, mostly
+    because `eqsat.measure_seconds` was over; ``kernels_failed`` has those whose timing failed temporarily, by key, with
+    the reason. ``disturbed`` names a temporary failure that cut the search short, so that the plan is used once and not
+    stored.
+    """
 
     nodes: int
     frozen: bool
@@ -75,7 +79,7 @@ class GraphReport:
 
     @property
     def laws(self) -> Counter[str]:
-        """How many e-nodes of the chosen program each law made."""
+        """The number of e-nodes that each law made in the chosen program."""
         total: Counter[str] = Counter()
         for region in self.regions:
             for law, count in region.laws.items():
@@ -96,7 +100,7 @@ class GraphReport:
             + (", from a stored plan" if self.from_plan else ""),
         ]
         if self.disturbed:
-            lines.append(f"  not stored, for another try may do better: {self.disturbed}")
+            lines.append(f"  not stored, because another search may find a better plan: {self.disturbed}")
         if self.race is not None:
             lines.append(f"  {self.race}")
         lines += [f"  a region was refused: {reason}" for reason in self.refused]
@@ -117,7 +121,7 @@ class GraphReport:
 
 
 def _gap(region: RegionReport) -> str:
-    """How far the program may be from the best one of its e-graph."""
+    """The relative distance of the program from the lower bound of its e-graph, in words; "" if unknown."""
     if not region.lower_bound_ms:
         return ""
     gap = 1 - region.lower_bound_ms / region.best_ms if region.best_ms else 0.0
@@ -129,12 +133,12 @@ _reports: deque[GraphReport] = deque(maxlen=_KEPT)
 
 
 def record(report: GraphReport) -> None:
-    """Keep ``report`` among the last ones."""
+    """Add ``report`` to the last ones."""
     _reports.append(report)
 
 
 def last_reports() -> list[GraphReport]:
-    """Reports of the last graphs that were compiled in this process, oldest first."""
+    """Reports on the graphs compiled last in this process, oldest first."""
     return list(_reports)
 
 

@@ -1,4 +1,4 @@
-"""A user's laws: from the option ``eqsat.laws`` and from installed packages, checked before any work starts."""
+"""The user's laws: from the option ``eqsat.laws`` and from installed packages; checked before any other work."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GROUP = "torch_eqsat.laws"
 
 @dataclass(frozen=True, slots=True)
 class UserLaws:
-    """Laws besides the catalogue's, as the search gets them; ``key`` is equal in all processes for laws that do the
-    same."""
+    """Laws that are not in the catalogue, as they are sent to the search. ``key`` is a hash of their code and
+    declarations, the same in all processes."""
 
     laws: tuple[Law, ...] = ()
     shipped: Shipped = ()
@@ -39,8 +39,8 @@ def load_laws(options: Options) -> UserLaws:
     """The laws that ``options`` names and those of installed packages, without the disabled ones.
 
     Raises LawError, naming the law, its file and line, for a law that is malformed, fails on its examples, has the
-    name of another or cannot be sent to another process; OptionError for a module that cannot be imported and for
-    names to disable that nothing has.
+    name of another law or cannot be sent to another process. Raises OptionError for a module that cannot be imported,
+    and for a disabled name that no law, family or entry point has.
     """
     points = sorted(metadata.entry_points(group=GROUP), key=lambda point: (point.name, point.value))
     chosen = [point.value for point in points if point.name not in options.disable]
@@ -58,7 +58,7 @@ def load_laws(options: Options) -> UserLaws:
 
 
 def _laws_of(entry: Law | str) -> Iterator[Law]:
-    """The laws of one entry: of a module, or what has the name after the colon in it."""
+    """The laws of one entry: all laws of a module, or those under the name after the colon."""
     if isinstance(entry, Law):
         yield entry
         return
@@ -74,13 +74,13 @@ def _laws_of(entry: Law | str) -> Iterator[Law]:
     found = [value] if isinstance(value, Law) else value
     if not isinstance(found, (list, tuple)) or not found or not all(isinstance(law, Law) for law in found):
         raise OptionError(
-            f"{entry!r}, named in {PREFIX}laws or by an entry point, is no law{_nearest(name, _declared(module))}"
+            f"{entry!r}, named in {PREFIX}laws or by an entry point, is not a law{_nearest(name, _declared(module))}"
         )
     yield from found
 
 
 def _declared(module: ModuleType) -> list[str]:
-    """What a module calls its laws."""
+    """The names of laws in a module."""
     return [
         name for name, value in vars(module).items() if isinstance(value, list) and value and isinstance(value[0], Law)
     ]
@@ -90,7 +90,7 @@ def _imported(path: str, entry: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except EqsatError:
-        raise  # a malformed law says so itself
+        raise  # the message names the malformed law
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise OptionError(
@@ -115,16 +115,18 @@ def _check_names(known: Sequence[Law], laws: Sequence[Law]) -> None:
     for law in laws:
         other = taken.setdefault(law.name, law)
         if other is not law:
-            raise LawError(f"law {law.name} ({law.source}) is declared at {other.source} too; rename it")
+            raise LawError(f"law {law.name} ({law.source}) is also declared at {other.source}; rename it")
 
 
 def _check_disabled(names: Sequence[str], laws: Sequence[Law], points: Sequence[str]) -> None:
     known = [*dict.fromkeys(name for law in laws for name in (law.family, law.declaration, law.name)), *points]
     for name in names:
         if name not in known:
-            raise OptionError(f"option '{PREFIX}disable' names {name!r}, no law or family{_nearest(name, known)}")
+            raise OptionError(
+                f"option '{PREFIX}disable' names {name!r}, which is no law or family{_nearest(name, known)}"
+            )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 3, cutoff=0.4)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {', '.join(known) or 'none'}"
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known: {', '.join(known) or 'none'}"

@@ -82,6 +82,22 @@ def test_table():
     ]
 
 
+def test_text_of_the_readme():
+    compared = [report.Comparison("first", 3.0, 1.5, 2e-6, 4.25), report.Comparison("second", 3.0, 2.0, 0.01, 5.0)]
+    assert report.readme_text("A machine", "`default`", compared).splitlines() == [
+        "A machine",
+        "",
+        "Settings of Inductor: `default`.",
+        "",
+        "| model  | Inductor's best (ms) | torch_eqsat (ms) | ratio |   error |",
+        "|--------|---------------------:|-----------------:|------:|--------:|",
+        "| first  |                 3.00 |             1.50 | 2.00x | 2.0e-06 |",
+        "| second |                 3.00 |             2.00 | WRONG | 1.0e-02 |",
+        "",
+        "First calls of torch_eqsat with empty caches, search included, took 4.2 to 5.0 s.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "wrong"),
     [(0.0, False), (report.TOLERANCE, False), (0.1, True), (float("inf"), True), (float("nan"), True)],

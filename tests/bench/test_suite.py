@@ -92,10 +92,27 @@ def test_the_readme_gets_the_cases_of_which_all_is_timed(options, tmp_path, monk
     models = ["--models", "trace,resnet50,lstm_loop"]
     suite.main([*options[2:], *models, "--variants", "default,freezing,eqsat", "--readme"])
     cells = [[cell.strip() for cell in line.split("|")] for line in readme.read_text().splitlines() if "2.00x" in line]
-    assert [line[1:7] for line in cells] == [
-        ["lstm_loop", "6.00", "4.00", "2.00", "2.00x", "2.00x"],
-        ["resnet50", "6.00", "4.00", "2.00", "2.00x", "2.00x"],
+    assert [line[1:6] for line in cells] == [
+        ["lstm_loop", "4.00", "2.00", "2.00x", "1.0e-06"],
+        ["resnet50", "4.00", "2.00", "2.00x", "1.0e-06"],
     ]
+    assert "Settings of Inductor: `default`, `freezing`.\n" in readme.read_text()
+
+
+def test_the_readme_says_which_settings_were_not_run_on_all_models(tmp_path):
+    path = tmp_path / "suite.json"
+    rows = dict([
+        row("lstm_loop", "default", 6.0), row("lstm_loop", "freezing", 4.0), row("lstm_loop", "eqsat", 2.0),
+        row("resnet50", "default", 6.0), row("resnet50", "freezing", 4.0), row("resnet50", "eqsat", 2.0, error=0.5),
+        row("resnet50", "freezing_cpp", 3.0),
+    ])  # fmt: skip
+    for entry in rows.values():
+        entry["compile_cold_s"] = 3.0
+    assert suite_report.readme_text(path) == ""
+    suite_report.save(path, rows)
+    text = suite_report.readme_text(path)
+    assert "Settings of Inductor: `default`, `freezing`, `freezing_cpp` (on 1 of 2 models).\n" in text
+    assert "| resnet50  |                 3.00 |             2.00 | WRONG | 5.0e-01 |" in text
 
 
 def test_unknown_names_are_errors():

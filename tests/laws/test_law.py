@@ -102,6 +102,6 @@ def test_collect():
 
 def test_two_laws_of_one_name():
     first, second = law("view(x)")(identity), law("permute(x)")(identity)
-    with pytest.raises(LawError, match=r"law identity .* is declared at") as caught:
+    with pytest.raises(LawError, match=r"law identity .* is also declared at") as caught:
         collect(SimpleNamespace(a=first), SimpleNamespace(b=second))
     assert line_of(identity) in str(caught.value)

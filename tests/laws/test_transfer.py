@@ -97,7 +97,7 @@ def other_type(t, v, x):
     ("function", "problem"),
     [
         (broken, "raised ZeroDivisionError: integer"),
-        (a_number, "returned 3, which is no term"),
+        (a_number, "returned 3, which is not a term"),
         (other_type, "into TensorType(shape=(2, 6), dtype='float32')"),
     ],
 )

@@ -1,6 +1,6 @@
 """Compiles laws to egglog: each left side becomes a query that fills a table of matches.
 
-Right sides are built in Python from those matches (as egg's dynamic appliers do): their shapes, guards and views need
+Right sides are built in Python from these matches, like egg's dynamic appliers. Their shapes, guards and views need
 arithmetic on whole shapes, for which egglog's vectors have no operations.
 """
 
@@ -14,9 +14,9 @@ from torch_eqsat.laws.pattern import Application, Pattern, Variable, application
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a match table: an e-class bound to ``name``, or with ``attribute`` the interned attributes of its
-    operator ``op``, whose operands are bound to the names ``operands``; ``value`` is the one that a scalar has to
-    have."""
+    """A column of a match table: the e-class bound to ``name``, or, with ``attribute``, the interned attributes of its
+    operator ``op``. ``operands`` are the names of that operator's operands; ``value`` is the required value of a
+    scalar."""
 
     name: str
     op: str = ""
@@ -88,7 +88,7 @@ def _names(pattern: Application) -> dict[int, str]:
 
 
 def sorted_children(node: Application) -> list[Pattern]:
-    """Children in an order that commuting does not change, so that every variant names them alike."""
+    """Children in an order that commuting does not change, so that they have the same names in every variant."""
     return sorted(node.children, key=repr)
 
 

@@ -27,8 +27,8 @@ from torch_eqsat.laws.pattern import applications
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What applying laws once did: ``fired`` counts right sides added by law, ``nodes`` is the e-graph's size after it
-    (e-nodes), ``truncated`` says that the node limit stopped it."""
+    """The result of applying laws once. ``fired`` counts the added right sides by law, ``nodes`` is the size of the
+    e-graph afterwards in e-nodes, and ``truncated`` says whether the node limit stopped it."""
 
     fired: dict[str, int]
     nodes: int
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass
 class _Undo:
-    """What a push has to restore on the Python side."""
+    """The Python state that a pop restores."""
 
     terms: int
     declared: set[tuple[str, int]]
@@ -48,18 +48,18 @@ class _Undo:
 
 
 class EGraph:
-    """``limit`` is the number of e-nodes above which no more right sides are added; ``granted`` are the assumptions of
-    laws that are taken to hold where it is not known."""
+    """An e-graph under a set of laws. Above ``limit`` e-nodes, no more right sides are added. ``granted`` assumptions
+    hold for all values, known or not."""
 
     def __init__(self, laws: Sequence[Law], limit: int = 20_000, granted: frozenset[str] = GRANTED) -> None:
         self.limit, self.granted = limit, granted
         self._engine = Engine()
         self._number = {law.name: number for number, law in enumerate(laws)}
         self._needs = {law.name: frozenset(a.constructor for a in applications(law.pattern)) for law in laws}
-        self._queries: dict[str, Query] = {}  # of laws that were of use so far
+        self._queries: dict[str, Query] = {}  # of the laws activated so far
         self._builder = Builder(self)
-        self._declared: set[tuple[str, int]] = set()  # operators with terms, and their numbers of operands
-        self._active: set[str] = set()  # laws all of whose operators have terms
+        self._declared: set[tuple[str, int]] = set()  # operators that occur, with their numbers of operands
+        self._active: set[str] = set()  # laws whose operators all occur
         self._attributes: dict[Attributes, int] = {}
         self._attribute_list: list[Attributes] = []
         self._terms: list[Node] = []
@@ -89,7 +89,7 @@ class EGraph:
     # Terms
 
     def load(self, graph: TermGraph) -> None:
-        """Add every term of ``graph`` under its own index, and its equalities. The egraph must be empty."""
+        """Add every term of ``graph`` under its own index, and its equalities. The e-graph must be empty."""
         for node, type_, constant in zip(graph.nodes, graph.types, graph.constant, strict=True):
             self._append(node, type_, constant)
         self._pending += [f"(union (node {a}) (node {b}))" for a, b in graph.equal]
@@ -97,7 +97,7 @@ class EGraph:
         self._flush()
 
     def insert(self, node: Node, type_: TensorType, /) -> int:
-        """The id of ``node`` (a TermStore's method, for builders)."""
+        """The id of ``node``, which is added if it is new (a method of TermStore, for builders)."""
         if node.op in ("add", "mul") and all(self._constant[child] for child in node.children):
             return self._insert_constant(node, type_)
         key = Node(node.op, node.attrs, tuple(self._class[child] for child in node.children))
@@ -128,11 +128,11 @@ class EGraph:
         return self._constant[self._class[term]]
 
     def known_of(self, term: int, /) -> Known:
-        """What is known of the values of the e-class of ``term``."""
+        """The known facts about the values of the e-class of ``term``."""
         return self._known[self._class[term]]
 
     def forms(self, term: int, /) -> list[Node]:
-        """The e-nodes known in the e-class of ``term``, with e-class ids as children (for guards of laws)."""
+        """The e-nodes in the e-class of ``term``, as of the last refresh, with e-class ids as children (for guards)."""
         return [
             Node(node.op, node.attrs, tuple(self._class[child] for child in node.children))
             for node in (self._terms[member] for member in self._members.get(self._class[term], ()))
@@ -208,11 +208,11 @@ class EGraph:
     def apply(self, laws: Iterable[Law], *, fair: bool = False) -> Step:
         """Match all ``laws`` on the present e-graph, then add their right sides.
 
-        With ``fair`` the room that the limit leaves is shared out, those with fewest matches first, so that one law
-        with very many does not keep the others out; matches that found no room stay for the next time.
+        With ``fair``, the laws share the room that the limit leaves, those with the fewest matches first, so that a law
+        with very many matches does not exclude the others. Matches without room remain for the next call.
 
-        Raises UnsoundRewriteError, naming laws, when terms of different type were put into one e-class; the e-graph
-        has to be popped or dropped then.
+        Raises UnsoundRewriteError, naming laws, if terms of different type were put into one e-class; the e-graph must
+        then be popped or dropped.
         """
         chosen = self._activate(laws)
         fired: dict[str, int] = {}
@@ -240,16 +240,17 @@ class EGraph:
         return Step(fired, len(self._terms), len(complete) < len(matched))
 
     def count_matches(self, laws: Iterable[Law]) -> dict[str, int]:
-        """How many matches each of ``laws`` has here to which it was not applied yet; laws without any are left out.
+        """The number of matches of each law to which it has not been applied yet, without laws that have none.
 
-        A law whose guard refuses all its matches counts them too, and one for siblings counts those of all times.
+        Matches that a law's guard refuses count too. For siblings, all matches count, applied or not.
         """
         return {name: len(rows) for name, rows in self._matches(self._activate(laws)).items()}
 
     def _activate(self, laws: Iterable[Law]) -> list[Law]:
-        """Those of ``laws`` that can match at all.
+        """The ``laws`` that can match, because all of their operators occur.
 
-        egglog copies what is declared in every push: with all of 294 laws a push and a pop took 31 ms.
+        Only these are declared, because egglog copies all declarations at every push: with all of 294 laws, a push and
+        a pop took 31 ms.
         """
         chosen = list(laws)
         new = [law for law in chosen if law.name not in self._active and self._needs[law.name] <= self._declared]
@@ -262,7 +263,7 @@ class EGraph:
         return [law for law in chosen if law.name in self._active]
 
     def _clear(self, laws: Iterable[Law]) -> None:
-        """Forget the matches of ``laws`` (of siblings none: their groups are made of all matches, old and new)."""
+        """Forget the matches of ``laws``, except for siblings, whose groups consist of all matches, old and new."""
         if clear := [self._queries[law.name].clear for law in laws if not law.siblings]:
             self._engine.run(clear)
 
@@ -281,7 +282,7 @@ class EGraph:
         return tables
 
     def _bind(self, law: Law, row: tuple[int, ...]) -> dict[str, Handle] | None:
-        """Handles by name for one match; None when a value in it is no static tensor."""
+        """Handles by name for one match; None if a value in it is not a static tensor."""
         bound: dict[str, Handle] = {}
         attrs: Attributes = ()
         # From the last column on: variables first, then applications, innermost first.
@@ -340,9 +341,12 @@ class EGraph:
         return count
 
     def _may_merge(self, law: Law, root: Handle) -> bool:
-        """Only what is computed at run time is merged, products of constants cost nothing apart (two linear layers:
-        20,000 e-nodes against 60). Merges by one law are not merged by it again, which makes other orders of the same
-        merge; by another law they are, once: gates of a cell, then its steps."""
+        """Whether the term ``root`` may be merged with siblings.
+
+        Constants are not merged, because they cost nothing at run time (two linear layers: 60 e-nodes instead of
+        20,000). The result of a merge is not merged again by the same law, which would make other orders of the same
+        merge; another law may merge it once: the gates of a cell, then its steps.
+        """
         captured = root.id < self._loaded
         merged_once = self._merges[root.id] == 1 and self._law[root.id] != law.name
         return (captured or merged_once) and not self._constant[root.id]
@@ -364,7 +368,7 @@ class EGraph:
         return count
 
     def _replace(self, law: Law, root: Handle, build: Callable[[], Handle | None]) -> int:
-        """Put what ``build`` makes into the e-class of ``root``; 1 if that is news."""
+        """Put the term that ``build`` makes into the e-class of ``root``; 1 if it was not in it, else 0."""
         try:
             result = build()
         except TypeMismatchError:
@@ -372,10 +376,10 @@ class EGraph:
         return self._unite(law, root, result)
 
     def _unite(self, law: Law, root: Handle, result: Handle | None) -> int:
-        """Put ``result`` into the e-class of ``root``; 1 if that is news."""
+        """Put ``result`` into the e-class of ``root``; 1 if it was not in it, else 0."""
         if result is None or self._class[result.id] == self._class[root.id]:
             return 0
-        # What the forward computes must not wait for gradients: the graph is cut in two later.
+        # A term of the forward must not depend on gradients, because the graph is cut in two later.
         if self.known_of(result.id).late and not self.known_of(root.id).late:
             return 0
         if result.type != root.type:
@@ -391,7 +395,7 @@ class EGraph:
         self._refresh(fired)
 
     def _refresh(self, fired: dict[str, int] | None = None) -> None:
-        """Read back which terms are in one e-class, and check that they have one type."""
+        """Read the e-class of each term back, and check that the terms of an e-class have one type."""
         ((_, inputs, outputs),) = list(self._engine.rows(["node"]))
         numbered = sorted((self._engine.integer(i), value) for (i,), value in zip(inputs, outputs, strict=True))
         classes: dict[Any, int] = {}
@@ -424,10 +428,10 @@ class EGraph:
 
     @property
     def content(self) -> int:
-        """64 bits that equal e-graphs of one loaded graph have in common, however they came about, in every process."""
+        """A hash of 64 bits, equal in every process for equal e-graphs of one loaded graph."""
         return content_of(self._terms, self._kind, self._class, self._members, self._loaded)
 
     @property
     def size(self) -> int:
-        """Terms ever added on this path (an upper bound of the e-nodes)."""
+        """The number of terms added on this path, an upper bound of the number of e-nodes."""
         return len(self._terms)

@@ -1,4 +1,4 @@
-"""Lets a user without a home folder import egglog."""
+"""Allows a user without a home folder to import egglog."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def some_home() -> Iterator[None]:
-    """Meanwhile there is a place for caches, whoever the user is. egglog imports black, which asks for one as it is
-    imported and raises RuntimeError where there is none: in a container whose user has no name, and no HOME."""
+    """A context in which a cache folder exists for every user. egglog imports black, which looks for one at import and
+    raises RuntimeError without it, as in a container whose user has no name and no HOME."""
     try:
         Path.home()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What is read back from an e-graph: its rows, and what tells it from others."""
+"""Snapshots of an e-graph: its rows, and a hash of its content."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 
-# Any difference shows in the e-classes near it, and all e-classes count: few rounds are enough.
+# A difference changes the e-classes near it, and the hash covers all e-classes, so a few rounds are enough.
 _ROUNDS_OF_REFINEMENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``; children are e-class ids, which are
-    term ids (the smallest of their class). ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law
+    """The rows of an e-graph: e-node i is ``nodes[i]`` in e-class ``classes[i]``. Children are e-class ids; the id of
+    an e-class is the smallest id of its terms. ``terms[i]`` is the first term that was this e-node, ``laws[i]`` the law
     that made it ("" if it was loaded)."""
 
     nodes: list[Node]
@@ -35,8 +35,8 @@ def snapshot_of(
     types: Sequence[TensorType | None],
     constant: Sequence[bool],
 ) -> Snapshot:
-    """The e-nodes ``found``, each with its e-class, sorted by the terms that they were first; the other arguments are
-    by term."""
+    """A snapshot of the e-nodes ``found``, each given with its e-class, sorted by their first terms. The other
+    arguments are by term."""
     first = {}
     for number in reversed(range(len(terms))):
         node = terms[number]
@@ -61,11 +61,11 @@ def content_of(
     members: Mapping[int, Sequence[int]],
     loaded: int,
 ) -> int:
-    """64 bits that equal e-graphs of one loaded graph have in common; ``kinds`` are hashes of the terms' operators,
-    ``members`` the terms of each e-class, of which the first ``loaded`` were captured.
+    """A hash of 64 bits that is equal for equal e-graphs of one loaded graph. ``kinds`` are hashes of the terms'
+    operators, ``members`` the terms of each e-class; the first ``loaded`` terms were captured.
 
-    Rounds of colour refinement (Weisfeiler and Leman 1968): an e-class begins as what was loaded into it, and is then
-    told apart by its e-nodes and the e-classes that they use.
+    It takes rounds of colour refinement (Weisfeiler and Leman 1968): the colour of an e-class is at first its loaded
+    term, and is then refined by its e-nodes and the e-classes that they use.
     """
 
     def colour_of(term: int) -> int:

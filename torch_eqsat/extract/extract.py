@@ -1,4 +1,4 @@
-"""Extraction: choosing one e-node for each needed e-class, so that all of them together cost least."""
+"""Extraction: the choice of one e-node for each needed e-class with the least total cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Extraction:
     cost: float
     """DAG cost in ms."""
     lower_bound: float
-    """No extraction costs less than this many ms; 0 when exact extraction was not asked for."""
+    """No extraction costs less than this many ms; 0 without exact extraction."""
     seconds: float
     """Time taken."""
     stop: StopReason
@@ -49,13 +49,13 @@ def extract(
     rounds: int = 0,
     milp_seconds: float = 0.0,
 ) -> Extraction:
-    """Find a cheap extraction, never worse than the incumbent; may be stopped at any time by the deadline.
+    """Find a cheap extraction, never worse than the incumbent, by the deadline.
 
-    ``deadline`` is a time.monotonic() value; setting the search up, some 10 µs per e-node, is not interrupted. After a
-    local optimum annealing follows until ``rounds`` rounds in a row brought nothing. ``milp_seconds`` > 0
-    adds a search for the exact optimum and a lower bound, in what time is then left. The result depends only on the
-    arguments, unless the deadline or ``milp_seconds`` end the search. Raises NoExtractionError when a root has no
-    acyclic computation, InvalidExtractionError when the incumbent is not valid.
+    ``deadline`` is a time.monotonic() value; the set-up, about 10 µs per e-node, is not interrupted. After a local
+    optimum, annealing follows until ``rounds`` rounds in a row gain nothing. ``milp_seconds`` > 0 adds a search for the
+    exact optimum and a lower bound, in the time that is left. The result depends only on the arguments, unless the
+    deadline or ``milp_seconds`` end the search. Raises NoExtractionError if a root has no acyclic computation,
+    InvalidExtractionError if the incumbent is not valid.
     """
     start = time.monotonic()
     choices = greedy(problem) if incumbent is None else incumbent
@@ -72,7 +72,7 @@ def extract(
 
 
 def lower_bound(problem: ExtractionProblem, choices: Choices) -> float:
-    """A bound (ms) that no extraction falls below, cheap and not tight; ``choices`` are an extraction that is known."""
+    """A lower bound (ms) on all extractions, cheap and not tight. ``choices`` are a known extraction."""
     reduced = reduce_problem(problem)
     known = reduced.reduce_choices(choices)
     settled = greedy_choices(reduced.problem).choices
@@ -90,6 +90,6 @@ def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, m
 
 
 def _better(problem: ExtractionProblem, start: Extraction, choices: Choices) -> Extraction:
-    """The new choices if they cost less; ties go to the start, so that nothing changes without a gain."""
+    """The new choices if they cost less, else the start, so that nothing changes without a gain."""
     cost = dag_cost(problem, choices)
     return replace(start, choices=choices, cost=cost) if cost < start.cost - _TOLERANCE else start

@@ -1,8 +1,8 @@
 """Greedy extraction with exact costs of shared parts (DAG costs), one visit of each e-node.
 
-E-classes are settled in order of increasing cost, as in Knuth's generalisation of Dijkstra's algorithm: a set of
-computations never costs less than the set of one of its operands, so the cheapest unsettled e-class is final. A chosen
-e-node therefore only uses e-classes settled before it, and the choices cannot form a cycle.
+E-classes are settled in order of increasing cost, as in Knuth's generalisation of Dijkstra's algorithm. The
+computations of an e-node never cost less than those of one of its operands, so the cheapest unsettled e-class is final.
+A chosen e-node therefore uses only e-classes settled before it, and the choices cannot form a cycle.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def greedy_choices(
 ) -> GreedyResult:
     """Choose an e-node for every computable e-class, cheapest DAG cost first.
 
-    E-classes of the incumbent count as paid and keep their e-node; sets then only hold what is new, which keeps them
-    small in deep e-graphs. ``users`` is what `node_users` gives, if already at hand. Raises InvalidExtractionError when
+    E-classes of the incumbent count as paid and keep their e-node. The sets then hold only new e-classes, and stay
+    small in deep e-graphs. ``users`` is the result of `node_users`, if already known. Raises InvalidExtractionError if
     the incumbent is not a valid extraction.
     """
     waiting = [len(set(children)) for children in problem.node_children]

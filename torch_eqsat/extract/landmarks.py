@@ -1,8 +1,8 @@
 """Landmarks: sets of e-nodes of which every acyclic computation of an e-class uses at least one.
 
-A linear program lets e-classes of a cycle support each other at no cost. Landmarks cut such solutions off: whatever
-e-nodes a solution uses, if they do not compute an e-class from the leaves up, then some e-node at the border of what
-they do compute is missing.
+In a linear program, e-classes of a cycle may support each other at no cost. Landmarks cut such solutions off: if the
+e-nodes of a solution do not compute an e-class from the leaves up, then an e-node is missing at the border of the
+e-classes that they do compute.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class LandmarkFinder:
     def landmark(self, goal: int, computed: set[int]) -> set[int]:
         """E-nodes of which every acyclic computation of ``goal`` uses one, none of them usable.
 
-        ``computed`` are the e-classes that the usable e-nodes compute, without the goal. We go back from the goal: an
-        e-node whose operands are all computed belongs to the landmark; any other one waits for an operand that is not
-        computed, so that following a single such operand is enough.
+        ``computed`` are the e-classes that the usable e-nodes compute; the goal is not among them. The search goes back
+        from the goal. An e-node whose operands are all computed belongs to the landmark; any other e-node needs an
+        operand that is not computed, and following one such operand is enough.
         """
         border: set[int] = set()
         met = {goal}

@@ -1,7 +1,7 @@
 """Local search for extractions: flips of one e-class, joint flips of all users of an e-class, annealing.
 
-An e-class that is not in the extraction may pay off only when several users turn to it together: one wide matrix
-product instead of three, say, of which each user takes a slice. No choice within a single e-class can find this.
+An e-class outside the extraction may pay off only if several users turn to it together, such as one wide matrix product
+of which each user takes a slice, instead of three products. No choice within a single e-class finds this.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LocalSearchResult:
 def local_search(
     problem: ExtractionProblem, incumbent: Choices, *, deadline: float | None, seed: int, rounds: int
 ) -> LocalSearchResult:
-    """Improve an incumbent until no flip helps, then anneal until ``rounds`` rounds in a row bring nothing.
+    """Improve an incumbent until no flip helps, then anneal until ``rounds`` rounds in a row gain nothing.
 
     The children of each e-node must be distinct, as in a reduced problem. ``deadline`` is a time.monotonic() value.
     """
@@ -85,10 +85,11 @@ class _LocalSearch:
                 self._examine_around({owner for owner, _ in before.items() ^ selection.choices().items()})
 
     def _flip_from_scratch(self) -> bool:
-        """Flip single e-classes, with e-nodes for what they newly need that rely on nothing at hand.
+        """Flip single e-classes; the e-classes that they newly need are computed from scratch. Returns whether any
+        flipped.
 
-        What is cheapest to get from the extraction may come from the very e-class that is to flip: its other layout,
-        say, by a transpose of it. Returns whether any flipped.
+        The cheapest way from the extraction to a needed e-class may pass through the e-class that is to flip, such as a
+        transpose of it for its other layout.
         """
         if not self._from_scratch:
             self._from_scratch = greedy_choices(self._problem, None, self._users).choices
@@ -96,7 +97,7 @@ class _LocalSearch:
         return self._flip_single_classes(None)
 
     def anneal(self, generator: Random) -> None:
-        """One round of random flips, single and joint, of which worsening ones are accepted ever less."""
+        """One round of random flips, single and joint; ever fewer of those that raise the cost are accepted."""
         before = self.selection.choices()
         first, last = (self.selection.cost * temperature for temperature in _TEMPERATURES)
         steps = _STEPS_PER_NODE * sum(map(len, self._problem.class_nodes))
@@ -157,7 +158,7 @@ class _LocalSearch:
     def _flip_jointly(self) -> None:
         """Take the joint flip that saves most, as long as one saves anything.
 
-        What each saves is kept in a queue and worked out anew when its turn comes.
+        The savings are kept in a queue, and each is computed anew when its turn comes.
         """
         queue = [(change, shared) for shared, change in self._joint_savings().items()]
         heapq.heapify(queue)
@@ -176,7 +177,7 @@ class _LocalSearch:
     def _joint_savings(self) -> dict[int, float]:
         """The e-classes to which users could turn together with a gain, and the change of cost in ms.
 
-        Stops after half of the time left; the other half is for taking what was found.
+        Stops after half of the remaining time; the other half is for taking the flips found.
         """
         now = time.monotonic()
         half_time = now + (self._deadline - now) / 2
@@ -221,9 +222,9 @@ class _LocalSearch:
         return best
 
     def _flip_users(self, shared: int, node: int, users: list[Flips], slack: float) -> float:
-        """Make an e-class available by an e-node and let all users turn to it that then lose at most ``slack`` ms.
+        """Make an e-class available by an e-node, and turn each user to it whose flips cost at most ``slack`` ms.
 
-        Returns the change of cost in ms, infinite when nobody turns to it. The flips are left for the caller to undo.
+        Returns the change of cost in ms, infinite if no user turned to it. The caller undoes the flips.
         """
         selection = self.selection
         before = selection.cost
@@ -231,7 +232,7 @@ class _LocalSearch:
         turned = set()
         for flips in users:
             last = flips[-1][0]
-            # A user may have left the extraction since, with another one.
+            # A user may have left the extraction together with an earlier one.
             if last in turned or not selection.references[last]:
                 continue
             mark, cost = selection.mark(), selection.cost

@@ -1,7 +1,7 @@
-"""What every extraction must compute, and the e-nodes that no better extraction can use.
+"""The e-classes that every extraction must compute, and the e-nodes that no better extraction can use.
 
-An e-class is mandatory for another one when every acyclic computation of the latter passes through it: dominators,
-for graphs in which an e-node needs all of its operands and an e-class needs one of its e-nodes.
+An e-class is mandatory for another one if every acyclic computation of the latter passes through it. These are the
+dominators of graphs in which an e-node needs all of its operands and an e-class needs one of its e-nodes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PrunedProblem:
 
 
 def prune(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incumbent_cost: float) -> PrunedProblem:
-    """Remove e-nodes that cannot be used acyclically, or only at too high a cost, as long as that exposes others.
+    """Remove e-nodes that cannot be used acyclically, or only at too high a cost, until no more are found.
 
     ``settled`` holds the computable e-classes, operands first; ``incumbent`` is a valid extraction of
     ``incumbent_cost`` ms, whose e-nodes stay.
@@ -54,7 +54,7 @@ def prune(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incu
 def mandatory_bound(problem: ExtractionProblem, settled: Choices, incumbent: Choices, incumbent_cost: float) -> float:
     """A lower bound (ms) of all extractions: the cheapest e-nodes of the e-classes that every one of them computes.
 
-    The arguments are those of :func:`prune`; takes about 50 µs an e-node, where linear programs take minutes.
+    The arguments are those of :func:`prune`. It takes about 50 µs per e-node; linear programs take minutes.
     """
     pruned = prune(problem, settled, incumbent, incumbent_cost)
     least = sum(min(problem.node_cost[node] for node in pruned.class_nodes[owner]) for owner in pruned.mandatory)

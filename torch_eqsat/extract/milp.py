@@ -1,7 +1,7 @@
 """Exact extraction by mixed-integer linear programming (HiGHS), after pruning around an incumbent.
 
-E-classes that every extraction needs are paid for in any case, so using one never links two parts of the problem; what
-remains falls apart into independent components, such as the blocks of a network, which are solved one at a time.
+Every extraction pays for the mandatory e-classes, so a use of one does not link two parts of the problem. The rest of
+the problem consists of independent components, such as the blocks of a network, which are solved one at a time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from torch_eqsat.extract.problem import Choices, ExtractionProblem, InvalidExtra
 _TOLERANCE = 1e-9
 # Pruning, setting up a linear program and solving its relaxation take about this many seconds per e-node at best.
 _SECONDS_PER_NODE = 4e-5
-# When landmarks are sought, e-nodes count as usable from this value in a fractional solution on, or up to this part of
-# the dearest e-node's cost: landmarks without cheap e-nodes raise the bound most.
+# In the search for landmarks, an e-node is usable if its value in the fractional solution exceeds the first number, or
+# if its cost is at most the second number times that of the dearest e-node. Landmarks without cheap e-nodes raise the
+# bound most.
 _USABLE = ((0.2, 0.2), (1e-6, 0.02), (0.2, 0.0), (1e-6, 0.0))
 _LEAST_VIOLATION = 0.05
-# Landmarks are no longer added when so many rounds close less than this part of the gap.
+# No more landmarks are added when _PATIENCE rounds close less than the part _LEAST_PROGRESS of the gap.
 _PATIENCE = 5
 _LEAST_PROGRESS = 0.02
 _INFEASIBLE = 2  # status codes of scipy.optimize.milp
@@ -36,7 +37,7 @@ _OPTIMAL = 0
 
 @dataclass(frozen=True, slots=True)
 class MilpResult:
-    """The better of the incumbent and what was found, and what no extraction can fall below (both in ms)."""
+    """The better of the incumbent and the extraction found, its cost, and a lower bound on all extractions (in ms)."""
 
     choices: Choices
     cost: float
@@ -58,7 +59,7 @@ def improve_by_milp(problem: ExtractionProblem, incumbent: Choices, seconds: flo
     lower_bound = 0.0
     components = _components(problem, pruned)
     for index, component in enumerate(components):
-        # Components come smallest first; what one leaves unused is shared by those after it.
+        # Components come smallest first; the time that one leaves unused is shared by the following ones.
         share = (deadline - time.monotonic()) / (len(components) - index)
         program = _Program(problem, pruned, component)
         found, bound = program.solve(sum(problem.node_cost[choices[c]] for c in component if c in choices), share)
@@ -74,7 +75,7 @@ def _adopt(problem: ExtractionProblem, choices: Choices, component: list[int], f
     combined = {owner: node for owner, node in choices.items() if owner not in inside} | found
     try:
         combined = restrict(problem, combined)
-    except InvalidExtractionError:  # the solver's tolerances allowed for it
+    except InvalidExtractionError:  # possible within the solver's tolerances
         return choices
     return combined if dag_cost(problem, combined) < dag_cost(problem, choices) else choices
 
@@ -82,7 +83,7 @@ def _adopt(problem: ExtractionProblem, choices: Choices, component: list[int], f
 def _components(problem: ExtractionProblem, pruned: PrunedProblem) -> list[list[int]]:
     """Partition the e-classes into independent parts, smallest first.
 
-    An e-class belongs together with those that use it, unless it is mandatory; and with those in a cycle with it.
+    An e-class is in one part with its users, unless it is mandatory, and with the e-classes in a cycle with it.
     """
     index = {owner: position for position, owner in enumerate(pruned.class_nodes)}
     uses = {
@@ -144,7 +145,7 @@ class _Program:
         return self._run(cutoff, least, deadline)
 
     def _run(self, cutoff: float, least: float, deadline: float) -> tuple[Choices | None, float]:
-        """Tighten the relaxation by landmarks, which serve better than an order in this, then branch."""
+        """Tighten the relaxation by landmarks, which raise the bound more than places in an order, then branch."""
         finder = LandmarkFinder(self._problem, self._class_nodes)
         # At most half of the time goes into the relaxation.
         halfway = time.monotonic() + (deadline - time.monotonic()) / 2
@@ -191,7 +192,7 @@ class _Program:
                 if used <= _LEAST_VIOLATION or owner in computed:
                     continue
                 landmark = frozenset(finder.landmark(owner, computed))
-                # One row per landmark and round; those of the most used e-classes would be no different.
+                # One row per landmark and round: rows for other e-classes with the same landmark are left out.
                 if landmark not in met and sum(values[self._variable[n]] for n in landmark) < used - _LEAST_VIOLATION:
                     met.add(landmark)
                     row = {self._variable[node]: 1.0 for node in landmark}
@@ -240,7 +241,7 @@ class _Program:
                 self._rows.append((row, 0.0, np.inf))
 
     def _forbid_cycles(self) -> None:
-        """Within each strongly connected component, an e-class comes at a later place than those it uses."""
+        """Within each strongly connected component, an e-class has a later place than the e-classes it uses."""
         index = {owner: position for position, owner in enumerate(self._class_nodes)}
         inner = [(owner, child) for owner, child in self._users if child in index]
         labels = _label_components(len(index), [(index[owner], index[child]) for owner, child in inner], "strong")

@@ -1,4 +1,4 @@
-"""An equivalent, smaller extraction problem: what costs nothing and what never helps is taken out beforehand."""
+"""An equivalent, smaller extraction problem, without e-classes that cost nothing and e-nodes that never help."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ FREE = -1
 class ReducedProblem:
     """A smaller problem of the same least cost. It keeps the indices of the original e-classes and e-nodes.
 
-    Taken out are: e-classes that the roots cannot reach or that cannot be computed; e-classes that are free (all that
-    they need costs nothing); e-classes whose only e-node costs nothing and has one operand that is not free, such as a
-    view (they stand for that operand); e-nodes that use their own e-class; and all but the cheapest of the e-nodes of
-    an e-class that have equal operands. What is taken out is in no list of ``problem.class_nodes``. The children of an
-    e-node are distinct and sorted.
+    These are left out of all lists of ``problem.class_nodes``:
+
+    - e-classes that the roots cannot reach or that cannot be computed;
+    - free e-classes: everything that they need costs nothing;
+    - e-classes whose only e-node costs nothing and has one operand that is not free, such as a view: they stand for
+      that operand;
+    - e-nodes that use their own e-class;
+    - of the e-nodes of an e-class with equal operands, all but the cheapest.
+
+    The children of an e-node are distinct and sorted.
     """
 
     problem: ExtractionProblem
@@ -49,7 +54,7 @@ class ReducedProblem:
 
 
 def reduce_problem(problem: ExtractionProblem) -> ReducedProblem:
-    """Take out of the problem what cannot matter; raises NoExtractionError when a root cannot be computed."""
+    """Make the reduced problem; raises NoExtractionError if a root cannot be computed."""
     users = node_users(problem)
     fixed, _ = _settle(problem, users, free_only=True)
     computable, missing_operands = _settle(problem, users, free_only=False)

@@ -52,7 +52,7 @@ class Selection:
         if self.references[owner]:
             problem = self._problem
             self.cost += problem.node_cost[node] - problem.node_cost[old]
-            # Acquiring comes first, so that what both e-nodes need is neither dropped nor added.
+            # Acquiring comes first, so that e-classes that both e-nodes need are neither dropped nor added.
             self._acquire(problem.node_children[node])
             self._release(problem.node_children[old])
         return self.cost - before
@@ -65,7 +65,7 @@ class Selection:
         return self.cost - before
 
     def drop(self, owner: int) -> None:
-        """End a hold; what nothing else needs leaves the extraction."""
+        """End a hold; e-classes that nothing else needs leave the extraction."""
         self._flips.append((owner, self.chosen[owner], len(self._trail), self.cost, self._floor))
         self._release((owner,))
 
@@ -89,7 +89,7 @@ class Selection:
             self.cost = cost
 
     def keep(self) -> None:
-        """Keep all flips for now; commits when many have come together, since that visits the whole extraction."""
+        """Keep all flips for now; commits only after many flips, because a commit visits the whole extraction."""
         if len(self._flips) > _FLIPS_PER_COMMIT:
             self.commit()
 
@@ -115,8 +115,8 @@ class Selection:
     def closes_cycle(self, owner: int) -> bool:
         """Whether a cycle of chosen e-nodes can be reached from the e-class.
 
-        The positions of the last commit bound the search: what lies below all flipped e-classes reaches none of them,
-        and a cycle passes through a flipped e-class or through one that was not in the extraction.
+        The positions of the last commit bound the search: an e-class below all flipped e-classes reaches none of them,
+        and every cycle passes through a flipped e-class or through one that was not in the extraction.
         """
         floor = min(self._floor, self._position[owner])
         chosen, position, node_children = self.chosen, self._position, self._problem.node_children
@@ -139,7 +139,7 @@ class Selection:
         return False
 
     def _acquire(self, owners: tuple[int, ...]) -> None:
-        """Add one reference to each of the e-classes, with all that they newly need."""
+        """Add one reference to each of the e-classes, and to all e-classes that they newly need."""
         chosen, references = self.chosen, self.references
         node_children, node_cost = self._problem.node_children, self._problem.node_cost
         trail = self._trail
@@ -155,7 +155,7 @@ class Selection:
                 pending.extend(node_children[node])
 
     def _release(self, owners: tuple[int, ...]) -> None:
-        """Take one reference from each of the e-classes, with all that is then needed no more."""
+        """Take one reference from each of the e-classes, and from all e-classes that are no longer needed then."""
         chosen, references = self.chosen, self.references
         node_children, node_cost = self._problem.node_children, self._problem.node_cost
         trail = self._trail

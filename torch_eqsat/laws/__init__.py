@@ -1,1 +1,1 @@
-"""How laws are declared: patterns, builders, laws. The laws themselves are in torch_eqsat.rewrites."""
+"""Declarations of laws: patterns, examples, assumptions. The laws themselves are in torch_eqsat.rewrites."""

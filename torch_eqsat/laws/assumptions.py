@@ -1,23 +1,26 @@
-"""What laws assume of the values that they match, and when that is known to hold.
+"""Assumptions of laws about the values that they match, and how an assumption is known to hold.
 
-A law without assumptions holds for all values: what its left side computes as finite its right side does too, equal but
-for rounding errors of the left side's own size; what is infinite or NaN stays one of the two, where it is. Each
-assumption names what a user risks who grants it (``options={"eqsat.assume": …}``) for values of which it is not known:
+A law without assumptions holds for all values. An element that is finite on the left side is finite on the right side,
+and equal except for rounding errors of the left side's own size; an element that is infinite or NaN is infinite or NaN
+on both sides. ``options={"eqsat.assume": …}`` grants an assumption for values for which it is not known; the list says
+what happens if it does not hold:
 
-- ``finite``: no infinities or NaN. Otherwise an infinity may become NaN (∞ · a + ∞ · b against ∞ · (a + b)) or, where
-  it met a zero, stay in its place (0 · ∞ is NaN); and of a convolution reach positions near by, in its own sample and
-  group of channels. Granted by default: no finite number of another sample, group or row is touched.
-- ``all_finite``: no infinities or NaN. Otherwise they reach results that do not depend on them: other samples, groups.
-- ``even``: numbers that meet in one sum are of one magnitude, to a few digits. Otherwise the small ones take part in
-  the rounding errors of the large ones, as they do in Winograd's convolutions. Granted by default.
-- ``no_cancellation``: what is added is not taken away again. Otherwise rounding errors are those of the numbers before:
-  ((x − m) / s) W folded into x (W / s) − m W / s is off by the rounding error of m / s. Known of values that come of
-  sums of many numbers, whose own rounding errors are as large.
-- ``no_mask``: neither infinite nor so large that a sum with it keeps nothing else, as masks of −∞ or the least float
-  are. Otherwise softmax(x + mask), with a mask that is the same for a whole row, forgets the mask. Known of matrix
-  products, parameters, and of what is bounded or made of these alone.
+- ``finite``: no infinities or NaN. Otherwise an infinity may become NaN (∞ · a + ∞ · b against ∞ · (a + b)) or, if it
+  is multiplied by a zero, remain where the other side has NaN (0 · ∞). In a convolution it may reach positions nearby,
+  in its own sample and group of channels. Granted by default: finite numbers of other samples, groups and rows do not
+  change.
+- ``all_finite``: no infinities or NaN. Otherwise they reach results that do not depend on them, in other samples or
+  groups.
+- ``even``: the numbers of one sum have the same magnitude, to a few digits. Otherwise small numbers get the rounding
+  errors of large ones, as in Winograd convolutions. Granted by default.
+- ``no_cancellation``: addends do not cancel. Otherwise rounding errors are those of the addends: ((x − m) / s) W,
+  folded into x (W / s) − m W / s, has the rounding error of m / s. Known for results of sums of many numbers, whose own
+  rounding errors are as large.
+- ``no_mask``: neither infinite nor so large that a sum loses its other addend, as with masks of −∞ or the least float.
+  Otherwise softmax(x + mask), with one mask value for a whole row, ignores the mask. Known for matrix products,
+  parameters, bounded values, and sums and products of these.
 - ``in_range``: an index lies within its table. Otherwise no error is raised.
-- ``no_overflow``: products and sums lie within the dtype, as they do in all but float16. There it is known of
+- ``no_overflow``: products and sums lie within the dtype, as in all dtypes but float16. In float16 it is known for
   constants, whose products are computed and checked once.
 - ``positive``: above zero.
 """
@@ -44,17 +47,16 @@ PROPERTIES = (
     "positive",
 )
 GRANTED = frozenset({"finite", "even"})
-"""What is assumed by default. ``positive`` is assumed by laws that approximate alone, which are off by default."""
+"""The assumptions granted by default. Only laws that approximate need ``positive``, and these are off by default."""
 EVERYTHING = frozenset(PROPERTIES)
 
 Declared = Mapping[str, str]
-"""Properties by the names of variables; of several names ("x|c") one with the property is enough; several properties
-are separated by spaces."""
+"""Properties by variable, several separated by spaces. For several variables ("x|c"), one of them is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """``property`` has to be known of one of the variables ``names``."""
+    """``property`` must be known for one of the variables ``names``."""
 
     property: str
     names: tuple[str, ...]
@@ -64,7 +66,7 @@ class Assumption:
 
 
 class Store(Protocol):
-    """What is asked for what is known of a term."""
+    """Answers what is known of a term."""
 
     def known_of(self, term: int, /) -> Known: ...
 
@@ -82,7 +84,7 @@ class Term(Protocol):
 
 
 def read(declared: Declared, variables: Iterable[str]) -> tuple[Assumption, ...]:
-    """The assumptions that a law declares. Raises LawError for properties or variables that are not known."""
+    """The assumptions that a law declares. Raises LawError for unknown properties and unbound variables."""
     bound = list(variables)
     found = []
     for names, properties in declared.items():
@@ -99,7 +101,7 @@ def read(declared: Declared, variables: Iterable[str]) -> tuple[Assumption, ...]
 def hold(
     assumptions: Iterable[Assumption], bound: Mapping[str, Term], store: Store, granted: frozenset[str] = GRANTED
 ) -> bool:
-    """Whether all ``assumptions`` are granted, or known to hold for what the variables are ``bound`` to."""
+    """Whether all ``assumptions`` are granted, or known to hold for the terms ``bound`` to the variables."""
     return all(a.property in granted or any(_holds(a.property, bound[n], store) for n in a.names) for a in assumptions)
 
 

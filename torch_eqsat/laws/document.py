@@ -16,19 +16,20 @@ HEAD = """# The laws
 
 Written by `make docs` from the declarations in `rewrites/`; do not edit.
 
-{laws} laws of {declarations} declarations. A declaration over a trait of operators is expanded to every operator that
-has it. Each law is verified on its examples and on variants of them (`torch_eqsat/verification/laws.py`).
+{laws} laws of {declarations} declarations. A declaration over a trait is expanded to every operator with that trait.
+Each law is verified on its examples and on variants of them (`torch_eqsat/verification/laws.py`).
 
-- **Tiers.** *bitwise*: the same bits, NaN, infinities and signed zeros among them. *reassociates*: equal in real
-  arithmetic, rounding errors of the size of the left side's own. *approximates*: equal in real arithmetic where both
-  sides are defined; may cancel or overflow where the left side does not.
-- **Assumptions.** *assumes finite (x)*: holds where x is neither infinite nor NaN; see
-  `torch_eqsat/laws/assumptions.py` for each, what happens otherwise, and which of them are granted by default.
-- **Direction.** *left to right*: the right side is added where the left side is found. *both ways*: either side is.
-- *normalises*: applied to a fixpoint before all others. *expansive*: makes more forms than it joins; applied only where
-  the search chooses it. *siblings*: all matches that share an operand are replaced together.
-- **Terms** are those of `torch_eqsat/ir/operators.py`; `[2, 3]` is a float32 tensor of that shape, `integers(4)` a
-  tensor of indices, `booleans(4)` a mask; `u := …` names a term that is read again.
+- **Tiers.** *bitwise*: the same bits, for NaN, infinities and signed zeros too. *reassociates*: equal in real
+  arithmetic, with rounding errors of the size of the left side's own. *approximates*: equal in real arithmetic where
+  both sides are defined; may cancel or overflow where the left side does not.
+- **Assumptions.** *assumes finite (x)*: holds if x is neither infinite nor NaN. `torch_eqsat/laws/assumptions.py`
+  defines each assumption, states what happens if it does not hold, and which are granted by default.
+- **Direction.** *left to right*: the right side is added where the left side is found. *both ways*: each side is added
+  where the other is found.
+- *normalises*: applied to a fixpoint before all other laws. *expansive*: makes more forms than it joins, and is applied
+  only where the search chooses it. *siblings*: all matches that share an operand are replaced together.
+- **Terms** are those of `torch_eqsat/ir/operators.py`. `[2, 3]` is a float32 tensor of that shape, `integers(4)` a
+  tensor of indices, `booleans(4)` a mask; `u := …` names a term that is used again.
 """
 
 
@@ -80,7 +81,7 @@ def _properties(laws: Sequence[Law]) -> list[str]:
 
 
 def _labels(law: Law) -> list[str]:
-    """The operators that a law is expanded to, and "back" for the way back."""
+    """The operators that replace the metavariables of a law, and "back" for the way back."""
     return law.name.removeprefix(law.declaration).strip("[]").split(",")
 
 
@@ -89,7 +90,7 @@ def _is_back(law: Law) -> bool:
 
 
 def _operators(laws: Sequence[Law]) -> str:
-    """What stands for each metavariable of a declaration."""
+    """The operators that replace each metavariable of a declaration."""
     labels = [tuple(label for label in _labels(law) if label not in ("", "back")) for law in laws]
     if not labels[0]:
         return ""

@@ -1,9 +1,9 @@
-"""Example terms, on which laws are shown and tested, written as Python calls.
+"""Example terms, written as Python calls; laws are shown and tested on them.
 
-A list of sizes is a fresh input tensor and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``. What is
-named may be used again, its shape in sizes too: ``matmul(x := [2, 3], [x.shape[1], 4])``; of several terms in
-parentheses the last is meant. A number is a scalar; ``integers(2, 3)`` is a tensor of small indices,
-``integers(4, repeats=2)`` is 0, 0, 1, 1, ``booleans(2, 3)`` a mask and ``weights(2, 3)`` a constant.
+A list of sizes is a new input tensor, and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``. A named term
+may be used again, and so may its shape: ``matmul(x := [2, 3], [x.shape[1], 4])``. Several terms in parentheses denote
+the last one. A number is a scalar; ``integers(2, 3)`` is a tensor of small indices, ``integers(4, repeats=2)`` is 0, 0,
+1, 1, ``booleans(2, 3)`` a mask and ``weights(2, 3)`` a constant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch_eqsat.errors import LawError
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.operators import OPERATORS
 
-# Kinds of inputs: their dtype and what is known of them.
+# Kinds of inputs: the dtype and the known facts.
 _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "integers": ("int64", {}),
     "booleans": ("bool", {}),
@@ -26,7 +26,7 @@ _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
 def build_example(example: str | ast.expr, builder: Builder) -> Handle:
     """The term that an example (text or syntax tree) denotes, made with ``builder``.
 
-    Raises LawError for what is no example, TypeMismatchError for operands that do not fit.
+    Raises LawError if it is not an example, TypeMismatchError if operands do not fit.
     """
     tree = parse_example(example) if isinstance(example, str) else example
     return _Reader(builder).read(tree)

@@ -1,4 +1,4 @@
-"""What a law does, as text that is equal in every process: for keys of caches that depend on a user's laws."""
+"""A hash of a law's code and declaration, equal in every process: for keys of caches that depend on the user's laws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_eqsat.laws.law import Law
 
 
 def modules_of(law: Law) -> set[str]:
-    """The modules that the functions of a law are defined in, this package's apart."""
+    """The modules that define the functions of a law, without those of this package."""
     found: set[str] = set()
     waiting: list[Any] = [law.build]
     while waiting:
@@ -30,30 +30,29 @@ def _contents(function: types.FunctionType) -> list[Any]:
     """The values of the variables that a function closes over."""
     values = []
     for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a cell that was never filled
+        with contextlib.suppress(ValueError):  # an empty cell
             values.append(cell.cell_contents)
     return values
 
 
 def fingerprint(laws: Iterable[Law]) -> str:
-    """A hash of laws: of what they declare, and of the code of their functions with all that it calls.
+    """A hash of laws: of their declarations, and of the code of their functions with everything that it calls.
 
-    Of the standard library, of this package and of installed packages other than the laws' own, versions stand for
-    code. A value whose ``repr`` shows its address makes the hash good for this process alone, so that plans are made
-    anew.
+    The standard library, this package and installed packages other than the laws' own count by their versions. A value
+    whose ``repr`` shows its address makes the hash valid for this process only, so that stored plans are not found.
     """
     digest = hashlib.sha256()
     for law in laws:
         written = _Written({_root(name) for name in modules_of(law)})
         for field in fields(law):
-            if field.name != "source":  # where a law stands does not change what it does
+            if field.name != "source":  # the place of a declaration does not change the law
                 written.value(getattr(law, field.name))
         digest.update("\n".join(written.parts).encode())
     return digest.hexdigest()
 
 
 class _Written:
-    """Writes values down part by part, each function once."""
+    """Writes values part by part, each function once."""
 
     def __init__(self, own: set[str]) -> None:
         self.own = own
@@ -120,7 +119,7 @@ class _Written:
         self.value(code.co_consts)
 
     def _globals(self, code: types.CodeType, known: Mapping[str, Any]) -> None:
-        """What the names of ``code`` stand for, and those of the functions defined inside it."""
+        """The values of the global names in ``code`` and in the functions defined inside it."""
         for name in code.co_names:
             if name in known:
                 self.parts.append(f"global {name}")
@@ -132,7 +131,8 @@ class _Written:
                 self._globals(constant, known)
 
     def _is_written(self, module: str | None) -> bool:
-        """Whether the code of a module is written down: all but the standard library's and other packages'."""
+        """Whether the code of a module is written: not for the standard library, this package or other installed
+        ones."""
         root = _root(module or "")
         if root in self.own:
             return True

@@ -1,9 +1,9 @@
-"""How a law is declared.
+"""The declaration of laws.
 
 A law is a Python function. :func:`law` takes the left side as a pattern; the function builds the right side with a
-:class:`~torch_eqsat.ir.builder.Builder` from what the left side matched, or returns None where a guard says no.
-:func:`equation` takes both sides as patterns, for laws that need no attributes; the function is the guard alone.
-Left sides are compiled to egglog queries; shapes and dtypes are checked whenever a right side is built.
+:class:`~torch_eqsat.ir.builder.Builder` from the matched terms, or returns None if its guard refuses them.
+:func:`equation` takes both sides as patterns, for laws that need no attributes; the function is only the guard. Left
+sides are compiled to egglog queries. Shapes and dtypes are checked whenever a right side is built.
 
     @law("s := slice(r := slice(x))", exactness="bitwise", example="slice(slice([9], …), …)")
     def slice_of_slice(t, s, r, x):
@@ -33,17 +33,19 @@ EXACTNESS = ("bitwise", "reassociates", "approximates")
 Texts = str | Sequence[str] | Callable[..., Sequence[str]]
 """Example terms, or a function that makes them from the places that metavariables stand for."""
 Assumes = Declared | Callable[..., Declared]
-"""What a law assumes of its variables (see torch_eqsat.laws.assumptions), or a function of the places that says so."""
+"""Assumptions about variables (see torch_eqsat.laws.assumptions), or a function of the places that returns them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A law. ``pattern`` is its left side, ``build`` makes its right side; ``siblings`` says that all matches are
-    replaced together (see :func:`siblings`), ``shared`` names the variable that they have in common. A law that
-    ``normalises`` runs to a fixpoint before others; one that is ``expansive`` (it makes more forms than it joins) is
-    never applied along with others, only when a search chooses it. ``assumptions`` say for which values it holds;
-    ``declaration`` is the function that declared it,
-    which other laws may share: those of other operators, and the way back of an equation."""
+    """A law: ``pattern`` is its left side, ``build`` makes its right side.
+
+    With ``siblings``, all matches are replaced together (see :func:`siblings`); ``shared`` names the variable that they
+    have in common. A law that ``normalises`` runs to a fixpoint before others. A law that is ``expansive`` (it makes
+    more forms than it joins) is applied only when a search chooses it, never along with others. ``assumptions`` state
+    for which values it holds. ``declaration`` is the name of the function that declared it; laws for other operators
+    and the way back of an equation share it.
+    """
 
     name: str
     declaration: str
@@ -72,7 +74,7 @@ Decorator = Callable[[Callable[..., Any]], list[Law]]
 
 @dataclass(frozen=True, slots=True)
 class _Declaration:
-    """What the decorators are given."""
+    """The arguments of the decorators."""
 
     exactness: str
     example: Texts
@@ -98,13 +100,14 @@ def law(
 ) -> Decorator:
     """Declare a law with left side ``pattern``.
 
-    ``exactness`` is the tier of its rounding; ``example`` are terms on which it must fire, ``refused`` near misses on
+    ``exactness`` is the tier of its rounding. ``example`` are terms on which it must fire, ``refused`` near misses on
     which it must not. A metavariable (an upper-case operator name in the pattern) is expanded over the places given for
-    it; ``places`` gives combinations of several. A parameter of the function that has the name of a metavariable is
-    the place that it stands for. Examples of an expanded law may use the metavariable, or be made by a function of the
-    places. ``assumes`` says for which values of its variables the law holds (see torch_eqsat.laws.assumptions). For
-    the rest see :class:`Law`.
-    Raises LawError, naming the law, its file and line, when the declaration is malformed.
+    it; ``places`` gives combinations for several metavariables. A parameter of the function with the name of a
+    metavariable receives the place. Examples of an expanded law may use the metavariable, or be made by a function of
+    the places. ``assumes`` states for which values of its variables the law holds (see torch_eqsat.laws.assumptions).
+    For the rest see :class:`Law`.
+
+    Raises LawError, naming the law, its file and line, if the declaration is malformed.
     """
     given = _Declaration(exactness, example, refused, normalises=normalises, expansive=expansive, assumes=assumes)
     substitutions = list(places) if places is not None else _substitutions(metavariables)
@@ -124,13 +127,13 @@ def equation(
     expansive: str = "",
     **metavariables: Iterable[Place],
 ) -> Decorator:
-    """Declare "left = right". The function is the guard: of the variables that it names, whether the sides are equal;
-    one without a body, or that returns None, always agrees.
+    """Declare "left = right". The function is the guard: it takes variables by name and returns whether the sides are
+    equal. A function that returns None, such as one without a body, always agrees.
 
-    With ``back``, which gives examples of the right side, the equation is a law in both directions, the way back with
-    assumptions of its own.
-    ``expansive`` is "forward", "back" or "both" (see :class:`Law`).
-    Raises LawError, naming the law, its file and line, when the declaration is malformed.
+    With ``back``, which gives examples of the right side, the equation is a law in both directions; the way back has
+    its own assumptions, ``assumes_back``. ``expansive`` is "forward", "back" or "both" (see :class:`Law`).
+
+    Raises LawError, naming the law, its file and line, if the declaration is malformed.
     """
 
     def declare(guard: Callable[..., Any]) -> list[Law]:
@@ -166,12 +169,12 @@ def siblings(
     expansive: bool = False,
     **metavariables: Iterable[Place],
 ) -> Decorator:
-    """Declare an n-ary law: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is named) and
-    the same attributes, and do not depend on one another, are given to the function at once as a list of dicts of
-    handles; it returns their replacements in order, None for those that stay, or None.
+    """Declare a law for n siblings: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is
+    named) and the same attributes, and do not depend on each other.
 
-    Stated for n at once because pairwise merging of n siblings makes n² pairs, then pairs of pairs: 72, 792, 65,808
-    matches in three rounds on a 12-layer encoder.
+    The function gets all of them at once, as a list of dicts of handles. It returns their replacements in order, with
+    None for those that stay, or None if all stay. The law is not stated for pairs, because merging n siblings pairwise
+    makes n² pairs, then pairs of pairs: 72, 792, 65,808 matches in three rounds on a 12-layer encoder.
     """
     given = _Declaration(
         exactness, example, refused, siblings=True, shared=shared, expansive=expansive, assumes=assumes
@@ -194,7 +197,8 @@ def _one_way(
     right: str = "",
     way: str = "",
 ) -> Law:
-    """The law that turns the pattern ``text`` into what ``function`` builds, or into ``right`` where it agrees."""
+    """The law from the pattern ``text`` to the term that ``function`` builds, or to ``right`` with ``function`` as
+    guard."""
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}"
     labels = [_label(place) for place in substitution.values()]
     suffix = ",".join([*labels, way] if way else labels)
@@ -213,7 +217,7 @@ def _one_way(
         if given.exactness not in EXACTNESS:
             raise LawError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
         if not function.__doc__:
-            raise LawError("a law states itself in its docstring")
+            raise LawError("a law states itself in its docstring, which is missing")
         examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
         declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
         assumptions = read(declared, variables(pattern))
@@ -240,7 +244,7 @@ def _one_way(
 
 
 def _label(place: Place) -> str:
-    """What tells expansions of a law apart: the operator, its operands where their number varies, the position."""
+    """The name of an expansion of a law: the operator, its number of operands if that varies, the position."""
     operator = OPERATORS.get(place.op)
     varies = operator is not None and operator.arity is None and "pointwise" not in operator.traits
     return place.op + (f"/{place.arity}" if varies else "") + (f".{place.position}" if place.position else "")
@@ -256,7 +260,7 @@ def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
 
 
 def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) -> list[Place]:
-    """The elementwise operators with one of ``arities`` operands (and a ``trait``), for a metavariable."""
+    """Places for a metavariable: the elementwise operators with one of ``arities`` operands and a ``trait``."""
     return [
         Place(operator.name, n)
         for operator in OPERATORS.values()
@@ -269,12 +273,12 @@ def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) 
 def collect(*modules: Any) -> tuple[Law, ...]:
     """All laws declared in ``modules``, in order of declaration.
 
-    Raises LawError for two laws of one name.
+    Raises LawError if two laws have the same name.
     """
     laws: dict[str, Law] = {}
     for item in (item for module in modules for item in _declared_in(module)):
         if item.name in laws:
-            raise LawError(f"law {item.name} ({item.source}) is declared at {laws[item.name].source} too")
+            raise LawError(f"law {item.name} ({item.source}) is also declared at {laws[item.name].source}")
         laws[item.name] = item
     return tuple(laws.values())
 

@@ -1,4 +1,4 @@
-"""Applies one law to one term, without an e-graph: for checks of declarations, verification and documentation."""
+"""Applies one law to a term graph without an e-graph: for checks of declarations, verification and documentation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Binding = dict[str, Handle]
 
 
 def matches(law: Law, graph: TermGraph) -> Iterator[Binding]:
-    """What the variables of the law's left side stand for, for each place of ``graph`` where it matches; the whole
-    match is bound to the pattern's name, or "root"."""
+    """The bindings of the left side's variables for each place of ``graph`` where it matches. The whole match is bound
+    to the pattern's name, or to "root"."""
     pattern = law.pattern if law.pattern.name else replace(law.pattern, name="root")
     for variant in commuted(pattern):
         for index, type_ in enumerate(graph.types):
@@ -52,17 +52,17 @@ def _match(pattern: Pattern, index: int, graph: TermGraph, bound: Binding) -> Bi
 
 
 def handle(graph: TermGraph, index: int) -> Handle:
-    """The term as a handle, which has to be a tensor."""
+    """A handle of the term, which must be a tensor."""
     type_ = graph.types[index]
     assert type_ is not None
     return Handle(index, type_)
 
 
 def rewrites(law: Law, graph: TermGraph, granted: frozenset[str] = EVERYTHING) -> list[tuple[int, int]]:
-    """Pairs of terms that ``law`` makes equal, the second of each newly built in ``graph``. What the law assumes has to
-    be ``granted`` or known.
+    """Pairs of terms that ``law`` makes equal; the second of each pair is newly built in ``graph``. The law's
+    assumptions must be ``granted`` or known.
 
-    Raises LawError where the two differ in shape or dtype.
+    Raises LawError if the two differ in shape or dtype.
     """
     store = GraphStore(graph)
     found = [bound for bound in matches(law, graph) if hold(law.assumptions, bound, store, granted)]
@@ -96,10 +96,7 @@ def _attempt(law: Law, builder: Builder, arguments: Sequence[Any]) -> Any:
 
 
 def check_examples(law: Law) -> None:
-    """Whether a law fires on its examples and keeps their types.
-
-    Raises LawError, naming the law, its file and line, where it does not.
-    """
+    """Raise LawError, naming the law, its file and line, unless the law fires on its examples and keeps their types."""
     for example in law.examples:
         graph = TermGraph()
         try:

@@ -1,8 +1,8 @@
 """Patterns: the sides of laws, written as Python calls.
 
-``matmul(y := matmul(a, b), c)`` is a matmul whose left operand is a matmul; ``y`` names the inner one. A number
-stands for the scalar of that value. An upper-case operator is a metavariable, which stands for places of operators:
-``L(x)`` is any of them with x at the place, its other operands being variables of their own (``L_1``, …).
+``matmul(y := matmul(a, b), c)`` is a matmul whose left operand is a matmul; ``y`` names the inner one. A number matches
+the scalar of that value. An upper-case operator is a metavariable for places of operators: ``L(x)`` matches any of
+these operators with x at the place; their other operands are variables of their own (``L_1``, …).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An e-node of operator ``op``; ``name`` is what the law calls it ("" if it doesn't). A scalar has a ``value``
-    where the pattern gives one."""
+    """An e-node of operator ``op``. ``name`` is its name in the law, "" if it has none. ``value`` is that of a scalar
+    if the pattern gives one."""
 
     op: str
     children: tuple[Pattern, ...]
@@ -53,7 +53,7 @@ Pattern = Variable | Application
 def parse_pattern(text: str, substitution: Mapping[str, Place] | None = None) -> Application:
     """The pattern that ``text`` denotes; ``substitution`` replaces operator metavariables such as ``F``.
 
-    Raises LawError for text that is no pattern.
+    Raises LawError if the text is not a pattern.
 
     >>> parse_pattern("add(x, y)").constructor
     ('add', 2)
@@ -104,7 +104,7 @@ def _application(op: str, children: tuple[Pattern, ...], substitution: Mapping[s
 
 
 def variables(pattern: Pattern) -> list[str]:
-    """Names that a match binds, in order of appearance, each once."""
+    """The names that a match binds, in order of appearance, each once."""
     if isinstance(pattern, Variable):
         return [pattern.name]
     names = [pattern.name] if pattern.name else []

@@ -23,13 +23,13 @@ class Written:
     terms: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One example with these terms; it denotes the last."""
+        """One example with these terms, which denotes the last one."""
         return ", ".join([*(f"{name} := {text}" for name, text in self.inputs), *self.terms])
 
 
 def write_terms(graph: TermGraph, roots: Sequence[int]) -> Written:
-    """The terms below ``roots`` as examples are written. Inputs have names; so has, where it is first written, what
-    several terms read.
+    """The terms below ``roots``, written like examples. Inputs have names; a term that several terms read is named
+    where it is first written.
 
     >>> from torch_eqsat.ir.builder import Builder, GraphStore
     >>> from torch_eqsat.laws.example import build_example
@@ -85,7 +85,7 @@ class _Writer:
         return f"{node.op}({', '.join([*map(self.term, children), *attrs])})"
 
     def _ordered(self, children: Sequence[int]) -> list[int]:
-        """Operands that commute, as one writes them: large terms first, numbers last."""
+        """The operands of a commutative operator in their usual order: large terms first, numbers last."""
         named = list(self.names)
         order = {child: named.index(child) if child in self.names else len(named) for child in children}
         return sorted(children, key=lambda child: (-self.size[child], order[child], child))

@@ -1,4 +1,4 @@
-"""Right sides of laws as functions of a builder and of what the left side bound."""
+"""Right sides of laws as functions of a builder and of the terms that the left side bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch_eqsat.laws.pattern import Application, Pattern, Place, Variable, vari
 def built(
     function: Callable[..., Any], substitution: Mapping[str, Place], pattern: Application, *, siblings: bool
 ) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """The function over a builder and what the pattern binds; places that it asks for are filled in."""
+    """``function`` with its places filled in: a function of a builder and of handles, and the names of these
+    handles."""
     names = tuple(inspect.signature(function).parameters)[1:]
     if siblings:
         return function, names
@@ -34,7 +35,8 @@ def built(
 def equated(
     guard: Callable[..., Any], right: Pattern, pattern: Application
 ) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """A function that builds ``right`` where ``guard`` agrees and both sides broadcast to one shape."""
+    """A function that builds ``right`` if ``guard`` agrees and both sides have one type, and the names of its
+    handles."""
     asked = tuple(inspect.signature(guard).parameters)
     bound = variables(pattern)
     _check_bound((*variables(right), *asked), bound)

@@ -1,4 +1,4 @@
-"""Sends a user's laws to another process, where an error in one of them costs that law and nothing else."""
+"""Sends the user's laws to another process, where an error in a law disables that law only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch_eqsat.laws.fingerprint import modules_of
 from torch_eqsat.laws.law import Law
 
 Shipped = tuple[tuple[str, bytes], ...]
-"""Names of laws, each with its pickle."""
+"""The names of laws, each with its pickle."""
 
 
 def ship(laws: Sequence[Law]) -> Shipped:
-    """Pickles of ``laws``. The functions of their modules go along by value: the other process need not find those
-    modules, nor import what only other parts of them use.
+    """Pickles of ``laws``. The functions of their modules are pickled by value, so the other process needs neither
+    these modules nor imports that only other parts of them use.
 
-    Raises LawError, naming the law, its file and line, for what cannot be sent.
+    Raises LawError, naming the law, its file and line, if a law cannot be sent.
     """
     with _by_value(name for law in laws for name in sorted(modules_of(law))):
         return tuple((law.name, _pickled(law)) for law in laws)
@@ -33,7 +33,7 @@ def ship(laws: Sequence[Law]) -> Shipped:
 def _pickled(law: Law) -> bytes:
     try:
         payload: bytes = cloudpickle.dumps(law)
-    except Exception as error:  # whatever the user's objects raise
+    except Exception as error:  # the user's objects may raise anything
         raise LawError(f"law {law.name} ({law.source}) cannot be sent to the search: {error}") from error
     return payload
 
@@ -52,20 +52,20 @@ def _by_value(modules: Iterable[str]) -> Iterator[None]:
 
 
 def receive(shipped: Shipped, failures: dict[str, str]) -> list[Law]:
-    """The laws, each dropped at its first error, which is then noted in ``failures`` by the law's name."""
+    """The laws. A law that raises is dropped, and its error is noted in ``failures`` by the law's name."""
     laws = []
     for name, payload in shipped:
         if name in failures:
             continue
         try:
             laws.append(guarded(pickle.loads(payload), failures))
-        except Exception as error:  # a module of the user's that cannot be imported here
+        except Exception as error:  # a module of the user that cannot be imported here
             failures[name] = f"law {name} cannot be loaded by the search: {type(error).__name__}: {error}"
     return laws
 
 
 def guarded(law: Law, failures: dict[str, str]) -> Law:
-    """``law``, but what it raises or returns wrongly is noted in ``failures``, after which it does nothing."""
+    """``law`` with its first error or wrong result noted in ``failures``, after which it does nothing."""
     root = law.pattern.name or "root"
 
     def attempt(build: Callable[[], Any], roots: Sequence[Handle]) -> Any:
@@ -95,7 +95,7 @@ def guarded(law: Law, failures: dict[str, str]) -> Law:
 
 
 def _problem(result: Any, roots: Sequence[Handle], siblings: bool) -> str:
-    """What is wrong with the right side(s) that a law built; "" if nothing is."""
+    """The problem with the right side or sides that a law built; "" if there is none."""
     if result is None:
         return ""
     results = result if siblings else [result]
@@ -103,7 +103,7 @@ def _problem(result: Any, roots: Sequence[Handle], siblings: bool) -> str:
         return f"returned {results!r} for {len(roots)} matches"
     for new, old in zip(results, roots, strict=True):
         if new is not None and not isinstance(new, Handle):
-            return f"returned {new!r}, which is no term"
+            return f"returned {new!r}, which is not a term"
         if new is not None and new.type != old.type:
             return f"turns {old.type} into {new.type}"
     return ""

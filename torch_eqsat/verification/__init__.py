@@ -1,1 +1,1 @@
-"""Whether two things compute the same: laws, e-graphs, graphs, compiled functions."""
+"""Compares what two things compute: the sides of a law, e-nodes of an e-class, graphs, compiled functions."""

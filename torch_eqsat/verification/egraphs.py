@@ -1,4 +1,4 @@
-"""Checks e-graphs on tensors: every e-node of an e-class has to compute the same value."""
+"""Checks e-graphs on tensors: all e-nodes of an e-class must compute the same value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch_eqsat.verification.interpreter import Drawing, apply, draw_input
 def find_disagreement(
     snapshot: Snapshot, seed: int = 0, inputs: Mapping[str, torch.Tensor] | None = None, floor: float = 0.0
 ) -> str:
-    """The first e-node of ``snapshot`` whose value differs from its e-class's, with the law that made it; "" if there
-    is none.
+    """The first e-node of ``snapshot`` whose value differs from that of its e-class, with the law that made it; "" if
+    there is none.
 
-    Since each e-node is run on the one value of its operands' e-classes, this covers every choice of e-nodes. Inputs
-    are small integers in float64, or those that are given by name; values may differ by 1e-12 of the largest, and by
-    ``floor`` where laws may cancel.
+    Each e-class has one value, on which all e-nodes that use it are run, so this covers every choice of e-nodes. Inputs
+    are small integers in float64, or those given by name. Values may differ by 1e-12 of the largest element plus
+    ``floor``, which allows for laws that cancel.
     """
     given = inputs or {}
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +40,7 @@ def find_disagreement(
                 types = [t for child in node.children if (t := snapshot.types[child]) is not None]
                 try:
                     value = apply(node, [values[child] for child in node.children], types, "float64")
-                except RuntimeError as error:  # operands that the type rules let through and torch does not
+                except RuntimeError as error:  # operands that the type rules accept and torch refuses
                     return f"{node} of e-class {owner}, made by {law or 'nothing'}: {error}"
             known = values.setdefault(owner, value)
             if problem := difference(known, value, 1e-12, floor):
@@ -52,11 +52,8 @@ def find_disagreement(
 
 
 def difference(a: torch.Tensor, b: torch.Tensor, tolerance: float, floor: float = 0.0) -> str:
-    """How two tensors differ by more than ``tolerance`` times the largest finite element and ``floor``; "" if they
-    don't.
-
-    NaN equals NaN, and infinities equal themselves.
-    """
+    """The difference of two tensors in words, if it exceeds ``tolerance`` times the largest finite element plus
+    ``floor``; "" otherwise. NaN equals NaN, and infinities equal themselves."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return f"{a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}"
     if not a.is_floating_point():

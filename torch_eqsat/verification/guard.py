@@ -1,8 +1,8 @@
-"""``eqsat.guard``: the first calls of a compiled graph compared with eager, and the graph given up where they differ.
+"""``eqsat.guard`` compares the first calls of a compiled graph with eager and replaces the graph if they differ.
 
-What is compared is what the user gets: the compiled callable, after Inductor, with the graph that Dynamo captured, run
-eagerly in float64 and in its own dtypes. On a difference the graph is compiled by stock Inductor, and if that differs
-too, run eagerly from then on; the call that found it returns the right answer.
+The results of the compiled callable, after Inductor, are compared with those of the graph that Dynamo captured, run
+eagerly in float64 and in its own dtypes. If they differ, stock Inductor compiles the graph. If its results differ too,
+the graph runs eagerly from then on. The call that found the difference returns the right answer.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from torch_eqsat.counters import COUNTERS
 
 logger = logging.getLogger("torch_eqsat")
 
-# What an element may be off by, relative to the largest one of its tensor, besides a multiple of eager's own error.
+# Tolerance for an element, relative to the largest element of its tensor, in addition to a multiple of eager's own
+# error.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 ERROR_MULTIPLE = 4.0
 WIDER = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
 WIDER |= {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
-# Operators that come with torch say what they do; others may log or count, and must not run twice.
+# Operators of these namespaces declare their effects. Others may log or count, and must not run twice.
 NAMESPACES = frozenset({"aten", "prims", "prim", "inductor", "quantized", "mkldnn", "mkl", "onednn", "torchvision"})
 EFFECTS = frozenset({"print", "call_torchbind", "with_effects"})
 
 
 class Reference:
-    """A Dynamo graph as it is now, whatever compilers do to it later; its inputs are not kept alive."""
+    """A copy of a Dynamo graph that later changes by compilers do not affect. It does not keep the inputs alive."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module = _copied(module)
@@ -47,11 +48,11 @@ class Reference:
         return getattr(self.module, name, None)
 
     def tensors(self, inputs: Sequence[Any]) -> list[Any]:
-        """Whatever the graph may read or write to: its inputs, and the tensors of its module."""
+        """All tensors that the graph may read or write: its inputs and the tensors of its module."""
         return [*inputs, *map(self._attribute, self.names)]
 
     def run(self, tensors: Sequence[Any]) -> list[Any]:
-        """The outputs, for these ``tensors`` in place of the graph's, flat."""
+        """The flat outputs for ``tensors`` in place of the graph's own (see :meth:`tensors`)."""
         count = len(tensors) - len(self.names)
         root = {str(n.target): self._attribute(str(n.target)) for n in self.module.graph.find_nodes(op="get_attr")}
         root.update(zip(self.names, tensors[count:], strict=True))
@@ -59,7 +60,7 @@ class Reference:
             return list(tree_leaves(GraphModule(root, self.module.graph)(*tensors[:count])))
 
     def effects(self) -> str:
-        """The name of a call that may do more than it returns; "" if there is none."""
+        """The name of a call that may have side effects; "" if there is none."""
         return next(_effects(self.module), "")
 
 
@@ -87,7 +88,7 @@ def _effects(module: GraphModule) -> Iterator[str]:
 
 
 class InDouble(TorchDispatchMode):
-    """Whatever would be computed in a shorter floating dtype is computed in float64."""
+    """Computes in float64 what would be computed in a shorter floating dtype."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(widened, (args, kwargs or {}))
@@ -95,14 +96,14 @@ class InDouble(TorchDispatchMode):
 
 
 def widened(value: Any) -> Any:
-    """A tensor or a dtype in double precision, if it is a shorter floating one."""
+    """A tensor or dtype in double precision if it is a shorter floating one; other values unchanged."""
     if isinstance(value, Tensor) and value.dtype in WIDER:
         return value.to(WIDER[value.dtype])
     return WIDER.get(value, value) if isinstance(value, torch.dtype) else value
 
 
 def compile_alone(module: GraphModule, patches: dict[str, Any]) -> Callable[..., Any]:
-    """``module`` compiled by stock Inductor with the settings ``patches``; through Dynamo again, for what it guards."""
+    """``module`` compiled by stock Inductor with the settings ``patches``, through Dynamo again for its guards."""
 
     def backend(graph: GraphModule, inputs: Sequence[Any]) -> Any:
         return compile_fx(graph, inputs, config_patches={**patches, "freezing": False, "force_disable_caches": True})
@@ -113,8 +114,8 @@ def compile_alone(module: GraphModule, patches: dict[str, Any]) -> Callable[...,
 def guarded(
     compiled: Callable[..., Any], reference: Reference, calls: int, blame: Callable[[], str], patches: dict[str, Any]
 ) -> Callable[..., Any]:
-    """``compiled``, whose first ``calls`` calls are compared with ``reference``; ``blame`` says in a line what may be
-    wrong with it, and ``patches`` are Inductor's settings."""
+    """``compiled``, whose first ``calls`` calls are compared with ``reference``. ``blame`` returns one line on the
+    likely cause of a difference; ``patches`` are Inductor's settings."""
 
     def stock(module: GraphModule) -> Callable[..., Any]:
         return compile_alone(module, patches)
@@ -129,8 +130,8 @@ def guarded(
 
 @dataclass
 class Guard:
-    """Compares the first ``calls`` calls of ``compiled`` with ``reference``; ``blame`` says what may be wrong,
-    ``stock`` compiles a module without us."""
+    """Compares the first ``calls`` calls of ``compiled`` with ``reference``. ``blame`` returns one line on the likely
+    cause of a difference; ``stock`` compiles a module without our pass."""
 
     compiled: Callable[..., Any]
     reference: Reference
@@ -139,7 +140,7 @@ class Guard:
     stock: Callable[[GraphModule], Callable[..., Any]]
 
     def __call__(self, *inputs: Any) -> Any:
-        """The results for ``inputs``, checked as long as calls are left."""
+        """The results for ``inputs``, checked while calls to compare are left."""
         if self.calls and (reason := self._unfit(inputs)):
             self._stop(reason)
         if not self.calls:
@@ -160,15 +161,15 @@ class Guard:
         if any(isinstance(x, FakeTensor) or (isinstance(x, Tensor) and x.layout != torch.strided) for x in inputs):
             return "its inputs are not plain tensors"
         effects = self.reference.effects()
-        return f"{effects} may have effects, and would run twice" if effects else ""
+        return f"{effects} may have side effects, and would run twice" if effects else ""
 
     def _stop(self, reason: str) -> None:
         logger.warning("guard: a graph is not compared with eager: %s", reason)
         self.calls = 0
 
     def _expected(self, before: Sequence[Any], shared: bool) -> list[tuple[Any, Any]] | str:
-        """Outputs and afterwards inputs of the reference, each in float64 (None where that fails) and in its own dtype;
-        or why there is nothing to expect."""
+        """The reference's outputs, then its inputs after the call, each in float64 (None if that fails) and in its own
+        dtype; or the reason why they cannot be computed."""
         own = [x.clone() if isinstance(x, Tensor) else x for x in before]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
             state = torch.get_rng_state()
@@ -181,17 +182,17 @@ class Guard:
             wide = [widened(x.clone()) if isinstance(x, Tensor) else x for x in before]
             with InDouble():
                 exact = [*self.reference.run(wide), *wide]
-        except Exception:  # a kernel of one dtype alone, a view of bits
+        except Exception:  # a kernel that exists for one dtype only, a view of bits
             exact = [None] * len(results)
         return list(zip(exact, results, strict=True))
 
     def _checked(
         self, inputs: Sequence[Any], tensors: Sequence[Any], before: Sequence[Any], expected: list[tuple[Any, Any]]
     ) -> Any:
-        """The first result that is right: of what is compiled, of stock Inductor's code, of eager."""
+        """The first right result: of the compiled graph, of stock Inductor's code, or of eager."""
         for what, then in (
             ("the compiled graph", "it is compiled by Inductor alone"),
-            ("Inductor's own code", "it is run eagerly"),
+            ("Inductor's own code", "it runs eagerly"),
         ):
             run = self.compiled if what == "the compiled graph" else self.stock(self.reference.module)
             problem = self._problem(run, inputs, tensors, expected)
@@ -212,7 +213,7 @@ class Guard:
     def _problem(
         run: Callable[..., Any], inputs: Sequence[Any], tensors: Sequence[Any], expected: list[tuple[Any, Any]]
     ) -> str | tuple[Any]:
-        """What is wrong with the results of ``run``, in a line; or the results."""
+        """The difference of the results of ``run`` in one line, or the results in a tuple."""
         try:
             result = run(*inputs)
         except Exception as error:
@@ -221,9 +222,8 @@ class Guard:
         outputs = len(actual) - len(tensors)
         for number, (found, (exact, eager)) in enumerate(zip(actual, expected, strict=True)):
             if problem := difference(found, exact, eager):
-                return (
-                    f"{f'output {number}' if number < outputs else f'input {number - outputs}, afterwards,'} {problem}"
-                )
+                name = f"output {number}" if number < outputs else f"input {number - outputs} after the call"
+                return f"{name} {problem}"
         return (result,)
 
 
@@ -237,8 +237,8 @@ def _share_memory(tensors: Sequence[Any]) -> bool:
 
 
 def difference(actual: Any, exact: Any, eager: Any) -> str:
-    """How ``actual`` is further from ``exact`` (float64; None if unknown) than rounding explains, in words; "" if it is
-    not. ``eager`` is what eager computes in the dtype of ``actual``."""
+    """The difference of ``actual`` from ``exact`` (float64; None if unknown) in words, if it is larger than rounding
+    explains; "" otherwise. ``eager`` is eager's result in the dtype of ``actual``."""
     if not isinstance(eager, Tensor) or not isinstance(actual, Tensor):
         return "" if type(actual) is type(eager) else f"is {type(actual).__name__}, not {type(eager).__name__}"
     if actual.shape != eager.shape or actual.dtype != eager.dtype:
@@ -253,7 +253,7 @@ def difference(actual: Any, exact: Any, eager: Any) -> str:
     finite = torch.isfinite(e) & torch.isfinite(own)
     infinite = ~torch.isfinite(e) & ~torch.isfinite(own)
     if not torch.isfinite(a[finite]).all() or torch.isfinite(a[infinite]).any():
-        return "has infinities or NaNs elsewhere than eager"
+        return "has infinities or NaNs at other places than eager"
     off, error, scale = (_largest(x[finite]) for x in (a - e, own - e, e))
     if off <= TOLERANCE[actual.dtype] * scale + ERROR_MULTIPLE * error:
         return ""

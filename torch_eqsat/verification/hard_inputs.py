@@ -1,4 +1,4 @@
-"""Values for the placeholders of a graph: real ones that are known, random ones, and hard ones made from both."""
+"""Values for the placeholders of a graph: known real values, random ones, and hard ones made from both."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_map
 
 from torch_eqsat.graph.emitter import aten
 
-OFFSET = 4096.0  # of all numbers of an input, in units of their root mean square
+OFFSET = 4096.0  # added to all numbers of an input, in units of their root mean square
 SCALE = 2.0**20
-# Where a rounding error may choose between two results that have nothing to do with each other, ties make it do so.
+# With these operators a rounding error may decide between two unrelated results, and ties make that likely.
 _CHOOSING_NAMES = (
     "topk sort argmax argmin argsort max min median kthvalue mode bucketize searchsorted round floor ceil trunc sign "
     "multinomial nonzero unique_dim _unique2 msort histc bincount"
@@ -27,10 +27,13 @@ _CHOOSING = frozenset(getattr(aten, name) for name in _CHOOSING_NAMES.split())
 
 @dataclass(frozen=True)
 class Variant:
-    """Inputs for a graph. ``name`` says what is hard about them, "" for the known ones; ``batch`` is the number of
-    samples where the first was given an infinity, which may reach that sample alone. With ``extreme`` numbers, which
-    may overflow in one way or another, what the original computes as finite is compared; ``rounding`` says whether
-    rounding errors are: of equal numbers they add up in long sums, in one order of summation more than in another."""
+    """Inputs for a graph. ``name`` says what is hard about them, "" for the known ones.
+
+    ``batch`` is the number of samples if the first one contains an infinity, which may reach that sample only, else 0.
+    With ``extreme`` numbers, which may overflow in one program or the other, only elements are compared that the
+    original computes as finite. ``rounding`` says whether rounding errors are compared: with equal numbers they add up
+    in long sums, in one order of summation more than in another.
+    """
 
     name: str
     inputs: list[Any]
@@ -46,7 +49,8 @@ class Variant:
         return value.is_floating_point() or not self.extreme
 
     def spared(self, value: torch.Tensor) -> torch.Tensor | None:
-        """Elements of ``value`` that an infinity in the first sample may reach, where infinities are to be expected."""
+        """The elements of ``value`` that an infinity in the first sample may reach; None if no infinities are
+        expected."""
         if not self.batch:
             return torch.zeros_like(value, dtype=torch.bool) if self.extreme else None
         spared = torch.ones_like(value, dtype=torch.bool)
@@ -56,7 +60,7 @@ class Variant:
 
 
 def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterator[Variant]:
-    """The known inputs, then hard ones made from them at the places ``live``."""
+    """The known inputs, then hard ones, made from them at the places ``live``."""
     yield Variant("", list(inputs))
     places = [i for i in live if _is_float(inputs[i])]
     chooses = any(getattr(node.target, "overloadpacket", None) in _CHOOSING for node in graph.nodes)
@@ -72,7 +76,7 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
     masks = [i for i in live if _is_mask(inputs[i])]
     for name, closed in (("closed masks", True), ("masks of infinities", False)) if masks else ():
         yield Variant(name, [_masked(v, closed) if i in masks else v for i, v in enumerate(inputs)])
-    # Tables may have more rows than there are samples.
+    # Some inputs may be tables, whose first size is no batch size, so every first size is tried.
     for batch in sorted({inputs[i].shape[0] for i in places if inputs[i].dim() > 1 and inputs[i].shape[0] > 1}):
         yield Variant("an infinity in the first sample", changed(partial(_with_infinity, batch=batch)), batch=batch)
 
@@ -92,7 +96,7 @@ def _offset(x: torch.Tensor) -> torch.Tensor:
 
 
 def _scale_of(x: torch.Tensor) -> float:
-    """Half types keep results that eager still computes as finite."""
+    """The factor for large and small numbers; smaller for half types, so that eager's results stay finite."""
     return SCALE if torch.finfo(x.dtype).max > 1e30 else 4.0
 
 
@@ -101,7 +105,7 @@ def _of_equal_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def _is_mask(value: Any) -> bool:
-    """Truth values; numbers that are all 0, or 0 and very negative ones, are added to scores."""
+    """Whether ``value`` may be a mask: truth values, or numbers that are all 0 or very negative (added to scores)."""
     if not isinstance(value, torch.Tensor) or value.numel() < 2:
         return False
     if value.dtype == torch.bool:
@@ -110,7 +114,7 @@ def _is_mask(value: Any) -> bool:
 
 
 def _masked(x: torch.Tensor, closed: bool) -> torch.Tensor:
-    """The last half of the positions masked, or every second."""
+    """``x`` with the last half of the positions masked (``closed``), or every second one."""
     flat = torch.zeros_like(x).contiguous().view(-1)
     where = slice(flat.numel() // 2, None) if closed else slice(None, None, 2)
     if x.dtype == torch.bool:
@@ -129,7 +133,7 @@ def _with_infinity(x: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 def jittered(inputs: Sequence[Any], seed: int) -> list[Any]:
-    """``inputs`` with each number off by up to a unit in the last place."""
+    """``inputs`` with each number changed by up to a unit in the last place."""
     generator = torch.Generator().manual_seed(seed)
 
     def off(value: Any) -> Any:
@@ -142,10 +146,10 @@ def jittered(inputs: Sequence[Any], seed: int) -> list[Any]:
 
 
 def sample_inputs(graph: Graph, known: Sequence[Any], *, zeros: bool = False) -> list[Any]:
-    """Real values for the placeholders of ``graph``: those of ``known`` (in order, as far as there are some) that fit,
-    and random ones; integers that are made up are 0 or 1, or all 0 with ``zeros``.
+    """Real values for the placeholders of ``graph``: values of ``known``, in order, where they fit, and random ones
+    elsewhere. Random integers are 0 or 1, or all 0 with ``zeros``.
 
-    Random weights are scaled as initialisation scales them, so that deep graphs neither explode nor vanish.
+    Random weights have the scale of an initialisation, so that values in deep graphs neither explode nor vanish.
     """
     generator = torch.Generator().manual_seed(0)
     values = []
@@ -158,7 +162,7 @@ def sample_inputs(graph: Graph, known: Sequence[Any], *, zeros: bool = False) ->
 
 
 def made_up(fake: Any, name: str) -> Any:
-    """Random values for what the call ``name`` returns, others for each name."""
+    """Random values in place of the results of the call ``name``, different for each name."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return tree_map(lambda leaf: _random(leaf, generator, True), fake)
 
@@ -167,14 +171,14 @@ def _stands_for(value: Any, fake: Any) -> bool:
     """Whether ``value`` is a real tensor of the placeholder's shape and dtype."""
     if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or isinstance(value, FakeTensor):
         return False
-    static = all(type(n) is int for n in fake.shape)  # comparing with a symbolic size would make a guard of it
+    static = all(type(n) is int for n in fake.shape)  # a comparison with a symbolic size would add a guard
     return static and bool(value.shape == fake.shape and value.dtype == fake.dtype)
 
 
 def _random(fake: Any, generator: torch.Generator, zeros: bool) -> Any:
     if not isinstance(fake, torch.Tensor):
         return fake.node.hint if isinstance(fake, torch.SymInt) else fake
-    shape = [n if type(n) is int else n.node.hint for n in fake.shape]  # int() would make a guard of it
+    shape = [n if type(n) is int else n.node.hint for n in fake.shape]  # int() would add a guard
     if fake.is_complex():
         pair = torch.randn([*shape, 2], generator=generator)
         return torch.view_as_complex(pair).to(fake.device, fake.dtype)

@@ -1,8 +1,8 @@
-"""For which values a law needs what it may assume: its two sides on values that only an assumption keeps out.
+"""Finds the assumptions that a law needs: its two sides are compared on values that only an assumption excludes.
 
-Each hazard is a way of drawing inputs, and gives the property (see torch_eqsat/laws/assumptions.py) whose absence the
-two sides of a law show on them. A law has to declare all that is found; what it declares has to be found on one of its
-examples at least.
+Each hazard is a way of drawing inputs. If the two sides of a law differ on them, the law needs the hazard's property
+(see torch_eqsat/laws/assumptions.py). A law must declare all properties found, and each declared property must be found
+on at least one of its examples.
 
     >>> from torch_eqsat.verification.laws import law_named
     >>> law = law_named("groups_are_joined")
@@ -34,22 +34,23 @@ IMPLIED = {
     "even": {"no_mask"},
     "positive": {"finite", "all_finite", "no_mask"},
 }
-"""What a property says besides itself."""
+"""The other properties that a property implies."""
 MASK = torch.finfo(torch.float32).min
 SPECIAL = (float("nan"), float("inf"), -float("inf"), MASK)
 OFFSETS = (0.0, 1e6, -1e6, 1e3)
 SCALES = (1.0, 30.0, 200.0, 1000.0, 1e-5)
-# Of the left side's rounding error, or of the epsilon of its largest element, what the right side may have.
+# The right side's rounding error may be SLACK times the left side's, or SLACK times the epsilon of its root mean
+# square.
 SLACK = 16.0
 EPSILON = 1.2e-7
-LARGE = 1e10  # what is left of masks by rounding is larger
-DRAWS = 8  # of offsets and scales
+LARGE = 1e10  # the rounding errors of masks are larger
+DRAWS = 8  # the number of draws of offsets and of scales
 
 Inputs = dict[int, Tensor]
 
 
 def needed(law: Law, example: str, seed: int) -> set[str]:
-    """The properties that both sides of ``law`` need on ``example`` to agree."""
+    """The properties without which the two sides of ``law`` differ on ``example``."""
     graph = TermGraph()
     graph.roots = [build_example(example, Builder(GraphStore(graph))).id]
     found: set[str] = set()
@@ -60,13 +61,13 @@ def needed(law: Law, example: str, seed: int) -> set[str]:
 
 
 def undeclared(law: Law, found: set[str]) -> set[str]:
-    """Those of ``found`` that ``law`` neither declares nor has by what it declares."""
+    """Those of ``found`` that ``law`` neither declares nor implies by a declaration."""
     declared = {assumption.property for assumption in law.assumptions}
     return found - declared - {p for d in declared for p in IMPLIED.get(d, ())}
 
 
 def needed_between(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
-    """The properties that terms ``old`` and ``new`` of ``graph`` need of its inputs to agree."""
+    """The properties of the inputs of ``graph`` without which the terms ``old`` and ``new`` differ."""
     inputs = draw_inputs(graph, Drawing("normal", "float64", False, seed))
     read = [n for n in graph.reachable([old]) if n in inputs]
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +82,7 @@ def needed_between(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
         found |= set() if bool(agree.all()) else {"positive"}
         for number in free:
             found |= _poisoned(both, inputs, number, free, agree, generator)
-        if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers picks one: it is no sum
+        if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers selects one, it is no sum
             added = [number for number in free if number not in _multiplied(graph, old)]
             found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, added, base)
         found |= _overflowing(both, inputs, free, agree, generator)
@@ -93,7 +94,7 @@ def _is_fixed(graph: TermGraph, number: int) -> bool:
 
 
 def _both(graph: TermGraph, old: int, new: int, inputs: Inputs, dtype: str) -> tuple[Tensor, Tensor] | None:
-    """Both sides; None where a kernel does not take the dtype or the values."""
+    """The values of both sides; None if a kernel does not accept the dtype or the values."""
     try:
         values = evaluate(graph, inputs, dtype, [old, new])
     except (RuntimeError, NotImplementedError, IndexError, TypeMismatchError):
@@ -121,7 +122,7 @@ def _poisoned(
         results = [both({**around, number: _with(inputs[number], place, v)}, "float64") for v in SPECIAL]
         if results[0] is None:
             continue
-        reached = results[0][0].isnan()  # what reads the element at all
+        reached = results[0][0].isnan()  # the elements that depend on the changed one
         for special, result in zip(SPECIAL, results, strict=True):
             if result is not None:
                 found |= _kinds(*result, agree, reached, special)
@@ -129,7 +130,7 @@ def _poisoned(
 
 
 def _multiplied(graph: TermGraph, root: int) -> set[int]:
-    """What is below a matrix product: no mask gets there."""
+    """The terms below matrix products, where no mask occurs."""
     products = [n for n in graph.reachable([root]) if "heavy" in OPERATORS[graph.nodes[n].op].traits]
     return set(graph.reachable(child for n in products for child in graph.nodes[n].children))
 
@@ -137,7 +138,7 @@ def _multiplied(graph: TermGraph, root: int) -> set[int]:
 def _masked(
     both: partial[tuple[Tensor, Tensor] | None], inputs: Inputs, free: Sequence[int], base: tuple[Tensor, Tensor]
 ) -> set[str]:
-    """Of two inputs one all masks, and the other what takes them away again."""
+    """One input is all masks, another one their negatives, for each pair of inputs."""
     for one, other in permutations(free, 2):
         masks = {one: torch.full_like(inputs[one], MASK), other: torch.full_like(inputs[other], -MASK)}
         result = both({**inputs, **masks}, "float64")
@@ -161,7 +162,7 @@ def _with_holes(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _kinds(a: Tensor, b: Tensor, agree: Tensor, reached: Tensor, special: float) -> set[str]:
-    """What the sides ``a`` and ``b`` need, of which ``special`` reaches some elements of ``a``."""
+    """The properties without which ``a`` and ``b`` differ, if ``special`` reaches the elements ``reached`` of ``a``."""
     fa, fb = a.isfinite(), b.isfinite()
     spread = fa & ~fb & agree
     wrong = fa & fb & agree & ~_near(a, b)
@@ -180,8 +181,8 @@ def _near(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _beside(reached: Tensor) -> Tensor:
-    """Elements of the sample and the channel (the first two axes) of one that is reached: what else a convolution's
-    neighbourhood may hold."""
+    """All elements in the sample and channel (the first two axes) of a reached one: those that a convolution may also
+    reach."""
     if reached.dim() < 3:
         return torch.zeros_like(reached)
     return reached.flatten(2).any(2).view(*reached.shape[:2], *[1] * (reached.dim() - 2)).expand_as(reached)
@@ -196,7 +197,7 @@ def _cancelling(
     free: Sequence[int],
     generator: torch.Generator,
 ) -> set[str]:
-    """Common offsets, which may take each other away; float32 holds these inputs exactly."""
+    """Common offsets, which may cancel. These inputs are exact in float32."""
     for _ in range(DRAWS):
         picks = torch.randint(len(OFFSETS), (len(free),), generator=generator).tolist()
         drawn = {**inputs, **{n: inputs[n] + OFFSETS[pick] for n, pick in zip(free, picks, strict=True)}}
@@ -225,7 +226,7 @@ def _overflowing(
     agree: Tensor,
     generator: torch.Generator,
 ) -> set[str]:
-    """Large numbers in float16."""
+    """Large numbers in float16, which may overflow."""
     for _ in range(DRAWS):
         half = {n: v.half() if v.is_floating_point() else v for n, v in inputs.items()}
         picks = torch.randint(len(SCALES), (len(free),), generator=generator).tolist()
@@ -254,7 +255,7 @@ def _out_of_range(graph: TermGraph, old: int, new: int, inputs: Inputs, read: Se
 
 
 def _misplaced(graph: TermGraph, inputs: Inputs, read: Sequence[int]) -> Iterator[Inputs]:
-    """Inputs of which one index is out of the range of its table, at each of a few places."""
+    """Inputs with one index out of the range of its table, at each of a few places."""
     for number in read:
         value = inputs[number]
         if value.dtype != torch.int64 or _is_fixed(graph, number) or not value.numel():

@@ -1,4 +1,4 @@
-"""Runs terms on tensors: what laws, the e-graph and rewritten programs are checked with."""
+"""Runs terms on tensors, to check laws, e-graphs and rewritten programs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0)
 class Drawing:
     """How input values are drawn: "integers" from −4 to 4, "normal" (standard), "special" (NaN, ±∞, ±0, ±1).
 
-    ``dtype`` is that of the inputs that the terms call float32; ``strided`` inputs lie in memory with gaps and in the
-    reversed order of axes.
+    ``dtype`` is used for inputs whose type is float32. ``strided`` inputs have gaps in memory and axes in reversed
+    order.
     """
 
     kind: str = "integers"
@@ -33,7 +33,7 @@ class Drawing:
 
 
 def draw_inputs(graph: TermGraph, drawing: Drawing) -> dict[int, Tensor]:
-    """A tensor for each input term of ``graph``. Indices are within the bounds of what its roots read with them."""
+    """A tensor for each input term of ``graph``. Indices are within the bounds of the axes that they index."""
     bounds = _bounds(graph)
     inputs = {}
     for number, node in enumerate(graph.nodes):
@@ -41,13 +41,13 @@ def draw_inputs(graph: TermGraph, drawing: Drawing) -> dict[int, Tensor]:
         if node.op == "input" and type_ is not None:
             generator = torch.Generator().manual_seed(1_000 * drawing.seed + number)
             value = draw_input(node, type_, drawing, generator, bounds.get(number, 2))
-            # Kernels of bags read the offsets as if they lay side by side, so indices do.
+            # Kernels of embedding bags ignore the strides of offsets, so indices are contiguous.
             inputs[number] = _strided(value) if drawing.strided and value.dtype != torch.int64 else value
     return inputs
 
 
 def _bounds(graph: TermGraph) -> dict[int, int]:
-    """For each term that is an index, the smallest size of an axis that it is read along."""
+    """For each term that is an index, the smallest size of the axes that it indexes."""
     bounds: dict[int, int] = {}
     for number in graph.reachable(graph.roots):
         node = graph.nodes[number]
@@ -82,7 +82,7 @@ def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch
 
 
 def _strided(value: Tensor) -> Tensor:
-    """The same values, each a step of two apart, the last axis outermost."""
+    """The same values with strides of two elements, the last axis outermost."""
     if not value.dim():
         return value
     reversed_axes = list(range(value.dim()))[::-1]
@@ -94,7 +94,7 @@ def _strided(value: Tensor) -> Tensor:
 def evaluate(
     graph: TermGraph, inputs: Mapping[int, Tensor], dtype: str = "float64", roots: Sequence[int] | None = None
 ) -> dict[int, Tensor]:
-    """The value of every term (or of those below ``roots``), with ``dtype`` for what the terms call float32."""
+    """The value of every term (or of those below ``roots``), with ``dtype`` in place of float32."""
     values = dict(inputs)
     for number in range(len(graph)) if roots is None else graph.reachable(roots):
         node = graph.nodes[number]
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def apply(node: Node, args: Sequence[Tensor], types: Sequence[TensorType], dtype: str) -> Tensor:
-    """One operator on tensors; an opaque elementwise function is one that has no algebra of its own."""
+    """One operator on tensors. An opaque elementwise function is replaced by one without algebraic identities."""
     if node.op == "pointwise":
         return _opaque(args)
     attrs = tuple((name, dtype if value == "float32" else value) for name, value in node.attrs)
@@ -120,7 +120,7 @@ def apply(node: Node, args: Sequence[Tensor], types: Sequence[TensorType], dtype
 
 
 def _opaque(args: Sequence[Tensor]) -> Tensor:
-    """1 more than the alternating sum, cubed."""
+    """The cube of 1 plus the alternating sum."""
     total = torch.ones((), dtype=args[0].dtype)
     for i, arg in enumerate(args):
         total = total + (arg if i % 2 == 0 else -arg)
@@ -142,12 +142,12 @@ def _numbers(node: Node) -> list[float]:
 
 
 def takes_integers(graph: TermGraph, roots: Sequence[int]) -> bool:
-    """Whether the terms below ``roots`` may be of integers as they are captured."""
+    """Whether the terms below ``roots`` also occur on integers in captured graphs."""
     ops = {graph.nodes[number].op for number in graph.reachable(roots)}
     return all({"selection", "joins", "integers"} & OPERATORS[op].traits for op in ops)
 
 
 def only_moves(graph: TermGraph, roots: Sequence[int]) -> bool:
-    """Whether the terms below ``roots`` only move elements, whatever they are."""
+    """Whether the terms below ``roots`` only move elements, so that any dtype is allowed."""
     ops = {graph.nodes[number].op for number in graph.reachable(roots)}
     return all({"selection", "joins"} & OPERATORS[op].traits for op in ops)

@@ -1,5 +1,5 @@
-"""Whether a rewritten graph computes what the original does: both run eagerly, in float64 and in their own dtypes, on
-the inputs that are known and on hard ones made from them."""
+"""Compares a rewritten graph with the original: both run eagerly, in float64 and in their own dtypes, on the known
+inputs and on hard inputs made from them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from torch_eqsat.errors import EqsatError
 from torch_eqsat.graph.replay import Recording, Run, run
 from torch_eqsat.verification.hard_inputs import Variant, jittered, made_up, variants
 
-# In float64 a law leaves nothing but rounding. In the graph's own dtype a rewrite may round differently, not worse: a
-# small multiple of the original's error, plus a few units in the last place. Of two logits the original's own error may
-# be small by luck; what it makes of inputs that are off by a rounding error counts too, but for no more than LUCK times
-# its error: a cancellation makes 10^4 times of it.
+# In float64, the sides of a law differ by rounding only. In the graph's own dtype, the error of a rewrite may be a
+# small multiple of the original's error, plus a few units in the last place. With few outputs, such as two logits, the
+# original's error may be small by chance. The original is therefore also run on inputs changed by a rounding error, and
+# the resulting error counts, but for at most LUCK times the original's: a cancellation would make it 10^4 times as
+# large.
 FP64_TOLERANCE = 1e-9
 ERROR_MULTIPLE = 4.0
 LUCK = 4.0
 ULPS = 16
 JITTERS = 2
-# In exact arithmetic some results are zero (the gradient of a bias before a normalisation): what is left are rounding
-# errors, of which a rewrite may make as many times more.
+# Some results are zero in exact arithmetic (the gradient of a bias before a normalisation) and consist of rounding
+# errors alone. A rewrite's may be DUST times as large, and MOST_DUST at most.
 DUST, MOST_DUST = 64.0, 1e-10
-HARD_SECONDS = 4.0  # after which no more hard inputs are tried
+HARD_SECONDS = 4.0  # the time for hard inputs
 
 
 class OriginalFaultError(EqsatError):
-    """The original graph cannot be run here; the message says why in a line."""
+    """The original graph cannot be run here; the message gives the reason in one line."""
 
 
 @dataclass
 class _Judged:
-    """One variant of the inputs: what both graphs make of it, exactly and rounded."""
+    """The results of both graphs on one variant of the inputs: exact (float64) and rounded (their own dtypes)."""
 
     variant: Variant
     exact: list[Any]
@@ -60,11 +61,10 @@ def disagreement(
     live: Sequence[int] | None = None,
     seconds: float = HARD_SECONDS,
 ) -> str:
-    """Why ``rewritten`` must not replace ``original``, in a line; "" when it may.
+    """The reason why ``rewritten`` must not replace ``original``, in one line; "" if it may.
 
-    ``inputs`` are real values for the placeholders, of which hard ones are made at the places ``live`` (all if None);
-    they are not changed. Hard inputs are tried for ``seconds``. Raises OriginalFaultError where ``original`` raises on
-    ``inputs``.
+    ``inputs`` are real values for the placeholders and are not changed. Hard inputs are made from them at the places
+    ``live`` (all if None) and tried for ``seconds``. Raises OriginalFaultError if ``original`` raises on ``inputs``.
     """
     with unset_fake_temporarily(), torch.no_grad():
         start = time.monotonic()
@@ -78,7 +78,7 @@ def disagreement(
 
 
 class _Pair:
-    """A graph and its rewriting. Calls that are not run again have one recording for each variant."""
+    """The original and the rewritten graph. Calls that run only once have one recording for each variant."""
 
     def __init__(self, original: GraphModule, rewritten: GraphModule) -> None:
         self.original, self.rewritten = original, rewritten
@@ -87,7 +87,7 @@ class _Pair:
         try:
             rounded, exact, recording = self._original(variant)
         except Exception as error:  # whatever the user's operators raise
-            if variant.name:  # hard inputs may be none that the graph takes
+            if variant.name:  # the graph may not accept hard inputs
                 return ""
             raise OriginalFaultError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
         try:
@@ -102,7 +102,7 @@ class _Pair:
         return f"{problem} ({variant.name})" if problem and variant.name else problem
 
     def _original(self, variant: Variant) -> tuple[Run, Run, Recording]:
-        """The original's runs; operators of others are not run where values made up for them do."""
+        """The original's runs. Operators of other packages are run only if the graph raises on made-up results."""
         for made in (made_up, None):
             recording = Recording(made)
             try:
@@ -137,20 +137,19 @@ class _Pair:
         return ""
 
     def _perturbed(self, judged: _Judged, recording: Recording, *, in_double: bool) -> list[list[Any]]:
-        """What the original makes of other rounding errors: of inputs that are off by one, or in double precision of
-        results that are."""
+        """The original's outputs under other rounding errors: of its inputs or, in double precision, of all results."""
         found = []
         for seed in range(JITTERS):
             inputs = judged.variant.inputs if in_double else jittered(judged.variant.inputs, seed)
             noise = seed if in_double else None
-            with contextlib.suppress(RuntimeError):  # what is off by a rounding error may be outside of a domain
+            with contextlib.suppress(RuntimeError):  # a changed value may lie outside the domain of an operator
                 made = run(self.original, inputs, recording, in_double=in_double, noise=noise)
                 found.append(_flat(made, judged.names))
         return found
 
 
 def _aligned(variant: Variant, exact: Sequence[Run], rounded: Sequence[Run]) -> _Judged:
-    """Outputs, and what recorded calls were given where both graphs have the call."""
+    """The outputs, and the operands of recorded calls that both graphs have."""
     original, rewritten = exact
     shared = [name for name in original.operands if name in rewritten.operands]
     if len(original.outputs) != len(rewritten.outputs):
@@ -167,7 +166,7 @@ def _flat(made: Run, names: Sequence[str]) -> list[Any]:
 
 
 def _as_real(value: Any) -> Any:
-    """Complex numbers as pairs of real ones."""
+    """Complex numbers as pairs of real numbers; other values unchanged."""
     if not isinstance(value, torch.Tensor) or not value.is_complex():
         return value
     wide = value.to(torch.complex64) if value.dtype == torch.complex32 else value
@@ -185,9 +184,12 @@ def compare(
     *,
     rounding: bool = True,
 ) -> str:
-    """How four results of one output disagree: exact and rounded, each of the original and of the rewritten graph.
-    ``spared`` elements need not be of one kind (see `Variant.spared`). ``noise`` is what rounded inputs make of the
-    original's own error, ``dust`` what rounding does to exact results."""
+    """The disagreement in words, "" if there is none, between the four ``values`` of one output: exact and rounded,
+    each of the original and of the rewritten graph.
+
+    ``spared`` elements may be of different kinds (see `Variant.spared`). ``noise`` is the original's error on changed
+    inputs, ``dust`` the effect of rounding errors on exact results.
+    """
     exact, exact_rewritten, rounded, rounded_rewritten = values
     if rounded.shape != rounded_rewritten.shape or rounded.dtype != rounded_rewritten.dtype:
         return f"{rounded.dtype} {tuple(rounded.shape)} becomes {tuple(rounded_rewritten.shape)}"
@@ -213,21 +215,21 @@ def compare(
 
 
 def _same_kinds(a: torch.Tensor, b: torch.Tensor, spared: torch.Tensor | None) -> bool:
-    """Whether infinities and NaNs stand at the same places. Where ``spared`` are given, ``a`` was given an infinity:
-    what it reached may be another kind, and elsewhere nothing finite may become anything else."""
+    """Whether infinities and NaNs are at the same places. If ``spared`` is given, the inputs had an infinity: the
+    ``spared`` elements may be of any kind, and all other finite elements of ``a`` must be finite in ``b``."""
     if spared is None:
         return bool(torch.equal(_kinds(a), _kinds(b)))
     return not bool((torch.isfinite(a) & ~torch.isfinite(b) & ~spared).any())
 
 
 def _kinds(x: torch.Tensor) -> torch.Tensor:
-    """Tells finite numbers (0), infinities of both signs (1, -1) and NaN (2) apart."""
+    """The kind of each element: 0 for finite numbers, 1 and -1 for infinities, 2 for NaN."""
     signs = torch.zeros_like(x).masked_fill_(torch.isposinf(x), 1.0).masked_fill_(torch.isneginf(x), -1.0)
     return signs.masked_fill_(x.isnan(), 2.0)
 
 
 def _rms(x: torch.Tensor) -> float:
-    """The root mean square, of numbers whose squares may overflow."""
+    """The root mean square; squares of large numbers do not overflow."""
     if not x.numel():
         return 0.0
     largest = float(x.double().abs().max())
@@ -239,7 +241,7 @@ def _rms_finite(x: torch.Tensor) -> float:
 
 
 def fits_in_memory(graph: torch.fx.Graph) -> bool:
-    """Whether the inputs in float64 and in their own dtype, and as much again, fit in free memory (CPU)."""
+    """Whether twice the inputs, in float64 and in float32, fit into the free memory of the CPU."""
     if "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return True
     values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]

@@ -1,4 +1,4 @@
-"""Verifies laws from their declarations alone: the same checks for the catalogue and for a user's own laws.
+"""Verifies laws from their declarations alone, with the same checks for the catalogue and for a user's own laws.
 
     >>> from torch_eqsat.laws.law import law
     >>> @law("v := view(view(x))", exactness="bitwise", example="view(view([2, 6], shape=[12]), shape=[3, 4])")
@@ -8,16 +8,16 @@
     >>> verify(view_of_view)
     1
 
-What each tier promises, and what is checked:
+Each tier makes a promise, which is checked:
 
-- ``bitwise``: each element comes of the same operations on the same numbers, whatever those are: the same bits, NaN,
-  infinities and signed zeros among them. Where a kernel itself rounds otherwise in its vectorised part than in the rest
-  (exp, tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do.
-- ``reassociates``: equal in real arithmetic; for finite inputs, rounding errors of the size of the left side's own, or
-  of the largest number that either side computes with. Where a NaN or an infinity goes in or sums overflow, one side
-  may give NaN where the other does not.
-- ``approximates``: equal in real arithmetic on the domain of both sides; may cancel or overflow where the left side
-  does not.
+- ``bitwise``: each element results from the same operations on the same numbers, so both sides have the same bits, for
+  NaN, infinities and signed zeros too. If a kernel rounds differently in its vectorised part than in the rest (exp,
+  tanh, …; the sign of a zero in maximum), the sides differ as two runs of that kernel do.
+- ``reassociates``: equal in real arithmetic. For finite inputs, rounding errors are of the size of the left side's own,
+  or of the rounding unit of the largest number on either side. If an input is NaN or infinite or a sum overflows, one
+  side may be NaN where the other is not.
+- ``approximates``: equal in real arithmetic on the domain of both sides. The right side may cancel or overflow where
+  the left side does not.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate,
 from torch_eqsat.verification.variants import perturbed
 
 EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "bfloat16": 7.9e-3, "float16": 9.8e-4}
-# Of the rounding error of the left side, or of the epsilon of the largest number that either side computes with (sums
-# may cancel), what the right side may have.
+# The right side's rounding error may be SLACK times the left side's, or FLOOR times the epsilon of the largest number
+# on either side (sums may cancel).
 SLACK, FLOOR = 16.0, 64.0
 DRAWS = 20
-HAZARD_DRAWS = 4  # of infinities, masks, offsets and the like for each example
+HAZARD_DRAWS = 4  # draws of infinities, masks, offsets and the like for each example
 
 
 class WrongLawError(EqsatError):
-    """The two sides of a law differ; the message ends with lines that show it when pasted."""
+    """The two sides of a law differ; the message ends with lines of Python that reproduce it."""
 
 
 def verify(laws: Iterable[Law], draws: int = DRAWS, seed: int = 0) -> int:
-    """Check laws on their examples, their near misses and ``draws`` variants of the examples; how many laws.
+    """Check laws on their examples, their near misses and ``draws`` variants of each example; the number of laws.
 
-    Raises LawError where a law does not fire on an example, fires on a near miss, changes shape or dtype, or assumes
-    what it does not declare (see torch_eqsat.laws.assumptions), and WrongLawError where values or gradients differ.
-    Both name the law, its file and line.
+    Raises LawError if a law does not fire on an example, fires on a near miss, changes shape or dtype, or needs an
+    undeclared assumption (see torch_eqsat.laws.assumptions). Raises WrongLawError if values or gradients differ. Both
+    name the law, its file and line.
     """
     checked = list(laws)
     for law in checked:
@@ -72,28 +72,27 @@ def verify(laws: Iterable[Law], draws: int = DRAWS, seed: int = 0) -> int:
 
 
 def check_near_misses(law: Law) -> None:
-    """Raises LawError where ``law`` fires on one of its near misses."""
+    """Raises LawError if ``law`` fires on one of its near misses."""
     for example in law.refused:
         if rewrites(law, _graph(example)):
             raise LawError(f"law {law.name} ({law.source}) fires on its near miss {example}")
 
 
 def check_assumptions(law: Law, seed: int = 0) -> None:
-    """Raises LawError where ``law`` holds only for values for which it does not say that it does."""
+    """Raises LawError if ``law`` needs an assumption that it does not declare."""
     for example in law.examples:
         for draw in range(HAZARD_DRAWS):
             if missing := undeclared(law, needed(law, example, seed + draw)):
                 names = ", ".join(sorted(missing))
                 raise LawError(
                     f"law {law.name} ({law.source}) holds only under {names}, on {example}: "
-                    "say so with assumes={variable: assumption}, or guard against it"
+                    "declare it with assumes={variable: assumption}, or guard against it"
                 )
 
 
 def check_variant(law: Law, example: str, rng: random.Random) -> bool:
-    """Check ``law`` on ``example`` with other sizes, ranks and attributes drawn by ``rng``; whether it still fires.
-
-    Raises as :func:`verify`.
+    """Check ``law`` on a variant of ``example`` with other sizes, ranks and attributes, drawn by ``rng``; whether the
+    law still fires. Raises as :func:`verify`.
     """
     seed = rng.randrange(1 << 20)
     try:
@@ -101,14 +100,14 @@ def check_variant(law: Law, example: str, rng: random.Random) -> bool:
         graph = _graph(text)
         evaluate(graph, draw_inputs(graph, Drawing(seed=seed)))
     except (TypeMismatchError, IndexError, KeyError, ValueError, TypeError, RuntimeError):
-        return False  # no term, or none that reads its operands within their bounds
+        return False  # the variant is no term, or reads an operand out of bounds
     return check(law, text, seed)
 
 
 def check(law: Law, example: str, seed: int = 0) -> bool:
-    """Compare both sides of ``law`` wherever it fires on ``example``; whether it fires at all.
+    """Compare both sides of ``law`` at each place of ``example`` where it fires; whether it fires at all.
 
-    Raises WrongLawError where they differ, LawError where they differ in shape or dtype.
+    Raises WrongLawError if their values differ, LawError if their shapes or dtypes differ.
     """
     graph = _graph(example)
     try:
@@ -138,7 +137,7 @@ def _report(law: Law, example: str, seed: int, problem: str) -> str:
 
 
 def law_named(name: str) -> Law:
-    """The law of the catalogue that has this name. Raises KeyError for an unknown one."""
+    """The law of the catalogue with this name. Raises KeyError for an unknown name."""
     from torch_eqsat.rewrites import catalogue
 
     laws: dict[str, Law] = {law.name: law for law in catalogue()}
@@ -146,7 +145,7 @@ def law_named(name: str) -> Law:
 
 
 def _compare(law: Law, graph: TermGraph, old: int, new: int, seed: int) -> str:
-    """How terms ``old`` and ``new`` differ; "" if they don't."""
+    """The difference of the terms ``old`` and ``new`` in words; "" if there is none."""
     strided = bool(seed % 2)
     return (
         _in_integers(law, graph, old, new, seed, strided)
@@ -162,8 +161,8 @@ def _values(graph: TermGraph, old: int, new: int, drawing: Drawing) -> tuple[Ten
 
 
 def _in_integers(law: Law, graph: TermGraph, old: int, new: int, seed: int, strided: bool) -> str:
-    """Small integers in float64: exact where the terms are polynomial; and as integers, complex numbers and truth
-    values where the terms only move elements."""
+    """Both sides on small integers in float64, exactly if the terms are polynomial; also as integers, complex numbers
+    and truth values if the terms only move elements."""
     tolerance = 0.0 if is_exact(graph, [old, new]) else 1e-11
     dtypes = ["float64", *(["int64"] if takes_integers(graph, [old, new]) else [])]
     dtypes += ["complex64", "bool"] if only_moves(graph, [old, new]) else []
@@ -177,7 +176,7 @@ def _in_integers(law: Law, graph: TermGraph, old: int, new: int, seed: int, stri
 
 
 def _in_floats(law: Law, graph: TermGraph, old: int, new: int, seed: int, strided: bool) -> str:
-    """Normal numbers in each floating dtype: the right side's error against float64, compared with the left's."""
+    """Both sides on normal numbers in each floating dtype: the right side's error against float64 and the left's."""
     for dtype, epsilon in EPSILON.items():
         if dtype == "float64":
             continue
@@ -213,14 +212,14 @@ def _worse(exact: Tensor, a: Tensor, b: Tensor, unit: float) -> str:
     if not exact.is_floating_point() or exact.numel() == 0:
         return ""
     error_a, error_b = ((exact - x.double()).abs().max().item() for x in (a, b))
-    if error_b <= max(SLACK * error_a, FLOOR * unit):  # a NaN is not
+    if error_b <= max(SLACK * error_a, FLOOR * unit):  # false for NaN
         return ""
-    return f"error {error_b:.3g}, that of the left side {error_a:.3g}, rounding unit {unit:.3g}"
+    return f"error {error_b:.3g}, the left side's {error_a:.3g}, rounding unit {unit:.3g}"
 
 
 def _otherwise(graph: TermGraph, old: int, new: int, values: Mapping[int, Tensor], epsilon: float) -> str:
-    """How values of a bitwise law differ: to the sign of zeros, unless a kernel's own rounding depends on where an
-    element lies; any NaN is like another."""
+    """The difference of the sides of a bitwise law in words, signs of zeros included. If a kernel's own rounding
+    depends on the place of an element, a few units are allowed. All NaNs are equal."""
     a, b = values[old], values[new]
     varies = any(OPERATORS[graph.nodes[n].op].by_place for n in graph.reachable([old, new]))
     if varies or not a.is_floating_point():
@@ -251,7 +250,7 @@ def _gradients(law: Law, graph: TermGraph, old: int, new: int, seed: int) -> str
         )
         for side in (old, new)
     ]
-    # What is not read has the gradient 0, or 0 · ∞ where it is computed. One scale for all: some are exactly 0.
+    # An unread element has the gradient 0, or 0 · ∞ if it is computed. All share one scale, because some are exactly 0.
     a, b = _where_both_are_finite(*(torch.cat([g.flatten() for g in side]) for side in gradients))
     problem = difference(a, b, 1e-9)
     return f"gradients {problem}" if problem else ""

@@ -1,4 +1,4 @@
-"""Variants of example terms: other sizes, ranks and attributes, many of them right at the border of a guard."""
+"""Variants of example terms with other sizes, ranks and attributes, many of them at the border of a guard."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ NUMBERS = (0.5, -1.0, 0.0, 1.0, 2.0, 3.0)
 ODDLY = (0.0, 0.0, 0.1, 0.25)
 """How often a size differs from its equals, a rank or an attribute changes; one of these is drawn for each variant."""
 KEPT = (0.3, 0.8)
-"""How often a size stays as it is, drawn likewise: attributes such as the stop of a slice fit few others."""
+"""Probabilities that a size stays the same, drawn likewise; attributes such as the stop of a slice fit few other
+sizes."""
 
 
 def perturbed(example: str, rng: random.Random) -> str:
-    """``example`` with equal sizes replaced by equal sizes, mostly. The result need not be a term."""
+    """``example`` with other sizes, where equal sizes mostly stay equal. The result need not be a term."""
     return ast.unparse(_Perturbation(rng).visit(parse_example(example)))
 
 
@@ -38,7 +39,7 @@ class _Perturbation(ast.NodeTransformer):
         return self.sizes.setdefault(size, size if self.rng.random() < self.kept else self.rng.choice(SIZES))
 
     def visit_List(self, node: ast.List) -> ast.List:
-        """The shape of an input; the only lists outside of attributes."""
+        """A variant of an input's shape; other lists occur only in attributes."""
         elements: list[ast.expr] = [self._element(e) for e in node.elts]
         if self._rarely():
             elements = elements[1:] if self.rng.random() < 0.5 else [ast.Constant(self.rng.choice((1, 2))), *elements]
@@ -63,11 +64,11 @@ class _Perturbation(ast.NodeTransformer):
         return ast.Call(node.func, args, keywords)
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        """A number; the only constants outside of shapes and attributes."""
+        """A variant of a number; other constants occur only in shapes and attributes."""
         return self._number(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        """A negative number."""
+        """A variant of a negative number."""
         return self._number(node)
 
     def _number(self, node: ast.expr) -> ast.expr:
