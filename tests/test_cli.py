@@ -1,6 +1,7 @@
 """The command line, with functions in place of compiled kernels."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ def test_bad_arguments_are_refused(folder: Path, arguments: list[str]) -> None:
 
 
 def test_the_package_is_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch_eqsat.__main__", raising=False)  # a test may have imported it
     monkeypatch.setattr("sys.argv", ["torch-eqsat", "show"])
     with pytest.raises(SystemExit) as done:
         runpy.run_module("torch_eqsat", run_name="__main__")

@@ -1,1 +1,1 @@
-"""FX graphs to terms and back: capture, lowering, rebuild, judge. Speaks to torch; nothing below it does."""
+"""FX graphs to terms and back: capture, translation, lowering, rebuild."""
