@@ -165,7 +165,10 @@ def run(model: nn.Module, x: Tensor, mode: str, reference: Reference) -> dict[st
             compiled = torch.compile(model, backend="eqsat_mcts_eager", options=options, dynamic=False)
             actual = compute(model, compiled, x, training)
     except Exception as error:
-        return {"outcome": "fault" if without_laws(model, x, training) else "no model", "reason": brief(error)}
+        reason = brief(error)
+        if "MemoryError" in reason or "alloc" in reason:
+            return {"outcome": "memory", "reason": reason}
+        return {"outcome": "fault" if without_laws(model, x, training) else "no model", "reason": reason}
     made = reports.last_reports()
     facts = {
         "graphs": len(made),
@@ -194,8 +197,9 @@ def without_laws(model: nn.Module, x: Tensor, training: bool) -> bool:
 
 
 def brief(error: Exception) -> str:
-    """One line."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    """One line; what a compiler wraps is named itself."""
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {inner}".partition("\n")[0][:300]
 
 
 def main() -> None:
