@@ -51,7 +51,8 @@ class DrawingPlanner(Planner):
         task, pricing, options = region.task, self.pricing(), self.setting.options
         rng = random.Random(f"{self.seed} {number}")
         laws = allowed_laws(options.exactness, frozenset(options.disable))
-        environment = Environment(task, laws, pricing, Limits(NODES, SECONDS, 1), options.seed)
+        limits = Limits(NODES, SECONDS, 1)
+        environment = Environment(task, laws, pricing, limits, options.seed, parameters=self.parameters)
         try:
             saturate(environment)
             extractable = environment.extractable()

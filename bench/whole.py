@@ -12,7 +12,8 @@ from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Budget, Limits, playouts
-from torch_eqsat.search.regions import WHOLE, Region, join_programs, split_into_regions, whole_region
+from torch_eqsat.search.parameters import SearchParameters
+from torch_eqsat.search.regions import Region, join_programs, split_into_regions, whole_region
 from torch_eqsat.search.strategies.table import Strategy, run_strategy
 
 
@@ -40,6 +41,7 @@ def search_whole(
     strategy: str = "mcts",
     seed: int = 0,
     cut: bool = True,
+    parameters: SearchParameters = SearchParameters(),
 ) -> WholeSearch:
     """Search ``task``; with ``cut`` in regions, each under the limit of nodes and together under that of seconds."""
     start = time.monotonic()
@@ -47,8 +49,8 @@ def search_whole(
     result = WholeSearch(captured, captured.cost, curve=[(0.0, captured.cost)])
     # What the e-graph has room for stays whole: the tree search looks at its parts as well.
     calls = sum(node.op == "fx" for node in task.graph.nodes)
-    fits = len(task.graph) <= limits.nodes and calls <= WHOLE
-    regions = split_into_regions(task, limits.nodes) if cut and not fits else [whole_region(task)]
+    fits = len(task.graph) <= limits.nodes and calls <= parameters.whole_operators
+    regions = split_into_regions(task, limits.nodes, parameters) if cut and not fits else [whole_region(task)]
     groups: dict[str, list[Region]] = {}
     for region in regions:
         groups.setdefault(region.task.graph.digest(), []).append(region)
@@ -63,7 +65,7 @@ def search_whole(
             continue
         shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
         own = replace(limits, seconds=share, simulations=shared)
-        environment = Environment(group[0].task, laws, pricing, own, seed)
+        environment = Environment(group[0].task, laws, pricing, own, seed, parameters=parameters)
         offset = environment.started - start
         statistics, ran = run_strategy(strategy, environment)
         environment.close()

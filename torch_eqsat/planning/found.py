@@ -65,7 +65,7 @@ class Found:
 def search_regions(task: Task, setting: Setting, report: GraphReport) -> Found:
     """What is found by searching each distinct region once."""
     options = setting.options
-    regions = split_into_regions(task, options.nodes)
+    regions = split_into_regions(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
     groups: dict[str, list[Region]] = {}
     for region in regions:

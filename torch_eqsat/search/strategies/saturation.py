@@ -6,17 +6,15 @@ from torch_eqsat.search.actions import Action
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import SearchStatistics
 
-MULTI_ROUNDS = 1  # their default, k_multi = 1
-
 
 def saturate(environment: Environment) -> tuple[str, int]:
-    """Apply all laws in every round, those for siblings (multi-patterns) in the first ``MULTI_ROUNDS``, until
+    """Apply all laws in every round, those for siblings (multi-patterns) in the first ``multi_rounds``, until
     nothing changes or a limit is reached; why that ended, and the rounds."""
     single = Action("single", tuple(law for law in environment.laws if not law.siblings))
     everything = Action("everything", tuple(environment.laws))
     rounds = 0
     while not environment.out_of_time:
-        changed, truncated = environment.step(everything if rounds < MULTI_ROUNDS else single)
+        changed, truncated = environment.step(everything if rounds < environment.parameters.multi_rounds else single)
         rounds += 1
         if truncated or not changed:
             return "nodes" if truncated else "saturated", rounds

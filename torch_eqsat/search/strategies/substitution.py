@@ -1,8 +1,8 @@
 """Best-first substitution, as TASO does it (Jia et al., SOSP 2019): programs instead of e-graphs.
 
 The cheapest program found is taken from a queue, every law is tried at every place of it, one place at a time (all
-siblings at once), and what costs less than ``ALPHA`` times the best program joins the queue. A program taken is what
-the limits call a playout.
+siblings at once), and what costs less than ``substitution_alpha`` times the best program joins the queue. A program
+taken is what the limits call a playout.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from torch_eqsat.search.actions import Action
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.limits import SearchStatistics
-
-ALPHA = 1.05
 
 
 class BestFirstSubstitution:
@@ -66,7 +64,7 @@ class BestFirstSubstitution:
                 cost = dag_cost(problem, choices)
             except InvalidExtractionError:  # the program would need itself
                 continue
-            if cost < ALPHA * environment.best.cost:
+            if cost < environment.parameters.substitution_alpha * environment.best.cost:
                 program = extractable.program(choices, cost)
                 environment.keep(program, extractable)
                 yield program

@@ -9,8 +9,9 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.transfer import Shipped
-from torch_eqsat.search.extractable import LEISURE_SECONDS, Extractable
+from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SearchRequest:
     strategy: str = "mcts"
     user_laws: Shipped = ()
     granted: frozenset[str] = GRANTED
+    parameters: SearchParameters = SearchParameters()
 
     @property
     def seconds(self) -> float:
@@ -45,7 +47,8 @@ class RepriceRequest:
     pricing: Pricing
     seed: int = 0
     milp_seconds: float = 0.0
-    leisure_seconds: float = LEISURE_SECONDS
+    leisure_seconds: float = SearchParameters().leisure_seconds
+    parameters: SearchParameters = SearchParameters()
 
     @property
     def seconds(self) -> float:
