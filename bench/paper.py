@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.paper_graphs import GRAPHS, captured, task_of
+from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.strategies.table import STRATEGIES as TABLE
 
@@ -120,7 +121,7 @@ def print_table(rows: Sequence[Row], nodes: int) -> None:
         found = [r for r in rows if r["strategy"] == strategy and r["node_limit"] == nodes]
         caps = sorted({r["limit_seconds"] for r in found})
         seeds = len({r["seed"] for r in found})
-        ended = sum(r["stop"] == "time" for r in found)
+        ended = sum(r["stop"] == StopReason.TIME for r in found)
         print(
             f"{strategy}: {seeds} {'seed' if seeds == 1 else 'seeds'}, at most "
             f"{' or '.join(f'{cap:.0f}' for cap in caps)} s a search, which ended {ended} of {len(found)}"

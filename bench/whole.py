@@ -11,7 +11,7 @@ from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import Budget, Limits, playouts
+from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions, whole_region
 from torch_eqsat.search.strategies.table import Strategy, run_strategy
@@ -24,7 +24,7 @@ class WholeSearch:
 
     program: Program
     base_cost: float
-    stop: str = "nothing to do"
+    stop: StopReason = StopReason.NOTHING_TO_DO
     nodes: int = 0
     simulations: int = 0
     curve: list[tuple[float, float]] = field(default_factory=list)
@@ -60,8 +60,10 @@ def search_whole(
     cost = captured.cost
     for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
         share = budget.share(weights[digest])
-        if share <= 0 or result.stop == "interrupted":
-            result.stop = "interrupted" if result.stop == "interrupted" else "time"
+        if result.stop is StopReason.INTERRUPTED:
+            continue
+        if share <= 0:
+            result.stop = StopReason.TIME
             continue
         shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
         own = replace(limits, seconds=share, simulations=shared)

@@ -14,6 +14,7 @@ from torch_eqsat.planning.pipeline import _plan_key, optimize
 from torch_eqsat.planning.planner import Planner, Setting
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
+from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import split_into_regions
 from torch_eqsat.search.worker.pool import gave_up
@@ -28,7 +29,7 @@ class InterruptedPool:
 
     def map(self, requests, until):
         self.interrupted = True
-        return [gave_up(request(), "interrupted") for request in requests]
+        return [gave_up(request(), StopReason.INTERRUPTED) for request in requests]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
         (outcome,) = planner.search([regions])
     assert measured == [False]
-    assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
+    assert outcome.stop is StopReason.INTERRUPTED and outcome.program.cost == outcome.base_cost
     assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
 
 
@@ -186,7 +187,7 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
     (outcome,) = planner.search([regions])
     assert asked == [False, False]
-    assert outcome.transient and outcome.stop == "interrupted"
+    assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
 
 
 def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
@@ -199,4 +200,4 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
 
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
     (outcome,) = planner.search([regions])
-    assert outcome.transient and outcome.stop == "interrupted"
+    assert outcome.transient and outcome.stop is StopReason.INTERRUPTED

@@ -102,7 +102,7 @@ def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
         best_ms=outcome.program.cost,
         lower_bound_ms=outcome.lower_bound,
         laws=dict(outcome.program.laws),
-        stop=outcome.stop,
+        stop=outcome.reason,
         simulations=outcome.simulations,
         nodes=outcome.nodes,
         seconds=outcome.seconds,

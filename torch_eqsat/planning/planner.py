@@ -22,7 +22,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.report import GraphReport
-from torch_eqsat.search.limits import Budget, Limits, playouts
+from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
@@ -253,4 +253,4 @@ class Planner:
 
 def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
-    return [replace(outcome, stop="interrupted", transient=True) for outcome in outcomes]
+    return [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]

@@ -28,7 +28,7 @@ from torch_eqsat.ir.program import restarted
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import actions_of, shipped_statistics
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.parts import search_parts
 from torch_eqsat.search.strategies.patience import Patience
 from torch_eqsat.search.strategies.saturation import saturate
@@ -45,8 +45,7 @@ class MonteCarloTreeSearch:
         self.actions = actions_of(environment.laws, shipped_statistics(self.parameters.unknown_law))
         self.expansive = [any(law.expansive for law in action.laws) for action in self.actions]
         self.random = random.Random(environment.seed)
-        self.tree = Tree()
-        self.roots: list[TreeNode] = []
+        self.tree, self.roots = Tree(), list[TreeNode]()
         self.simulations, self.saturates = 0, False
         self.made, self.lucky = Counter[int](), Counter[int]()
         self.patience = Patience(environment)
@@ -69,7 +68,7 @@ class MonteCarloTreeSearch:
             self._play_parts()
             self._narrow()
             more = self._play_wide()
-        stop = self._search() if more else "saturated"
+        stop = self._search() if more else StopReason.SATURATED
         environment.finish()
         return SearchStatistics(stop, self.simulations, environment.largest_nodes)
 
@@ -159,7 +158,7 @@ class MonteCarloTreeSearch:
             if before - environment.best.cost < self._least_gain:
                 return
 
-    def _search(self) -> str:
+    def _search(self) -> StopReason:
         """Playouts until a limit or until they bring nothing; why they ended."""
         environment = self.environment
         fruitless = 0
@@ -178,14 +177,15 @@ class MonteCarloTreeSearch:
             fruitless = 0
             environment.pop()
 
-    def _reason_to_stop(self, root: TreeNode, fruitless: int) -> str:
+    def _reason_to_stop(self, root: TreeNode, fruitless: int) -> StopReason | None:
         if self.environment.out_of_time:
-            return "time"
+            return StopReason.TIME
         if self._is_spent():
-            return "simulations"
+            return StopReason.SIMULATIONS
         if fruitless >= self.parameters.patience or self.patience.is_over:
-            return "no improvement"
-        return "exhausted" if root.edges is not None and all(edge.closed for edge in root.edges) else ""
+            return StopReason.NO_IMPROVEMENT
+        closed = root.edges is not None and all(edge.closed for edge in root.edges)
+        return StopReason.EXHAUSTED if closed else None
 
     def _simulate(self, root: TreeNode) -> None:
         """Selection, expansion, playout, backup."""

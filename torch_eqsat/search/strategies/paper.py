@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from torch_eqsat.search.actions import shipped_statistics, single_actions
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 
 State = tuple[str, int]
 
@@ -66,21 +66,21 @@ class PaperTreeSearch:
         environment = self.environment
         root = environment.state
         self.known[root] = Known((), environment.evaluate(simple=True), False)
-        stop = "actions"
+        stop = StopReason.ACTIONS
         for _ in range(self.parameters.paper_committed_actions):
             choice = self._plan(root)
             if environment.out_of_time:
-                stop = "time"
+                stop = StopReason.TIME
                 break
             if choice is None:
-                stop = "saturated"
+                stop = StopReason.SATURATED
                 break
             following = self._after(root, choice)
             assert following is not None
             self.committed.append(choice)
             root = following
             if self._is_over(root):
-                stop = "nodes" if self.known[root].full else "cost"
+                stop = StopReason.NODES if self.known[root].full else StopReason.COST
                 break
         self._go(self.known[root].path)
         environment.evaluate()

@@ -16,7 +16,7 @@ from torch_eqsat.ir.program import Program, Task, restarted
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 
 
 class BestFirstSubstitution:
@@ -31,10 +31,10 @@ class BestFirstSubstitution:
         environment = self.environment
         queue: list[tuple[float, int, Task]] = [(environment.base_cost, 0, environment.task)]
         met = {environment.task.graph.digest()}
-        taken, stop = 0, "exhausted"
+        taken, stop = 0, StopReason.EXHAUSTED
         while queue:
             if environment.out_of_time or taken >= environment.limits.simulations:
-                stop = "time" if environment.out_of_time else "programs"
+                stop = StopReason.TIME if environment.out_of_time else StopReason.PROGRAMS
                 break
             _, _, task = heapq.heappop(queue)
             taken += 1

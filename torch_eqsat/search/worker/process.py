@@ -21,7 +21,7 @@ from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
 from torch_eqsat.search.worker.fallback import gave_up
@@ -50,7 +50,8 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
     def on_best(environment: Environment) -> None:
         nonlocal last
         if time.monotonic() - last > PROGRESS_SECONDS:
-            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
+            running = SearchStatistics(StopReason.RUNNING, 0, environment.largest_nodes)
+            report(_outcome(environment, running, failures))
             last = time.monotonic()
 
     environment = Environment(
@@ -116,6 +117,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
         (extractable, *(other for other in before.extractables if other is not extractable)),
         before.dropped,
         before.transient,
+        before.detail,
     )
 
 
@@ -175,8 +177,9 @@ def _respond(request: SearchRequest | RepriceRequest, channel: Channel) -> Outco
         return answer(request, lambda found: _send(channel, Progress(found)))
     except OutOfTime:  # before the search had begun, or within an extraction of a repricing
         _clock.disarm()
-        late = isinstance(request, RepriceRequest)
-        return gave_up(request, "extracting again took too long" if late else "time", transient=late)
+        if isinstance(request, RepriceRequest):
+            return gave_up(request, StopReason.LATE, "extracting again took too long")
+        return gave_up(request, StopReason.TIME, transient=False)
     finally:
         _clock.disarm()
 
