@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.egraph_json import NamedProblem, read_egraph_json
-from torch_eqsat.extract.extract import Extraction, extract, lower_bound
+from torch_eqsat.extract.extract import Ending, Extraction, extract, lower_bound
 from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.extract.problem import ExtractionProblem, dag_cost
 
@@ -29,7 +29,7 @@ def run_greedy(problem: ExtractionProblem) -> Extraction:
     """Greedy extraction alone."""
     start = time.monotonic()
     choices = greedy(problem)
-    return Extraction(choices, dag_cost(problem, choices), 0.0, time.monotonic() - start, "local optimum")
+    return Extraction(choices, dag_cost(problem, choices), 0.0, time.monotonic() - start, Ending.LOCAL_OPTIMUM)
 
 
 def run_local(problem: ExtractionProblem) -> Extraction:

@@ -14,7 +14,7 @@ from torch_eqsat.extract.extract import extract
 from torch_eqsat.planning import found as finding
 from torch_eqsat.planning.planner import Planner
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.strategies.saturation import saturate
 from torch_eqsat.search.worker.client import Request
@@ -51,7 +51,8 @@ class DrawingPlanner(Planner):
         task, pricing, options = region.task, self.pricing(), self.setting.options
         rng = random.Random(f"{self.seed} {number}")
         laws = allowed_laws(options.exactness, frozenset(options.disable))
-        environment = Environment(task, laws, pricing, Limits(NODES, SECONDS, 1), options.seed)
+        limits = Limits(NODES, SECONDS, 1)
+        environment = Environment(task, laws, pricing, limits, options.seed, parameters=self.parameters)
         try:
             saturate(environment)
             extractable = environment.extractable()
@@ -63,13 +64,13 @@ class DrawingPlanner(Planner):
         found = extract(drawn, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
         base = gave_up_cost(self, region)
         program = extractable.program(found.choices, base / 2)  # it is to be taken
-        return Outcome(program, base, 0.0, (), (), "drawn", 1, len(drawn.node_cost), 0.0, ())
+        return Outcome(program, base, 0.0, (), (), StopReason.NOTHING_TO_DO, 1, len(drawn.node_cost), 0.0, ())
 
 
 def gave_up_cost(planner: Planner, region: Region) -> float:
     """The cost (ms) of the program as captured, above 0."""
     request = planner._request(region.task, 1.0, 1.0, _NO_BUDGET)
-    return max(gave_up(request, "drawn").base_cost, 1e-6)
+    return max(gave_up(request, StopReason.NOTHING_TO_DO).base_cost, 1e-6)
 
 
 class _NoBudget:

@@ -2,7 +2,8 @@
 
 Run as ``python -m bench.paper``. Rows go to bench/results/paper.json as they are made, and those that are there are not
 made again (``--again`` makes them anew). Costs over time, growth and trees of the first seed go to paper_curves.json,
-for ``python -m bench.plots``. Prices: see bench/standalone.py; measure them with ``python -m bench.paper_costs``.
+for ``python -m bench.plots``. Both files say with which parameters of the search their rows were made. Prices: see
+bench/standalone.py; measure them with ``python -m bench.paper_costs``.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.paper_graphs import GRAPHS, captured, task_of
+from torch_eqsat.search.limits import StopReason
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.strategies.table import STRATEGIES as TABLE
 
 ROOT = Path(__file__).parents[1]
@@ -36,16 +40,35 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return row["graph"], row["strategy"], row["seed"], row["node_limit"]
 
 
-def read(path: Path) -> Any:
-    """A results file; an empty list when there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+@dataclass
+class Results:
+    """A results file: its rows, and the parameters of the searches that made them; None if those are not known."""
+
+    parameters: dict[str, Any] | None
+    rows: Sequence[Any]
+
+    def changed(self) -> list[str]:
+        """The names of the parameters that were others than today's."""
+        mine, then = asdict(SearchParameters()), self.parameters
+        return [] if then is None else sorted(n for n in mine | then if (n, mine.get(n)) not in then.items())
+
+    def __str__(self) -> str:
+        return f"parameters: {self.parameters or 'not recorded'}"
 
 
-def write(path: Path, rows: Sequence[Any]) -> None:
+def read(path: Path) -> Results:
+    """A results file; no rows when there is none."""
+    if not path.is_file():
+        return Results(asdict(SearchParameters()), [])
+    return Results(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def write(path: Path, results: Results) -> None:
     """One row a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(row) for row in results.rows)
+    parameters = json.dumps(results.parameters)
+    path.write_text(f'{{"parameters": {parameters}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def search(task: bytes, order: Row) -> dict[str, Any] | str:
@@ -98,7 +121,7 @@ def print_table(rows: Sequence[Row], nodes: int) -> None:
         found = [r for r in rows if r["strategy"] == strategy and r["node_limit"] == nodes]
         caps = sorted({r["limit_seconds"] for r in found})
         seeds = len({r["seed"] for r in found})
-        ended = sum(r["stop"] == "time" for r in found)
+        ended = sum(r["stop"] == StopReason.TIME for r in found)
         print(
             f"{strategy}: {seeds} {'seed' if seeds == 1 else 'seeds'}, at most "
             f"{' or '.join(f'{cap:.0f}' for cap in caps)} s a search, which ended {ended} of {len(found)}"
@@ -130,9 +153,11 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
     parser.add_argument("--table", action="store_true", help="print the tables of the rows that are there")
     arguments = parser.parse_args()
-    rows = {key_of(row): row for row in read(RESULTS)}
-    curves = {key_of(row): row for row in read(CURVES)}
-    limits = {"limit_seconds": arguments.seconds, "exact_seconds": arguments.exact_seconds}
+    before, drawn = read(RESULTS), read(CURVES)
+    rows = {key_of(row): row for row in before.rows}
+    curves = {key_of(row): row for row in drawn.rows}
+    common = {"limit_seconds": arguments.seconds, "exact_seconds": arguments.exact_seconds}
+    common |= {"parameters": asdict(SearchParameters())}
     orders = [
         {"graph": graph, "strategy": strategy, "seed": seed, "node_limit": nodes}
         for graph in ([] if arguments.table else arguments.graphs)
@@ -141,20 +166,23 @@ def main() -> None:
         for seed in (arguments.seeds[:1] if strategy == "none" else arguments.seeds)
     ]
     wanted = [order for order in orders if arguments.again or key_of(order) not in rows]
+    if wanted and (changed := sorted({*before.changed(), *drawn.changed()})):
+        parser.error(f"rows were made with other parameters ({', '.join(changed)}): move {RESULTS} and {CURVES} away")
+    print(before)
     tasks = {graph: pickle.dumps(task_of(captured(GRAPHS[graph]))) for graph in {o["graph"]: 0 for o in wanted}}
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for order, answer in zip(
-            wanted, pool.map(lambda o: search(tasks[o["graph"]], o | limits), wanted), strict=True
+            wanted, pool.map(lambda o: search(tasks[o["graph"]], o | common), wanted), strict=True
         ):
             if isinstance(answer, str):
                 print(f"{' '.join(map(str, key_of(order)))}: failed, {answer}", flush=True)
                 continue
             rows[key_of(order)] = answer["row"]
             print_row(answer)
-            write(RESULTS, [rows[key] for key in sorted(rows)])
+            write(RESULTS, Results(before.parameters, [rows[key] for key in sorted(rows)]))
             if order["seed"] == 0:
                 curves[key_of(order)] = order | answer["drawn"]
-                write(CURVES, [curves[key] for key in sorted(curves)])
+                write(CURVES, Results(drawn.parameters, [curves[key] for key in sorted(curves)]))
     for nodes in sorted({row["node_limit"] for row in rows.values()}):
         print_table(list(rows.values()), nodes)
 

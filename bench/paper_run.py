@@ -20,6 +20,7 @@ from bench.standalone import Standalone, load_table, standalone
 from bench.whole import search_whole
 from torch_eqsat.ir.program import Task
 from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch
 from torch_eqsat.search.strategies.table import Strategy
 
@@ -35,7 +36,14 @@ def run(task: Task, pricing: Standalone, order: dict[str, Any]) -> dict[str, Any
     start = time.monotonic()
     strategy = order["strategy"]
     found = search_whole(
-        task, catalogue(), pricing, limits, strategy=strategy, seed=order["seed"], cut=strategy in CUTS
+        task,
+        catalogue(),
+        pricing,
+        limits,
+        strategy=strategy,
+        seed=order["seed"],
+        cut=strategy in CUTS,
+        parameters=SearchParameters(**order["parameters"]),
     )
     row = {name: order[name] for name in ("graph", "strategy", "seed", "node_limit")}
     row |= {"base_ms": found.base_cost, "best_ms": min(found.base_cost, found.program.cost)}

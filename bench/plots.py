@@ -120,7 +120,7 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     out.mkdir(parents=True, exist_ok=True)
-    rows, curves = read(RESULTS), read(CURVES)
+    rows, curves = read(RESULTS).rows, read(CURVES).rows
     for limit in sorted({row["node_limit"] for row in curves}):
         here = [row for row in curves if row["node_limit"] == limit]
         draw_lines(plt, here, "curve", "cost [ms]", out / f"cost_{limit}.svg")

@@ -2,7 +2,8 @@
 
 Run as ``python -m bench.scale``. Each size runs in a process of its own. Seconds are those from the FX graph to the
 plan (capture, cutting into regions, search, joining) without a limit of time that would cut growth off; bytes are the
-greatest resident size of the process, with torch and the graph itself. Writes bench/results/scale.json.
+greatest resident size of the process, with torch and the graph itself. Writes bench/results/scale.json, with the
+parameters of the search.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -27,6 +29,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
 from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.parameters import SearchParameters
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "scale.json"
@@ -106,11 +109,13 @@ def main() -> None:
         widths = [128] * arguments.plan if arguments.equal else [128 + 8 * i for i in range(arguments.plan)]
         print(json.dumps(plan(widths)))
         return
+    print(SearchParameters())
     print(f"{'layers':>7}{'nodes':>8}{'time [s]':>10}{'peak MiB':>10}")
     per_layer = (run(12)["nodes"] - run(2)["nodes"]) / 10
     rows = [run(max(1, round(size / per_layer))) for size in SIZES]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    content = {"parameters": asdict(SearchParameters()), "rows": rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"seconds grow with nodes to the power of {exponent(rows):.2f}")
     print("equal layers: one, then as many as in a large model")
     one, many = run(1, equal=True), run(EQUAL_LAYERS, equal=True)

@@ -11,8 +11,9 @@ from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import Budget, Limits, playouts
-from torch_eqsat.search.regions import WHOLE, Region, join_programs, split_into_regions, whole_region
+from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
+from torch_eqsat.search.parameters import SearchParameters
+from torch_eqsat.search.regions import Region, join_programs, split_into_regions, whole_region
 from torch_eqsat.search.strategies.table import Strategy, run_strategy
 
 
@@ -23,7 +24,7 @@ class WholeSearch:
 
     program: Program
     base_cost: float
-    stop: str = "nothing to do"
+    stop: StopReason = StopReason.NOTHING_TO_DO
     nodes: int = 0
     simulations: int = 0
     curve: list[tuple[float, float]] = field(default_factory=list)
@@ -40,6 +41,7 @@ def search_whole(
     strategy: str = "mcts",
     seed: int = 0,
     cut: bool = True,
+    parameters: SearchParameters = SearchParameters(),
 ) -> WholeSearch:
     """Search ``task``; with ``cut`` in regions, each under the limit of nodes and together under that of seconds."""
     start = time.monotonic()
@@ -47,8 +49,8 @@ def search_whole(
     result = WholeSearch(captured, captured.cost, curve=[(0.0, captured.cost)])
     # What the e-graph has room for stays whole: the tree search looks at its parts as well.
     calls = sum(node.op == "fx" for node in task.graph.nodes)
-    fits = len(task.graph) <= limits.nodes and calls <= WHOLE
-    regions = split_into_regions(task, limits.nodes) if cut and not fits else [whole_region(task)]
+    fits = len(task.graph) <= limits.nodes and calls <= parameters.whole_operators
+    regions = split_into_regions(task, limits.nodes, parameters) if cut and not fits else [whole_region(task)]
     groups: dict[str, list[Region]] = {}
     for region in regions:
         groups.setdefault(region.task.graph.digest(), []).append(region)
@@ -58,12 +60,14 @@ def search_whole(
     cost = captured.cost
     for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
         share = budget.share(weights[digest])
-        if share <= 0 or result.stop == "interrupted":
-            result.stop = "interrupted" if result.stop == "interrupted" else "time"
+        if result.stop is StopReason.INTERRUPTED:
+            continue
+        if share <= 0:
+            result.stop = StopReason.TIME
             continue
         shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
         own = replace(limits, seconds=share, simulations=shared)
-        environment = Environment(group[0].task, laws, pricing, own, seed)
+        environment = Environment(group[0].task, laws, pricing, own, seed, parameters=parameters)
         offset = environment.started - start
         statistics, ran = run_strategy(strategy, environment)
         environment.close()

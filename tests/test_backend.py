@@ -24,6 +24,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.law import law
 from torch_eqsat.planning.program_json import encode_program
 from torch_eqsat.planning.source import source_hash
+from torch_eqsat.search.parameters import SearchParameters
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -127,11 +128,12 @@ def test_source_hash_is_equal_across_processes():
 
 
 def test_pass_is_known_by_its_options():
-    def uuid(frozen=True, **options):
-        return backend.EqsatPass(backend.Options(**options), frozen, [], []).uuid()
+    def uuid(frozen=True, parameters=SearchParameters(), **options):
+        return backend.EqsatPass(backend.Options(**options), frozen, [], [], parameters=parameters).uuid()
 
     assert uuid() == uuid()
-    assert len({uuid(), uuid(frozen=False), uuid(seed=1), uuid(disable=("matmul",))}) == 4
+    others = uuid(frozen=False), uuid(seed=1), uuid(disable=("matmul",)), uuid(parameters=SearchParameters(patience=1))
+    assert len({uuid(), *others}) == 5
 
 
 # Rewriting.

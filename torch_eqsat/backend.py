@@ -32,6 +32,7 @@ from torch_eqsat.planning.plan import forget_plan
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.source import source_hash
 from torch_eqsat.planning.verdict import GraphInputs
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.user_laws import NO_LAWS, UserLaws, load_laws
 from torch_eqsat.verification.guard import Reference, guarded
 
@@ -179,8 +180,9 @@ class EqsatPass(CustomGraphPass):
         weights: Sequence[int],
         values: Sequence[Any],
         user_laws: UserLaws = NO_LAWS,
+        parameters: SearchParameters = SearchParameters(),
     ) -> None:
-        self.options, self.frozen, self.user_laws = options, frozen, user_laws
+        self.options, self.frozen, self.user_laws, self.parameters = options, frozen, user_laws, parameters
         self.weights = weights
         # In a graph that is trained weights are no constants.
         self.trained = torch.is_grad_enabled()
@@ -196,16 +198,14 @@ class EqsatPass(CustomGraphPass):
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""
-        parts = (source_hash(), repr(self.options), self.user_laws.key, self.frozen, self.threads, torch.__version__)
+        chosen = repr(self.options), repr(self.parameters), self.user_laws.key
+        parts = (source_hash(), *chosen, self.frozen, self.threads, torch.__version__)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
         try:
-            setting = Setting(
-                self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.user_laws.shipped
-            )
-            report = optimize(graph, setting, self._inputs(graph))
+            report = optimize(graph, self._setting(graph), self._inputs(graph))
         except Exception as error:
             counters[COUNTERS]["faults"] += 1
             if self.options.strict:
@@ -220,6 +220,10 @@ class EqsatPass(CustomGraphPass):
         counters[COUNTERS]["plans_reused"] += report.from_plan
         logger.info("%s", report)
         reports.record(report)
+
+    def _setting(self, graph: Graph) -> Setting:
+        given = self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.user_laws.shipped
+        return Setting(*given, parameters=self.parameters)
 
     def blame(self) -> str:
         """What may be wrong with the compiled graphs: the laws and regions that they were rewritten by, in a line."""

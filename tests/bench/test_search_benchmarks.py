@@ -1,6 +1,8 @@
 """The benchmarks of search and extraction: their rows, their prices, their pictures."""
 
 import json
+import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +12,7 @@ from bench.standalone import Operation, standalone
 from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
+from torch_eqsat.search.parameters import SearchParameters
 
 
 def test_nine_graphs():
@@ -61,9 +64,26 @@ def test_table(capsys):
 
 def test_rows_survive_a_file(tmp_path):
     path = tmp_path / "rows.json"
-    assert paper.read(path) == []
-    paper.write(path, [row("mcts", 1.0), row("none", 2.0)])
-    assert paper.read(path) == json.loads(path.read_text()) == [row("mcts", 1.0), row("none", 2.0)]
+    assert paper.read(path) == paper.Results(asdict(SearchParameters()), [])
+    results = paper.Results(asdict(SearchParameters()), [row("mcts", 1.0), row("none", 2.0)])
+    paper.write(path, results)
+    assert paper.read(path) == results and vars(results) == json.loads(path.read_text())
+
+
+def test_rows_of_other_parameters_are_not_mixed(tmp_path, monkeypatch, capsys):
+    then = asdict(SearchParameters(patience=1)) | {"of_old": 3}
+    results = paper.Results(then, [row("mcts", 1.0)])
+    assert results.changed() == ["of_old", "patience"]
+    paper.write(tmp_path / "rows.json", results)
+    monkeypatch.setattr(paper, "RESULTS", tmp_path / "rows.json")
+    monkeypatch.setattr(paper, "CURVES", tmp_path / "curves.json")
+    monkeypatch.setattr(sys, "argv", ["paper", "--graphs", "bert", "--strategies", "none"])
+    with pytest.raises(SystemExit):
+        paper.main()
+    assert "(of_old, patience)" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["paper", "--table"])
+    paper.main()
+    assert "'patience': 1" in capsys.readouterr().out
 
 
 def test_exponent():
@@ -89,8 +109,9 @@ def test_pictures(tmp_path, monkeypatch):
         {"parent": 0, "move": "a", "visits": 1, "value": 0.1},
     ]
     key = {"graph": "bert", "strategy": "mcts", "seed": 0, "node_limit": 2000}
-    paper.write(tmp_path / "curves.json", [key | {"curve": [(0.0, 2.0), (1.0, 1.0)], "growth": [(0, 9)], "tree": tree}])
-    paper.write(tmp_path / "rows.json", [row("mcts", 1.0), row("mcts", 0.9, 5000)])
+    curve = key | {"curve": [(0.0, 2.0), (1.0, 1.0)], "growth": [(0, 9)], "tree": tree}
+    paper.write(tmp_path / "curves.json", paper.Results(None, [curve]))
+    paper.write(tmp_path / "rows.json", paper.Results(None, [row("mcts", 1.0), row("mcts", 0.9, 5000)]))
     monkeypatch.setattr(plots, "CURVES", tmp_path / "curves.json")
     monkeypatch.setattr(plots, "RESULTS", tmp_path / "rows.json")
     monkeypatch.setattr("sys.argv", ["plots", "--out", str(tmp_path / "out")])

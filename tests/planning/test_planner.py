@@ -1,7 +1,7 @@
 """The planner between its workers and its measurements."""
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from torch_eqsat.planning.pipeline import _plan_key, optimize
 from torch_eqsat.planning.planner import Planner, Setting
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
+from torch_eqsat.search.limits import StopReason
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import split_into_regions
 from torch_eqsat.search.worker.pool import gave_up
 from torch_eqsat.search.worker.process import answer
@@ -27,7 +29,7 @@ class InterruptedPool:
 
     def map(self, requests, until):
         self.interrupted = True
-        return [gave_up(request(), "interrupted") for request in requests]
+        return [gave_up(request(), StopReason.INTERRUPTED) for request in requests]
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
         (outcome,) = planner.search([regions])
     assert measured == [False]
-    assert outcome.stop == "interrupted" and outcome.program.cost == outcome.base_cost
+    assert outcome.stop is StopReason.INTERRUPTED and outcome.program.cost == outcome.base_cost
     assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
 
 
@@ -71,6 +73,28 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
     assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SearchParameters)])
+def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
+    task, setting = task_of(torch.relu, (4,)), Setting(Options(), False, "cpu", 1, "key")
+    other = replace(setting.parameters, **{name: getattr(setting.parameters, name) + 1})
+    assert _plan_key(task, setting) == _plan_key(task, replace(setting, parameters=SearchParameters()))
+    assert _plan_key(task, setting) != _plan_key(task, replace(setting, parameters=other))
+
+
+def test_parameters_reach_the_searches(regions):
+    """Also those of other processes: they are part of each request."""
+    parameters, requests = SearchParameters(search_share=0.5, doubt=0.9), []
+
+    class Listening(LocalPool):
+        def map(self, asked, until):
+            requests.extend(request() for request in asked)
+            return super().map(asked, until)
+
+    setting = Setting(Options(), False, "cpu", 1, "key", parameters=parameters)
+    Planner(setting, GraphReport(2, False), Listening(), lambda kernels, until: {}).search([regions])
+    assert requests and all(request.parameters == parameters for request in requests)
 
 
 class LocalPool:
@@ -163,7 +187,7 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
     (outcome,) = planner.search([regions])
     assert asked == [False, False]
-    assert outcome.transient and outcome.stop == "interrupted"
+    assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
 
 
 def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
@@ -176,4 +200,4 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
 
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
     (outcome,) = planner.search([regions])
-    assert outcome.transient and outcome.stop == "interrupted"
+    assert outcome.transient and outcome.stop is StopReason.INTERRUPTED

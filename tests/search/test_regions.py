@@ -7,6 +7,7 @@ from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.ir.program import Program
 from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import join_programs, split_into_regions
 
 
@@ -18,6 +19,11 @@ def original(task) -> Program:
     egraph.close()
     found = extract(extractable.problem(Pricing(frozen=False)), incumbent=extractable.original(), deadline=0.0)
     return extractable.program(extractable.original(), found.cost)
+
+
+def cut(smallest: int) -> SearchParameters:
+    """Every graph is cut, into regions of at least so many operators."""
+    return SearchParameters(whole_operators=1, smallest_region=smallest)
 
 
 def deep(x, *weights):
@@ -47,7 +53,7 @@ def test_small_graphs_stay_whole(task_of):
 
 
 def test_equal_layers_are_equal_regions(task_of):
-    regions = split_into_regions(deep_task(task_of), whole=1, smallest=4)
+    regions = split_into_regions(deep_task(task_of), parameters=cut(4))
     assert len(regions) == 4
     assert len({region.task.graph.digest() for region in regions}) == 1
 
@@ -58,19 +64,19 @@ def test_layers_that_share_a_number_are_equal_regions(task_of):
             x = torch.tanh(x @ w + 1.0)
         return x
 
-    regions = split_into_regions(task_of(function, (2, 8), *[(8, 8)] * 4), whole=1, smallest=3)
+    regions = split_into_regions(task_of(function, (2, 8), *[(8, 8)] * 4), parameters=cut(3))
     assert len(regions) == 4
     assert len({region.task.graph.digest() for region in regions}) == 1
 
 
 def test_constants_tell_regions_apart(task_of):
-    regions = split_into_regions(deep_task(task_of, static={1, 2}), whole=1, smallest=4)
+    regions = split_into_regions(deep_task(task_of, static={1, 2}), parameters=cut(4))
     assert len({region.task.graph.digest() for region in regions}) == 2
 
 
 def test_smallest_region(task_of):
-    assert len(split_into_regions(deep_task(task_of), whole=1, smallest=10)) == 2
-    assert len(split_into_regions(deep_task(task_of), whole=1, smallest=100)) == 1
+    assert len(split_into_regions(deep_task(task_of), parameters=cut(10))) == 2
+    assert len(split_into_regions(deep_task(task_of), parameters=cut(100))) == 1
 
 
 def check_round_trip(task, regions):
@@ -87,12 +93,12 @@ def check_round_trip(task, regions):
 def test_original_programs_join_to_the_original(task_of):
     task = deep_task(task_of)
     for smallest in (1, 4, 9, 100):
-        check_round_trip(task, split_into_regions(task, whole=1, smallest=smallest))
+        check_round_trip(task, split_into_regions(task, parameters=cut(smallest)))
 
 
 def test_equal_regions_share_a_program(task_of):
     task = deep_task(task_of)
-    regions = split_into_regions(task, whole=1, smallest=4)
+    regions = split_into_regions(task, parameters=cut(4))
     first = original(regions[0].task)
     joined = join_programs(task, regions, [first] * len(regions))
     assert written(joined.graph) == written(task.graph)
@@ -107,7 +113,7 @@ def residual(x, y, *weights):
 
 def test_values_read_across_cuts_and_several_outputs(task_of):
     task = task_of(residual, (4, 4), (4,), *[(4, 4)] * 3)
-    regions = split_into_regions(task, whole=1, smallest=1)
+    regions = split_into_regions(task, parameters=cut(1))
     assert len(regions) > 1
     check_round_trip(task, regions)
 
@@ -122,7 +128,7 @@ def early(x, *weights):
 
 def test_early_outputs_and_unused_inputs(task_of):
     task = task_of(lambda unused, *rest: early(*rest), (7,), (4, 4), *[(4, 4)] * 3)
-    check_round_trip(task, split_into_regions(task, whole=1, smallest=1))
+    check_round_trip(task, split_into_regions(task, parameters=cut(1)))
 
 
 def test_tuples_are_not_cut(task_of):
@@ -133,6 +139,6 @@ def test_tuples_are_not_cut(task_of):
         return x
 
     task = task_of(function, (4, 4), (4, 4))
-    regions = split_into_regions(task, whole=1, smallest=1)
+    regions = split_into_regions(task, parameters=cut(1))
     assert len(regions) > 1
     check_round_trip(task, regions)

@@ -1,6 +1,7 @@
 """All strategies over one environment: what each finds, how each ends, and that ends are answers."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from torch_eqsat.rewrites import catalogue
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import OptionError
 from torch_eqsat.laws.law import law
+from torch_eqsat.search import limits
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import Limits, SearchStatistics
+from torch_eqsat.search.limits import Limits, SearchStatistics, StopReason
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.strategies.parts import search_parts
 from torch_eqsat.search.strategies.table import STRATEGIES, run_strategy
 
@@ -39,7 +42,7 @@ def search(strategy, task, laws=LAWS, **limits):
 def test_association_is_found(strategy, task_of):
     environment, statistics = search(strategy, task_of(chain, (512, 256), (256, 512), (512, 4)), seconds=30.0)
     assert environment.best.cost < 0.2 * environment.base_cost
-    assert statistics.stop in ("saturated", "exhausted", "cost")
+    assert statistics.stop in (StopReason.SATURATED, StopReason.EXHAUSTED, StopReason.COST)
 
 
 @pytest.mark.parametrize("strategy", SEARCHING)
@@ -53,7 +56,7 @@ def test_merges_are_found(strategy, task_of):
 
 def test_none_is_the_original(task_of):
     environment, statistics = search("none", task_of(chain, (512, 256), (256, 512), (512, 4)))
-    assert (environment.best.cost, statistics.stop) == (environment.base_cost, "nothing to do")
+    assert (environment.best.cost, statistics.stop) == (environment.base_cost, StopReason.NOTHING_TO_DO)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -90,9 +93,9 @@ class PanicError(BaseException):
 @pytest.mark.parametrize(
     ("error", "stop"),
     [
-        (KeyboardInterrupt, "interrupted"),
-        (MemoryError, "out of memory"),
-        (PanicError, "out of memory"),
+        (KeyboardInterrupt, StopReason.INTERRUPTED),
+        (MemoryError, StopReason.OUT_OF_MEMORY),
+        (PanicError, StopReason.OUT_OF_MEMORY),
     ],
     ids=["interrupt", "memory", "memory within egglog"],
 )
@@ -106,7 +109,7 @@ def test_what_was_found_is_kept(strategy, error, stop, task_of):
     environment.on_best = fail
     statistics, _ = run_strategy(strategy, environment)
     environment.close()
-    assert statistics.stop == stop and statistics.transient
+    assert statistics.stop is stop and statistics.transient
     assert environment.best.cost < environment.base_cost
 
 
@@ -134,7 +137,43 @@ def test_law_without_end_ends_at_the_limits(strategy, task_of):
     environment, statistics = search(strategy, task, laws, nodes=200, seconds=600.0, simulations=12)
     assert environment.best.cost < 0.2 * environment.base_cost
     assert environment.largest_nodes < 260
-    assert statistics.stop in ("nodes", "simulations", "no improvement", "exhausted")  # by cost, for substitution
+    assert statistics.stop in (
+        StopReason.NODES,
+        StopReason.SIMULATIONS,
+        StopReason.NO_IMPROVEMENT,
+        StopReason.EXHAUSTED,  # by cost, for substitution
+    )
+
+
+LIMITS = [{}, {"seconds": 0.0}, {"nodes": 1}, {"nodes": 40, "simulations": 1}]
+COMMITTING = SearchParameters(paper_simulations=2, paper_committed_actions=1, paper_least_cost=0.0)
+REASONS = {
+    "mcts": {StopReason.SATURATED, StopReason.TIME, StopReason.SIMULATIONS, StopReason.NO_IMPROVEMENT},
+    "none": {StopReason.NOTHING_TO_DO},
+    "paper": {StopReason.TIME, StopReason.NODES, StopReason.COST, StopReason.ACTIONS},
+    "saturation": {StopReason.SATURATED, StopReason.TIME, StopReason.NODES},
+    "substitution": {StopReason.EXHAUSTED, StopReason.TIME, StopReason.PROGRAMS},
+}
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_a_search_ends_for_a_reason_that_has_a_name(strategy, task_of):
+    task = task_of(chain, (512, 256), (256, 512), (512, 4))
+    stops = set()
+    for parameters in (SearchParameters(), COMMITTING):
+        for given in LIMITS:
+            own = Limits(**{"seconds": 600.0, **given})
+            environment = Environment(task, LAWS, Pricing(True), own, parameters=parameters)
+            stops.add(run_strategy(strategy, environment)[0].stop)
+            environment.close()
+    assert all(type(stop) is StopReason for stop in stops)
+    assert stops == REASONS[strategy]
+
+
+@pytest.mark.parametrize("reason", StopReason)
+def test_each_reason_is_one_that_something_gives(reason):
+    sources = (path.read_text(encoding="utf-8") for path in Path(limits.__file__).parent.rglob("*.py"))
+    assert any(f"StopReason.{reason.name}" in source for source in sources)
 
 
 def test_parts_assume_what_the_whole_may(task_of):
@@ -145,7 +184,7 @@ def test_parts_assume_what_the_whole_may(task_of):
 
     def run(part):
         granted.append(part.granted)
-        return SearchStatistics("seen", 1, 1)
+        return SearchStatistics(StopReason.SATURATED, 1, 1)
 
     search_parts(environment, 64, run)
     assert set(granted) == {frozenset()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Literal
+from enum import StrEnum
 
 from torch_eqsat.extract.greedy import greedy, greedy_choices
 from torch_eqsat.extract.local_search import local_search
@@ -21,7 +21,13 @@ from torch_eqsat.extract.reduce import ReducedProblem, reduce_problem
 _TOLERANCE = 1e-9  # ms; smaller differences are rounding
 _SOLVER_TOLERANCE = 1e-6  # of the exact solver, in ms
 
-StopReason = Literal["deadline", "local optimum", "optimal"]
+
+class Ending(StrEnum):
+    """Why an extraction ended."""
+
+    DEADLINE = "deadline"
+    LOCAL_OPTIMUM = "local optimum"
+    OPTIMAL = "optimal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Extraction:
     """No extraction costs less than this many ms; 0 without exact extraction."""
     seconds: float
     """Time taken."""
-    stop: StopReason
+    stop: Ending
     """Why the search ended."""
 
 
@@ -59,14 +65,14 @@ def extract(
     """
     start = time.monotonic()
     choices = greedy(problem) if incumbent is None else incumbent
-    best = Extraction(choices, dag_cost(problem, choices), 0.0, 0.0, "deadline")
+    best = Extraction(choices, dag_cost(problem, choices), 0.0, 0.0, Ending.DEADLINE)
     if deadline is None or start < deadline:
         reduced = reduce_problem(problem)
         found = local_search(
             reduced.problem, reduced.reduce_choices(choices), deadline=deadline, seed=seed, rounds=rounds
         )
         best = _better(problem, best, reduced.restore_choices(found.choices))
-        best = replace(best, stop="local optimum" if found.finished else "deadline")
+        best = replace(best, stop=Ending.LOCAL_OPTIMUM if found.finished else Ending.DEADLINE)
         best = _solve(reduced, best, deadline, milp_seconds)
     return replace(best, choices=restrict(problem, best.choices), seconds=time.monotonic() - start)
 
@@ -86,7 +92,8 @@ def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, m
     found = improve_by_milp(reduced.problem, reduced.reduce_choices(start.choices), seconds)
     best = _better(reduced.original, start, reduced.restore_choices(found.choices))
     is_optimal = found.lower_bound >= best.cost - _SOLVER_TOLERANCE
-    return replace(best, lower_bound=min(found.lower_bound, best.cost), stop="optimal" if is_optimal else start.stop)
+    stop = Ending.OPTIMAL if is_optimal else start.stop
+    return replace(best, lower_bound=min(found.lower_bound, best.cost), stop=stop)
 
 
 def _better(problem: ExtractionProblem, start: Extraction, choices: Choices) -> Extraction:

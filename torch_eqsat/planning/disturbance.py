@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,13 +31,9 @@ def note_disturbance(regions: Sequence[Mapping[str, Any]], report: GraphReport, 
 
 def _disturbance(regions: Sequence[Mapping[str, Any]], kernels_failed: Mapping[str, str]) -> str:
     """What may pass and changed what was found, in one line; "" for nothing."""
-    stops = dict.fromkeys(str(region["stop"]).partition("\n")[0] for region in regions if region["transient"])
-    parts = [f"{stop} (in {_number(stop, regions)} of {len(regions)} regions)" for stop in stops]
+    stops = Counter(str(region["stop"]).partition("\n")[0] for region in regions if region["transient"])
+    parts = [f"{stop} (in {count} of {len(regions)} regions)" for stop, count in stops.items()]
     if kernels_failed:
         key, reason = next(iter(kernels_failed.items()))
         parts.append(f"{len(kernels_failed)} kernels could not be timed, the first {key} ({reason})")
     return "; ".join(parts)
-
-
-def _number(stop: str, regions: Sequence[Mapping[str, Any]]) -> int:
-    return sum(region["transient"] and str(region["stop"]).startswith(stop) for region in regions)

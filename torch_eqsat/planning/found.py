@@ -65,7 +65,7 @@ class Found:
 def search_regions(task: Task, setting: Setting, report: GraphReport) -> Found:
     """What is found by searching each distinct region once."""
     options = setting.options
-    regions = split_into_regions(task, options.nodes)
+    regions = split_into_regions(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
     groups: dict[str, list[Region]] = {}
     for region in regions:
@@ -102,7 +102,7 @@ def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
         best_ms=outcome.program.cost,
         lower_bound_ms=outcome.lower_bound,
         laws=dict(outcome.program.laws),
-        stop=outcome.stop,
+        stop=outcome.reason,
         simulations=outcome.simulations,
         nodes=outcome.nodes,
         seconds=outcome.seconds,

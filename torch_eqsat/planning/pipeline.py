@@ -247,10 +247,8 @@ def _too_little(plan: Plan) -> str:
 
 
 def _plan_key(task: Task, setting: Setting) -> str:
-    machine = context_of(torch.device(setting.device).type)
-    return hashlib.sha256(
-        f"{setting.key} {machine!r} {setting.calibration!r} {task.graph.digest()}".encode()
-    ).hexdigest()
+    parts = context_of(torch.device(setting.device).type), setting.calibration, setting.parameters
+    return hashlib.sha256(f"{setting.key} {parts!r} {task.graph.digest()}".encode()).hexdigest()
 
 
 def _commit(graph: Graph, change: Callable[[], Any]) -> None:

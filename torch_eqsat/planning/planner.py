@@ -22,34 +22,15 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.report import GraphReport
-from torch_eqsat.search.extractable import LEISURE_SECONDS
-from torch_eqsat.search.limits import Budget, Limits, playouts
+from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.worker.pool import OVERRUN_SECONDS, WorkerPool
 
 logger = logging.getLogger(__name__)
 
-# Rounds of measuring what the best programs need and extracting again; estimates are optimistic, so each round measures
-# what looks best of what is left. An extraction of densenet121 takes 2 s.
-REPRICE_ROUNDS = 5
-# Shares of the time left for measuring, taken anew in each round: for what programs need, and then for what none needs
-# as yet. Of the 200 kernels of vgg11's e-graph, which took 25 s, its best program needs 19. Some is always left for
-# kernels that whole programs run with weights from elsewhere than the e-graph's.
-NEEDED_SHARE, OTHERS_SHARE = 0.9, 0.5
-# What a kernel without a time costs besides its estimate at the end (ms): any program without it is better.
-DISTRUST_MS = 1e6
-# The share of the time that goes to the searches; the rest is for extracting again at measured prices, and exactly.
-SEARCH_SHARE = 0.7
-# The exact extraction at the end may take this long for a region (s), if that much more is left of the time. Growing
-# e-graphs is worth more than the last per cent: mobileone_s0, of 14 distinct regions, took 13.8 ms with exact
-# extractions for all and 7.6 ms without.
-EXACT_SECONDS, EXACT_NEEDS = 2.0, 4.0
-# What a second of search is where time must not count: applying laws takes 4.3 µs an e-node.
-WORK_PER_SECOND = 1 / 4.3e-6
-UNLIMITED = 1e6  # s
-# A program has to save this share of the work that it takes away and puts in its place, for prices are not exact.
-DOUBT = 0.02
+UNLIMITED = 1e6  # s; where time must not count
 
 Times = Callable[[Any, float], dict[str, float]]
 """Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
@@ -58,7 +39,8 @@ Times = Callable[[Any, float], dict[str, float]]
 @dataclass(frozen=True)
 class Setting:
     """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
-    ``calibration``, which is read for each graph; ``user_laws`` are the user's laws as the search gets them."""
+    ``parameters``, and the ``calibration``, which is read for each graph; ``user_laws`` are the user's laws as the
+    search gets them."""
 
     options: Options
     frozen: bool
@@ -67,6 +49,7 @@ class Setting:
     key: str
     user_laws: Shipped = ()
     calibration: Calibration = field(default_factory=Calibration)
+    parameters: SearchParameters = SearchParameters()
 
 
 class Planner:
@@ -81,6 +64,7 @@ class Planner:
         residency: Residency = RESIDENT,
     ) -> None:
         self.setting, self.report, self.pool = setting, report, pool
+        self.parameters = setting.parameters
         self._residency = residency
         self._times = times
         self._waits = setting.options.deterministic or setting.options.target != HERE
@@ -95,7 +79,7 @@ class Planner:
         start = time.monotonic()
         self._end = start + options.seconds - self.report.measure_seconds
         weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
-        budget = Budget(SEARCH_SHARE * options.seconds, weights, self.pool.workers)
+        budget = Budget(self.parameters.search_share * options.seconds, weights, self.pool.workers)
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
         order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
@@ -109,7 +93,7 @@ class Planner:
             return _interrupted(outcomes)
         outcomes = self._at_measured_prices(tasks, outcomes)
         exact = self._exact_seconds(outcomes)
-        outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else DISTRUST_MS)
+        outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else self.parameters.distrust_ms)
         outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
         self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
@@ -123,10 +107,11 @@ class Planner:
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
         until the time is over."""
-        for _ in range(REPRICE_ROUNDS):
+        for _ in range(self.parameters.reprice_rounds):
             needed = [kernel for o in outcomes for kernel in o.unmeasured]
             others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
-            if self._measure(needed, NEEDED_SHARE) + self._measure(others, OTHERS_SHARE) == 0:
+            found = self._measure(needed, self.parameters.needed_share)
+            if found + self._measure(others, self.parameters.others_share) == 0:
                 break
             outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
             if time.monotonic() > self._time_up():
@@ -186,7 +171,8 @@ class Planner:
         limits = Limits(options.nodes, budget.share(weight), shared)
         if options.deterministic:
             part = weight / all_weights if all_weights > 0 else 1.0
-            limits = replace(limits, seconds=UNLIMITED, work=part * SEARCH_SHARE * options.seconds * WORK_PER_SECOND)
+            seconds = part * self.parameters.search_share * options.seconds
+            limits = replace(limits, seconds=UNLIMITED, work=seconds * self.parameters.work_per_second)
         disabled = frozenset(options.disable)
         return SearchRequest(
             task,
@@ -198,6 +184,7 @@ class Planner:
             options.strategy,
             self.setting.user_laws,
             frozenset(options.assume),
+            self.parameters,
         )
 
     def _reprice(
@@ -210,11 +197,12 @@ class Planner:
         # What comes beyond the time is shared, with as much again for sending and reading.
         left = self.pool.workers * (until - time.monotonic()) / 2
         leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
-        leisure = max(0.0, min(LEISURE_SECONDS, leisure))
+        leisure = max(0.0, min(self.parameters.leisure_seconds, leisure))
         requests = []
         for i in possible:
             pricing = replace(self.pricing(), distrust_ms=distrust_ms)
-            requests.append(partial(RepriceRequest, tasks[i], outcomes[i], pricing, seed, milp[i], leisure))
+            given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters
+            requests.append(partial(RepriceRequest, *given))
         again = dict(zip(possible, self.pool.map(requests, until), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
@@ -226,9 +214,9 @@ class Planner:
         seconds = [0.0 if outcome.unmeasured and not self._waits else -1.0 for outcome in outcomes]
         left = max(0.0, self._time_up() - time.monotonic())
         for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
-            if outcomes[i].program.cost < outcomes[i].base_cost and left >= EXACT_NEEDS:
-                seconds[i] = EXACT_SECONDS
-                left -= EXACT_SECONDS
+            if outcomes[i].program.cost < outcomes[i].base_cost and left >= self.parameters.exact_needs:
+                seconds[i] = self.parameters.exact_seconds
+                left -= seconds[i]
         return seconds
 
     def _settled(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> list[Outcome]:
@@ -254,7 +242,9 @@ class Planner:
         pricing = replace(before, missing={})
         captured, cost = captured_program(task, pricing), cost_of(task, outcome.program, after)
         guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and pricing.missing)
-        doubt = 0.0 if self.setting.options.measure else DOUBT * changed_ms(task, outcome.program, before)
+        doubt = 0.0
+        if not self.setting.options.measure:
+            doubt = self.parameters.doubt * changed_ms(task, outcome.program, before)
         saves = captured.cost - cost > doubt and not guessed
         program = replace(outcome.program, cost=cost) if saves else captured
         bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
@@ -263,4 +253,4 @@ class Planner:
 
 def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
-    return [replace(outcome, stop="interrupted", transient=True) for outcome in outcomes]
+    return [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]

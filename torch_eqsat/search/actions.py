@@ -13,11 +13,10 @@ from functools import cache
 from pathlib import Path
 
 from torch_eqsat.laws.law import Law
+from torch_eqsat.search.parameters import SearchParameters
 
 STATISTICS = Path(__file__).with_name("statistics.json")
 EVERYTHING = "everything"
-# A law about which nothing is known counts like one that was in one of so many of the programs that could use it.
-_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +31,26 @@ class Action:
 @dataclass(frozen=True, slots=True)
 class LawStatistics:
     """``useful[name]`` is the share of the programs in which a law made an e-node, among those where it matched;
-    ``batches`` are sets of laws that made e-nodes of one program together, most frequent first."""
+    ``batches`` are sets of laws that made e-nodes of one program together, most frequent first; ``unknown`` is the
+    share for a law about which nothing is known."""
 
     useful: Mapping[str, float] = field(default_factory=dict)
     batches: tuple[frozenset[str], ...] = ()
+    unknown: float = SearchParameters().unknown_law
 
     def of(self, name: str) -> float:
         """How promising a law is, between 0 and 1."""
-        return self.useful.get(name, _UNKNOWN)
+        return self.useful.get(name, self.unknown)
 
 
 @cache
-def shipped_statistics() -> LawStatistics:
+def shipped_statistics(unknown: float = SearchParameters().unknown_law) -> LawStatistics:
     """The statistics that come with the package; none when the file is missing."""
     if not STATISTICS.is_file():
-        return LawStatistics()
+        return LawStatistics(unknown=unknown)
     content = json.loads(STATISTICS.read_text(encoding="utf-8"))
-    useful = {name: (row["useful"] + _UNKNOWN) / (row["matched"] + 1) for name, row in content["laws"].items()}
-    return LawStatistics(useful, tuple(frozenset(batch) for batch in content["batches"]))
+    useful = {name: (row["useful"] + unknown) / (row["matched"] + 1) for name, row in content["laws"].items()}
+    return LawStatistics(useful, tuple(frozenset(batch) for batch in content["batches"]), unknown)
 
 
 def single_actions(laws: Sequence[Law], statistics: LawStatistics | None = None) -> list[Action]:

@@ -17,13 +17,7 @@ from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.limits import Limits
-
-# An e-graph that took the whole time to grow still has to be read: extraction takes about 0.1 s per 1,000 e-nodes.
-EVALUATION_SECONDS = 2.0
-# An extraction takes about as long as so many applications of laws: 45 µs an e-node against 4.3 µs.
-EXTRACTION_WORK = 10
-# E-graphs of programs that a search may come back to are kept loaded; each takes about 1 KiB an e-node.
-LOADED = 4
+from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass
@@ -52,6 +46,7 @@ class Environment:
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
     granted: frozenset[str] = GRANTED
+    parameters: SearchParameters = SearchParameters()
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
@@ -178,7 +173,7 @@ class Environment:
         place = self._places.pop()
         place.egraph.pop()
         self._loaded[place.digest] = place.egraph
-        if len(self._loaded) > LOADED:
+        if len(self._loaded) > self.parameters.loaded_egraphs:
             self._loaded.pop(next(iter(self._loaded))).close()
 
     # Extraction
@@ -195,7 +190,7 @@ class Environment:
         program = self._extracted.get(key)
         if program is None:
             extractable = self.extractable()
-            self.work += EXTRACTION_WORK * self.egraph.size
+            self.work += self.parameters.extraction_work * self.egraph.size
             problem = extractable.problem(self.pricing)
             incumbent = greedy(problem) if simple else extractable.original()
             found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
@@ -207,7 +202,7 @@ class Environment:
         """When an extraction has to end (of `time.monotonic()`); None where time must not count."""
         if simple:
             return 0.0
-        return time.monotonic() + EVALUATION_SECONDS if self.limits.work == math.inf else None
+        return time.monotonic() + self.parameters.evaluation_seconds if self.limits.work == math.inf else None
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""
@@ -235,6 +230,7 @@ class Environment:
         if self.limits.exact_seconds > 0:
             present = self.extractable()
             for extractable in dict.fromkeys((present, self.best_extractable)):
-                found = extractable.extract(self.pricing, self.seed, self.limits.exact_seconds)
+                leisure = self.parameters.leisure_seconds
+                found = extractable.extract(self.pricing, self.seed, self.limits.exact_seconds, leisure)
                 self.keep(extractable.program(found.choices, found.cost), extractable)
                 self.lower_bound = found.lower_bound

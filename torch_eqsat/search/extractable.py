@@ -14,8 +14,7 @@ from torch_eqsat.extract.problem import Choices, ExtractionProblem, build_proble
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
-
-LEISURE_SECONDS = 5.0  # for extracting at leisure from one e-graph
+from torch_eqsat.search.parameters import SearchParameters
 
 
 class Extractable:
@@ -58,7 +57,11 @@ class Extractable:
         return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed=absorbed)
 
     def extract(
-        self, pricing: Pricing, seed: int = 0, milp_seconds: float = 0.0, leisure_seconds: float = LEISURE_SECONDS
+        self,
+        pricing: Pricing,
+        seed: int = 0,
+        milp_seconds: float = 0.0,
+        leisure_seconds: float = SearchParameters().leisure_seconds,
     ) -> Extraction:
         """The cheapest program at today's prices, found in ``leisure_seconds``; with ``milp_seconds`` exactly, if that
         is enough, and with a lower bound (of this e-graph's programs, ms)."""

@@ -1,4 +1,4 @@
-"""Shares out what a search may spend among the regions of a graph."""
+"""What a search may spend, how that is shared out among the regions of a graph, and why a search stopped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,47 @@ class Limits:
     work: float = math.inf
 
 
+class StopReason(StrEnum):
+    """Why a search stopped."""
+
+    SATURATED = "saturated"
+    """No law changes anything any more."""
+    EXHAUSTED = "exhausted"
+    """All moves were made, or all programs looked at."""
+    NO_IMPROVEMENT = "no improvement"
+    """It gained nothing for as long as it is patient."""
+    TIME = "time"
+    """It reached the limit of time or of work."""
+    NODES = "nodes"
+    """It reached the limit of nodes."""
+    SIMULATIONS = "simulations"
+    """It reached the limit of playouts."""
+    PROGRAMS = "programs"
+    """Substitution took as many programs as there may be playouts."""
+    ACTIONS = "actions"
+    """The paper's search committed to as many actions as it may."""
+    COST = "cost"
+    """The paper's search came to a program that costs almost nothing."""
+    NOTHING_TO_DO = "nothing to do"
+    """Nothing was searched."""
+    RUNNING = "running"
+    """It goes on; this is a report on the way."""
+    INTERRUPTED = "interrupted"
+    """The user interrupted it."""
+    OUT_OF_MEMORY = "out of memory"
+    """Its process had no memory left."""
+    LATE = "late"
+    """Its answer did not come in time."""
+    FAILED = "failed"
+    """Its worker died, could not be reached, or met an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class SearchStatistics:
     """How a search went: why it stopped, playouts, the largest e-graph (e-nodes), and whether it was interrupted, so
     that another try may find more (``transient``)."""
 
-    stop: str
+    stop: StopReason
     simulations: int
     nodes: int
     transient: bool = False

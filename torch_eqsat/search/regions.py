@@ -17,11 +17,7 @@ from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import FACTS, Node, TermGraph, attributes
-
-WHOLE = 900
-SMALLEST = 16
-# An operator is about 2.5 terms as captured, and laws need at least twice as much room again.
-NODES_PER_OPERATOR = 8
+from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +30,19 @@ class Region:
     terms: dict[int, int]
 
 
-def split_into_regions(task: Task, nodes: int = 20_000, whole: int = WHOLE, smallest: int = SMALLEST) -> list[Region]:
-    """The regions of ``task``, in order: one when it has at most ``whole`` operators and e-graphs of ``nodes`` e-nodes
-    have room for them, and otherwise several, of ``smallest`` operators at least where narrow places allow."""
+def split_into_regions(
+    task: Task, nodes: int = 20_000, parameters: SearchParameters = SearchParameters()
+) -> list[Region]:
+    """The regions of ``task``, in order: one when it has few operators and e-graphs of ``nodes`` e-nodes have room for
+    them, and otherwise several, as ``parameters`` say."""
+    smallest = parameters.smallest_region
     operators = [t for t, node in enumerate(task.graph.nodes) if node.op == "fx"]
-    largest = max(1, min(WHOLE, nodes // NODES_PER_OPERATOR))
+    largest = max(1, min(parameters.largest_region, nodes // parameters.nodes_per_operator))
     given = [root for root in task.graph.roots if task.graph.nodes[root].op != "fx"]
-    if len(operators) <= min(whole, largest):
+    if len(operators) <= min(parameters.whole_operators, largest):
         return _informed(task, [whole_region(task)])
-    if len(operators) <= whole:  # too large for the e-graph only: few regions, as large as they may be
+    if len(operators) <= parameters.whole_operators:
+        # Too large for the e-graph only: few regions, as large as they may be.
         smallest = max(smallest, largest // 2)
     last_use = _last_uses(task, operators)
     regions = []

@@ -6,7 +6,7 @@ from torch_eqsat.rewrites import catalogue
 from bench.whole import search_whole
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch
 from torch_eqsat.search.strategies.table import run_strategy
 
@@ -40,7 +40,7 @@ def products(program):
 
 def test_association_is_found(task_of):
     environment, statistics = search(task_of(chain, (512, 256), (256, 512), (512, 4)))
-    assert statistics.stop == "saturated"
+    assert statistics.stop is StopReason.SATURATED
     assert environment.best.cost < 0.2 * environment.base_cost
     assert products(environment.best) == {(256, 4), (512, 4)}
     assert environment.best.laws["matmul_is_associative"] >= 1
@@ -49,7 +49,7 @@ def test_association_is_found(task_of):
 def test_association_is_found_under_a_limit_of_nodes(task_of):
     task = task_of(gated, (256, 128), (128, 256), (256, 128), (128, 2))
     environment, statistics = search(task, nodes=40, simulations=24, seconds=20.0)
-    assert statistics.stop != "saturated"
+    assert statistics.stop is not StopReason.SATURATED
     assert statistics.simulations > 1
     assert environment.best.cost < 0.5 * environment.base_cost
     assert environment.largest_nodes < 200
@@ -92,7 +92,7 @@ def test_what_the_e_graph_has_room_for_is_not_cut(task_of):
 def test_no_time_returns_the_original(task_of):
     task = task_of(chain, (512, 256), (256, 512), (512, 4))
     environment, statistics = search(task, seconds=0.0)
-    assert statistics.stop == "time"
+    assert statistics.stop is StopReason.TIME
     assert environment.best.cost == environment.base_cost
     assert products(environment.best) == {(512, 512), (512, 4)}
     assert not environment.best.laws
@@ -106,7 +106,7 @@ def test_nothing_to_gain(task_of):
 
 def test_graph_without_operators(task_of):
     environment, statistics = search(task_of(lambda x: (x, x), (2, 3)))
-    assert statistics.stop == "saturated"
+    assert statistics.stop is StopReason.SATURATED
     assert environment.best.graph.roots == [0]
 
 

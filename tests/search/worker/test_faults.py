@@ -14,7 +14,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.transfer import ship
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.worker.channel import MAGIC
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import SearchRequest
@@ -52,7 +52,7 @@ def test_what_is_printed_at_start_is_no_message(request_, tmp_path, monkeypatch)
     (tmp_path / "sitecustomize.py").write_text("import sys; print('hello'); print('there', file=sys.stderr)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with WorkerClient(MEMORY) as worker:
-        assert worker.ask(request_, 60.0).stop == "saturated"
+        assert worker.ask(request_, 60.0).stop is StopReason.SATURATED
 
 
 def test_a_program_that_is_no_worker_and_does_not_read(large, interpreter):
@@ -71,12 +71,19 @@ def test_a_worker_that_stops_reading(large, interpreter):
         worker.ask(large, 5.0)
 
 
+def test_a_worker_that_is_late_is_no_failure_of_its_own(request_, interpreter):
+    interpreter("exec sleep 1000")
+    with WorkerClient(MEMORY) as worker:
+        outcome = answer_with(worker, request_, 0.5)
+    assert outcome.transient and outcome.stop is StopReason.LATE and "in time" in outcome.reason
+
+
 @pytest.mark.parametrize("text", ["exit 3", "exec cat /dev/null", "kill -9 $$"])
 def test_a_program_that_ends_at_once_is_given_up(request_, interpreter, text):
     interpreter(text)
     with WorkerClient(MEMORY) as worker:
         outcome = answer_with(worker, request_, 60.0)
-    assert outcome.transient and "died (exit code" in outcome.stop
+    assert outcome.transient and outcome.stop is StopReason.FAILED and "died (exit code" in outcome.detail
     assert outcome.program.cost == outcome.base_cost
 
 
@@ -84,7 +91,7 @@ def test_an_interpreter_that_is_missing(request_, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with WorkerClient(MEMORY) as worker:
         outcome = answer_with(worker, request_, 60.0)
-    assert outcome.transient and "could not be started" in outcome.stop
+    assert outcome.transient and outcome.stop is StopReason.FAILED and "could not be started" in outcome.detail
 
 
 @pytest.fixture
@@ -112,7 +119,7 @@ def test_a_worker_that_dies_is_started_once_more(request_, kills):
     with WorkerClient(MEMORY) as worker:
         outcome = worker.ask(request_, 60.0)
         assert worker._process.pid not in killed
-    assert outcome.stop == "saturated" and not outcome.transient
+    assert outcome.stop is StopReason.SATURATED and not outcome.transient
 
 
 def test_a_worker_that_dies_twice_is_given_up(request_, kills):
@@ -142,8 +149,8 @@ def test_a_step_that_looks_at_no_clock_ends_with_what_is_known(request_):
     request = replace(request_, limits=Limits(seconds=0.5), user_laws=ship([own]), disabled=frozenset({"matmul"}))
     with WorkerClient(MEMORY) as worker:
         outcome = worker.ask(request, 60.0)
-        assert outcome.stop == "time" and not outcome.transient
-        assert worker.ask(request_, 60.0).stop == "saturated"  # it is the same worker, and well
+        assert outcome.stop is StopReason.TIME and not outcome.transient
+        assert worker.ask(request_, 60.0).stop is StopReason.SATURATED  # it is the same worker, and well
 
 
 def is_running(process: int) -> bool:

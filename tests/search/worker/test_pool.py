@@ -12,7 +12,7 @@ from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, cost_of
-from torch_eqsat.search.limits import Budget, Limits
+from torch_eqsat.search.limits import Budget, Limits, StopReason
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import Progress, RepriceRequest, SearchRequest
 from torch_eqsat.search.worker.pool import WorkerPool, gave_up
@@ -40,7 +40,7 @@ def soon():
 
 
 def check(outcomes):
-    assert [outcome.stop for outcome in outcomes] == ["saturated"] * 3
+    assert [outcome.stop for outcome in outcomes] == [StopReason.SATURATED] * 3
     for outcome, width in zip(outcomes, (2, 4, 6), strict=True):
         assert outcome.program.cost < 0.5 * outcome.base_cost
         assert outcome.program.graph.types[outcome.program.graph.roots[0]].shape == (512, width)
@@ -97,8 +97,9 @@ class Broken(Executor):
 def test_a_lost_machine_costs_its_region_alone(requests):
     with WorkerPool(MEMORY, Broken()) as pool:
         first, second, third = pool.map(constantly(requests), soon())
-    assert first.stop == third.stop == "saturated"
-    assert second.stop == "ConnectionError: the machine is gone" and second.transient and not first.transient
+    assert first.stop is third.stop is StopReason.SATURATED
+    assert second.stop is StopReason.FAILED and second.transient and not first.transient
+    assert second.detail == second.reason == "ConnectionError: the machine is gone"
     assert second.program.cost == second.base_cost
 
 
@@ -106,7 +107,7 @@ def test_no_time(requests):
     nothing = [replace(request, limits=Limits(seconds=0.0)) for request in requests]
     with WorkerPool(MEMORY, workers=1) as pool:
         outcomes = pool.map(constantly(nothing), soon())
-    assert [outcome.stop for outcome in outcomes] == ["time"] * 3
+    assert [outcome.stop for outcome in outcomes] == [StopReason.TIME] * 3
     assert not any(outcome.transient for outcome in outcomes)
     assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
 
@@ -115,7 +116,8 @@ def test_out_of_memory(requests):
     with WorkerPool(16 << 20, workers=1) as pool:
         outcomes = pool.map(constantly(requests), soon())
     assert all(outcome.transient for outcome in outcomes)
-    assert all("MemoryError" in outcome.stop or "died" in outcome.stop for outcome in outcomes)
+    assert all(outcome.stop is StopReason.FAILED for outcome in outcomes)
+    assert all("MemoryError" in outcome.detail or "died" in outcome.detail for outcome in outcomes)
     assert all(outcome.program.cost == outcome.base_cost for outcome in outcomes)
 
 
@@ -162,7 +164,8 @@ def test_killed_worker_keeps_what_it_reported(endless, when_found):
     with WorkerPool(MEMORY, workers=1) as pool:
         when_found(lambda: [worker.kill() for worker in pool._busy])
         (outcome,) = pool.map([lambda: endless], soon())
-    assert outcome.stop == "the search worker died (exit code -9), out of memory perhaps" and outcome.transient
+    assert outcome.stop is StopReason.FAILED and outcome.transient
+    assert outcome.detail == "the search worker died (exit code -9), out of memory perhaps"
     assert len(outcome.curve) > 1 and outcome.program.cost < outcome.base_cost
 
 
@@ -173,8 +176,8 @@ def test_interrupt_ends_all_searches_with_what_they_have(endless, when_found):
         first, second = pool.map([lambda: endless, lambda: endless], soon())
     assert pool.interrupted
     assert first.transient and second.transient
-    assert first.stop == "interrupted" and first.program.cost < first.base_cost
-    assert second.stop == "interrupted" and second.program.cost == second.base_cost
+    assert first.stop is StopReason.INTERRUPTED and first.program.cost < first.base_cost
+    assert second.stop is StopReason.INTERRUPTED and second.program.cost == second.base_cost
 
 
 def test_repricing_that_fails_keeps_what_is_known(requests):
@@ -182,14 +185,15 @@ def test_repricing_that_fails_keeps_what_is_known(requests):
         (outcome,) = pool.map(constantly(requests[:1]), soon())
     by_work = {kernel.key: kernel.flops * 1e-6 for kernel in outcome.missing}
     again = RepriceRequest(requests[0].task, outcome, Pricing(frozen=False, measured=by_work))
-    kept = gave_up(again, "because")
-    assert kept.program.graph is outcome.program.graph and kept.stop == "because" and not kept.unmeasured
+    kept = gave_up(again, StopReason.LATE, "because")
+    assert kept.program.graph is outcome.program.graph and not kept.unmeasured
+    assert (kept.stop, kept.detail, kept.transient) == (StopReason.LATE, "because", True)
     assert kept.program.cost < kept.base_cost
     with WorkerPool(MEMORY, workers=1) as pool:
         (answered,) = pool.map(constantly([again]), soon())
     assert kept.program.cost == pytest.approx(answered.program.cost) and kept.base_cost == answered.base_cost
     all_alike = Pricing(frozen=False, measured=dict.fromkeys(by_work, 1.0))
-    dropped = gave_up(replace(again, pricing=all_alike), "because")
+    dropped = gave_up(replace(again, pricing=all_alike), StopReason.LATE)
     assert dropped.program.cost == dropped.base_cost
 
 

@@ -15,7 +15,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.transfer import ship
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import RepriceRequest, SearchRequest
 from torch_eqsat.search.worker.process import allowed_laws
@@ -54,14 +54,14 @@ def test_a_module_of_the_user_does_not_stand_in_for_one_of_the_library(request_,
     (tmp_path / "re.py").write_text("raise RuntimeError('not what you wanted')")
     monkeypatch.syspath_prepend(tmp_path)
     with WorkerClient(MEMORY) as worker:
-        assert worker.ask(request_, 30.0).stop == "saturated"
+        assert worker.ask(request_, 30.0).stop is StopReason.SATURATED
 
 
 def test_worker_answers(request_, task):
     with WorkerClient(MEMORY) as worker:
         outcome = worker.ask(request_, 30.0)
         assert outcome.program.cost < 0.5 * outcome.base_cost
-        assert outcome.stop == "saturated"
+        assert outcome.stop is StopReason.SATURATED
         assert outcome.missing and outcome.curve[-1][1] == outcome.program.cost
         # Prices that speak against the rewrite bring the original back.
         pricing = Pricing(frozen=False, measured={kernel.key: 1.0 for kernel in outcome.missing})
@@ -123,7 +123,7 @@ def test_failure_is_reported_and_survived(request_):
     with WorkerClient(MEMORY) as worker:
         with pytest.raises(WorkerError, match="'best' is none of mcts"):
             worker.ask(replace(request_, strategy="best"), 30.0)
-        assert worker.ask(request_, 30.0).stop == "saturated"
+        assert worker.ask(request_, 30.0).stop is StopReason.SATURATED
 
 
 def test_killed_worker_is_started_again(request_):

@@ -26,40 +26,28 @@ from collections import Counter
 
 from torch_eqsat.ir.program import restarted
 from torch_eqsat.laws.law import Law
-from torch_eqsat.search.actions import actions_of
+from torch_eqsat.search.actions import actions_of, shipped_statistics
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.parts import search_parts
 from torch_eqsat.search.strategies.patience import Patience
 from torch_eqsat.search.strategies.saturation import saturate
 from torch_eqsat.search.strategies.tree import Edge, Tree, TreeNode, as_edges
 
 STOP, REBASE = -1, -2
-PLAYOUT_STEPS = 2
-PATIENCE = 24  # playouts without an improvement
-PULSES = 8  # rebases in a row, each of which has to gain
-LEAST_GAIN = 1e-4  # of the base cost; smaller ones are no reason to go on
-# Expansive laws fill any e-graph. They get this many times what the others took, and so many e-nodes at least: with all
-# of 20,000 an encoder layer took 11 s, most of it for copies of what it had.
-ROOM, LEAST_ROOM = 2, 1_500
-_STOP_WEIGHT, _REBASE_WEIGHT = 0.1, 0.5
-_LUCK = 4.0  # how much more a move counts after it was on the way to a better program each time it was made
 
 
 class MonteCarloTreeSearch:
     """Searches an environment; ``run`` may be interrupted at any time, the environment keeps the best program."""
 
     def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.actions = actions_of(environment.laws)
+        self.environment, self.parameters = environment, environment.parameters
+        self.actions = actions_of(environment.laws, shipped_statistics(self.parameters.unknown_law))
         self.expansive = [any(law.expansive for law in action.laws) for action in self.actions]
         self.random = random.Random(environment.seed)
-        self.tree = Tree()
-        self.roots: list[TreeNode] = []
-        self.simulations = 0
-        self.made: Counter[int] = Counter()
-        self.lucky: Counter[int] = Counter()
-        self.saturates = False
+        self.tree, self.roots = Tree(), list[TreeNode]()
+        self.simulations, self.saturates = 0, False
+        self.made, self.lucky = Counter[int](), Counter[int]()
         self.patience = Patience(environment)
 
     def run(self) -> SearchStatistics:
@@ -69,20 +57,24 @@ class MonteCarloTreeSearch:
         self._evaluate()
         more = not self.saturates or bool(environment.egraph.count_matches(self._expansive_laws()))
         if self.saturates:  # what a rebased program makes room for need not be larger than what was
-            environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
+            self._narrow()
         self._pulse(wide=False)
         environment.pop()
         if more:
             if self.saturates:
                 self.patience.grant()
-                environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
+                self._narrow()
             self._play_saturation()
             self._play_parts()
-            environment.narrow(ROOM * environment.largest_nodes + LEAST_ROOM)
+            self._narrow()
             more = self._play_wide()
-        stop = self._search() if more else "saturated"
+        stop = self._search() if more else StopReason.SATURATED
         environment.finish()
         return SearchStatistics(stop, self.simulations, environment.largest_nodes)
+
+    def _narrow(self) -> None:
+        """Bound e-graphs by what the largest one took."""
+        self.environment.narrow(self.parameters.room * self.environment.largest_nodes + self.parameters.least_room)
 
     def _play_saturation(self) -> None:
         """What the strategy of that name does, so that no search ends with less."""
@@ -157,16 +149,16 @@ class MonteCarloTreeSearch:
     def _pulse(self, *, wide: bool) -> None:
         """Rebase and grow as long as that gains."""
         environment = self.environment
-        for _ in range(PULSES):
+        for _ in range(self.parameters.pulses):
             before = environment.best.cost
             if self._is_spent() or environment.out_of_time or self.patience.is_over or not environment.rebase():
                 return
             self._grow(wide=wide)
             self._evaluate()
-            if before - environment.best.cost < LEAST_GAIN * environment.base_cost:
+            if before - environment.best.cost < self._least_gain:
                 return
 
-    def _search(self) -> str:
+    def _search(self) -> StopReason:
         """Playouts until a limit or until they bring nothing; why they ended."""
         environment = self.environment
         fruitless = 0
@@ -176,7 +168,7 @@ class MonteCarloTreeSearch:
             root = self.tree.node(environment.state)
             self.roots.append(root)
             before = environment.best.cost
-            while before - environment.best.cost <= LEAST_GAIN * environment.base_cost:
+            while before - environment.best.cost <= self._least_gain:
                 if stop := self._reason_to_stop(root, fruitless):
                     environment.pop()
                     return stop
@@ -185,14 +177,15 @@ class MonteCarloTreeSearch:
             fruitless = 0
             environment.pop()
 
-    def _reason_to_stop(self, root: TreeNode, fruitless: int) -> str:
+    def _reason_to_stop(self, root: TreeNode, fruitless: int) -> StopReason | None:
         if self.environment.out_of_time:
-            return "time"
+            return StopReason.TIME
         if self._is_spent():
-            return "simulations"
-        if fruitless >= PATIENCE or self.patience.is_over:
-            return "no improvement"
-        return "exhausted" if root.edges is not None and all(edge.closed for edge in root.edges) else ""
+            return StopReason.SIMULATIONS
+        if fruitless >= self.parameters.patience or self.patience.is_over:
+            return StopReason.NO_IMPROVEMENT
+        closed = root.edges is not None and all(edge.closed for edge in root.edges)
+        return StopReason.EXHAUSTED if closed else None
 
     def _simulate(self, root: TreeNode) -> None:
         """Selection, expansion, playout, backup."""
@@ -206,8 +199,13 @@ class MonteCarloTreeSearch:
             node.visits += 1
             node.value = max(node.value, gain)
         self.made.update(moves)
-        if before - environment.best.cost > LEAST_GAIN * environment.base_cost:
+        if before - environment.best.cost > self._least_gain:
             self.lucky.update(moves)
+
+    @property
+    def _least_gain(self) -> float:
+        """The gain (ms) that is a reason to go on."""
+        return self.parameters.least_gain * self.environment.base_cost
 
     def _gain(self, cost: float) -> float:
         base = self.environment.base_cost
@@ -223,7 +221,7 @@ class MonteCarloTreeSearch:
             node = path[-1]
             if node.edges is None:
                 node.edges = self._moves(node, at_program=len(path) == 1)
-            edge = node.select(best_gain)
+            edge = node.select(best_gain, self.parameters)
             if edge is None:
                 break
             edge.visits += 1
@@ -275,20 +273,20 @@ class MonteCarloTreeSearch:
                     weights[number] = self._weight(number) * math.log(1 + count)
         typical = max(weights.values(), default=1.0)
         if not at_program:
-            weights[STOP] = _STOP_WEIGHT * typical
-            weights[REBASE] = _REBASE_WEIGHT * typical
+            weights[STOP] = self.parameters.stop_weight * typical
+            weights[REBASE] = self.parameters.rebase_weight * typical
         return as_edges(weights)
 
     def _weight(self, move: int) -> float:
         """How promising a move is: what is known of its laws, and how it did in this search."""
-        return self.actions[move].weight * (1.0 + _LUCK * self.lucky[move] / (1 + self.made[move]))
+        return self.actions[move].weight * (1.0 + self.parameters.luck * self.lucky[move] / (1 + self.made[move]))
 
     def _play_out(self) -> set[int]:
         """A few batches from here on, promising ones more often, then everything; the moves."""
         moves: set[int] = set()
         candidates = [i for i, expansive in enumerate(self.expansive) if expansive or not self.saturates]
         weights = [self._weight(move) for move in candidates]
-        for _ in range(self.random.randint(0, PLAYOUT_STEPS)):
+        for _ in range(self.random.randint(0, self.parameters.playout_steps)):
             if self.environment.out_of_time or not candidates:
                 return moves
             move = self.random.choices(candidates, weights)[0]

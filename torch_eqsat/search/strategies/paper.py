@@ -16,17 +16,9 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from torch_eqsat.search.actions import single_actions
+from torch_eqsat.search.actions import shipped_statistics, single_actions
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
-
-SIMULATIONS = 128
-ROLLOUT_STEPS = 11
-COMMITTED_ACTIONS = 200
-EXPLORATION = 2.0
-DISCOUNT = 0.99
-LEAST_COST = 0.1  # ms
-EXPANSION = 0.5
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 
 State = tuple[str, int]
 
@@ -53,17 +45,17 @@ class Visited:
     unvisited: list[int] = field(default_factory=list)
     children: dict[int, Visited] = field(default_factory=dict)
 
-    def uct(self, parent_visits: int) -> float:
+    def uct(self, parent_visits: int, exploration: float) -> float:
         """Mean return (ms) and the exploration term."""
-        return self.total / self.visits + EXPLORATION * math.sqrt(2 * math.log(parent_visits) / self.visits)
+        return self.total / self.visits + exploration * math.sqrt(2 * math.log(parent_visits) / self.visits)
 
 
 class PaperTreeSearch:
     """The paper's search; ``committed`` are the laws that it decided for."""
 
     def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.actions = single_actions(environment.laws)
+        self.environment, self.parameters = environment, environment.parameters
+        self.actions = single_actions(environment.laws, shipped_statistics(self.parameters.unknown_law))
         self.random = random.Random(environment.seed)
         self.known: dict[State, Known] = {}
         self.committed: list[int] = []
@@ -74,21 +66,21 @@ class PaperTreeSearch:
         environment = self.environment
         root = environment.state
         self.known[root] = Known((), environment.evaluate(simple=True), False)
-        stop = "actions"
-        for _ in range(COMMITTED_ACTIONS):
+        stop = StopReason.ACTIONS
+        for _ in range(self.parameters.paper_committed_actions):
             choice = self._plan(root)
             if environment.out_of_time:
-                stop = "time"
+                stop = StopReason.TIME
                 break
             if choice is None:
-                stop = "saturated"
+                stop = StopReason.SATURATED
                 break
             following = self._after(root, choice)
             assert following is not None
             self.committed.append(choice)
             root = following
             if self._is_over(root):
-                stop = "nodes" if self.known[root].full else "cost"
+                stop = StopReason.NODES if self.known[root].full else StopReason.COST
                 break
         self._go(self.known[root].path)
         environment.evaluate()
@@ -134,14 +126,14 @@ class PaperTreeSearch:
 
     def _is_over(self, state: State) -> bool:
         known = self.known[state]
-        return known.full or known.cost < LEAST_COST or self.environment.out_of_time
+        return known.full or known.cost < self.parameters.paper_least_cost or self.environment.out_of_time
 
     # The search
 
     def _plan(self, state: State) -> int | None:
         """The law to commit to, that of the best mean return among those tried; None if none changes anything."""
         root = self._visited(state)
-        for _ in range(SIMULATIONS):
+        for _ in range(self.parameters.paper_simulations):
             if self.environment.out_of_time:
                 break
             self._simulate(root)
@@ -159,13 +151,13 @@ class PaperTreeSearch:
             node = path[-1]
             if self._is_over(node.state):
                 break
-            expand = node is root or not node.children or self.random.random() < EXPANSION
+            expand = node is root or not node.children or self.random.random() < self.parameters.paper_expansion
             child = self._expand(node) if node.unvisited and expand else None
             if child is None and not node.children:
                 break
             fresh = child is not None
             if child is None:
-                child = max(node.children.values(), key=lambda c: c.uct(node.visits))
+                child = self._select(node)
             rewards.append(max(self.known[node.state].cost - self.known[child.state].cost, 0.0))
             path.append(child)
             if fresh:
@@ -174,9 +166,12 @@ class PaperTreeSearch:
         path[-1].visits += 1
         path[-1].total += value
         for node, reward in zip(reversed(path[:-1]), reversed(rewards), strict=True):
-            value = reward + DISCOUNT * value
+            value = reward + self.parameters.paper_discount * value
             node.visits += 1
             node.total += value
+
+    def _select(self, node: Visited) -> Visited:
+        return max(node.children.values(), key=lambda c: c.uct(node.visits, self.parameters.paper_exploration))
 
     def _expand(self, node: Visited) -> Visited | None:
         """A child by a random law that was not tried; laws that change nothing are closed on the way."""
@@ -191,7 +186,7 @@ class PaperTreeSearch:
     def _roll_out(self, state: State) -> float:
         """The discounted return (ms) of random laws."""
         total, factor, idle = 0.0, 1.0, 0
-        for _ in range(ROLLOUT_STEPS):
+        for _ in range(self.parameters.paper_rollout_steps):
             if self._is_over(state) or idle == len(self.actions):
                 break
             following = self._after(state, self.random.randrange(len(self.actions)))
@@ -201,5 +196,5 @@ class PaperTreeSearch:
                 idle = 0
                 total += factor * max(self.known[state].cost - self.known[following].cost, 0.0)
                 state = following
-            factor *= DISCOUNT
+            factor *= self.parameters.paper_discount
         return total

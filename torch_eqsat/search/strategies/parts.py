@@ -11,20 +11,15 @@ from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Budget, SearchStatistics, playouts
 from torch_eqsat.search.regions import Region, join_programs, split_into_regions
 
-# Parts are as small as if the limit of nodes were this much lower, and have all of it. NasRNN saved 31.9 % whole under
-# a limit of 2,000 and 32.9 % in parts, and again 31.9 % in the parts of a limit of 10,000: more nodes are room for
-# parts, and no reason for larger ones.
-ROOM_OF_PARTS = 4
-LARGEST = 2_000
-
 
 def search_parts(
     environment: Environment, simulations: int, run: Callable[[Environment], SearchStatistics]
 ) -> tuple[Program | None, int]:
     """The program made of the best ones that ``run`` finds for each part of the environment's task, with at most
     ``simulations`` playouts (one a part at least), and the playouts; None if the task is no larger than a part."""
-    limits = environment.limits
-    regions = split_into_regions(environment.task, min(limits.nodes, LARGEST) // ROOM_OF_PARTS)
+    limits, parameters = environment.limits, environment.parameters
+    nodes = min(limits.nodes, parameters.largest_limit_of_parts) // parameters.room_of_parts
+    regions = split_into_regions(environment.task, nodes, parameters)
     if len(regions) < 2:
         return None, 0
     groups: dict[str, list[Region]] = {}
@@ -39,7 +34,13 @@ def search_parts(
         seconds = budget.share(weights[digest])
         own = replace(limits, seconds=seconds, simulations=share, exact_seconds=0.0, work=limits.work / len(groups))
         part = Environment(
-            group[0].task, environment.laws, environment.pricing, own, environment.seed, granted=environment.granted
+            group[0].task,
+            environment.laws,
+            environment.pricing,
+            own,
+            environment.seed,
+            granted=environment.granted,
+            parameters=parameters,
         )
         made += run(part).simulations
         part.close()

@@ -1,8 +1,8 @@
 """Best-first substitution, as TASO does it (Jia et al., SOSP 2019): programs instead of e-graphs.
 
 The cheapest program found is taken from a queue, every law is tried at every place of it, one place at a time (all
-siblings at once), and what costs less than ``ALPHA`` times the best program joins the queue. A program taken is what
-the limits call a playout.
+siblings at once), and what costs less than ``substitution_alpha`` times the best program joins the queue. A program
+taken is what the limits call a playout.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from torch_eqsat.ir.program import Program, Task, restarted
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.limits import SearchStatistics
-
-ALPHA = 1.05
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 
 
 class BestFirstSubstitution:
@@ -33,10 +31,10 @@ class BestFirstSubstitution:
         environment = self.environment
         queue: list[tuple[float, int, Task]] = [(environment.base_cost, 0, environment.task)]
         met = {environment.task.graph.digest()}
-        taken, stop = 0, "exhausted"
+        taken, stop = 0, StopReason.EXHAUSTED
         while queue:
             if environment.out_of_time or taken >= environment.limits.simulations:
-                stop = "time" if environment.out_of_time else "programs"
+                stop = StopReason.TIME if environment.out_of_time else StopReason.PROGRAMS
                 break
             _, _, task = heapq.heappop(queue)
             taken += 1
@@ -66,7 +64,7 @@ class BestFirstSubstitution:
                 cost = dag_cost(problem, choices)
             except InvalidExtractionError:  # the program would need itself
                 continue
-            if cost < ALPHA * environment.best.cost:
+            if cost < environment.parameters.substitution_alpha * environment.best.cost:
                 program = extractable.program(choices, cost)
                 environment.keep(program, extractable)
                 yield program

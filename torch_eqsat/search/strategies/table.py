@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch_eqsat.errors import OptionError
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch
 from torch_eqsat.search.strategies.paper import PaperTreeSearch
 from torch_eqsat.search.strategies.saturation import Saturation
@@ -30,7 +30,7 @@ class NoSearch:
         self.environment = environment
 
     def run(self) -> SearchStatistics:
-        return SearchStatistics("nothing to do", 0, self.environment.largest_nodes)
+        return SearchStatistics(StopReason.NOTHING_TO_DO, 0, self.environment.largest_nodes)
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -58,13 +58,13 @@ def run_strategy(name: str, environment: Environment) -> tuple[SearchStatistics,
     try:
         return strategy.run(), strategy
     except OutOfTime:
-        return SearchStatistics("time", 0, environment.largest_nodes), strategy
+        return SearchStatistics(StopReason.TIME, 0, environment.largest_nodes), strategy
     except KeyboardInterrupt:
-        return SearchStatistics("interrupted", 0, environment.largest_nodes, transient=True), strategy
+        return SearchStatistics(StopReason.INTERRUPTED, 0, environment.largest_nodes, transient=True), strategy
     except BaseException as error:
         if not _is_out_of_memory(error):
             raise
-        return SearchStatistics("out of memory", 0, environment.largest_nodes, transient=True), strategy
+        return SearchStatistics(StopReason.OUT_OF_MEMORY, 0, environment.largest_nodes, transient=True), strategy
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -6,11 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-# In units of the best gain found so far: what a fully trusted move that was never tried is worth beyond its parent.
-EXPLORATION = 1.5
-# Of its moves, sorted by prior, a state visited n times has so many open: FIRST_MOVES + MOVES_PER_VISIT * sqrt(n).
-FIRST_MOVES = 2
-MOVES_PER_VISIT = 2.0
+from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass
@@ -33,18 +29,18 @@ class TreeNode:
     truncated: bool = False
     edges: list[Edge] | None = None  # by prior, highest first; None before the moves were listed
 
-    def select(self, best_gain: float) -> Edge | None:
+    def select(self, best_gain: float, parameters: SearchParameters) -> Edge | None:
         """The open move with the greatest upper confidence bound (PUCT, Rosin 2011); None when there is none.
 
         Gains are measured in units of the best one found so far: programs gain a few per cent or nine tenths.
         """
         scale = best_gain if best_gain > 0 else 1.0
-        opened = FIRST_MOVES + int(MOVES_PER_VISIT * math.sqrt(self.visits))
+        opened = parameters.first_moves + int(parameters.moves_per_visit * math.sqrt(self.visits))
         candidates = [edge for edge in self.edges or () if not edge.closed][:opened]
 
         def score(edge: Edge) -> float:
             value = self.value if edge.target is None else edge.target.value
-            return value / scale + EXPLORATION * edge.prior * math.sqrt(self.visits + 1) / (1 + edge.visits)
+            return value / scale + parameters.exploration * edge.prior * math.sqrt(self.visits + 1) / (1 + edge.visits)
 
         return max(candidates, key=score, default=None)
 

@@ -14,7 +14,9 @@ from dataclasses import replace
 from types import TracebackType
 
 from torch_eqsat.errors import WorkerError
+from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
+from torch_eqsat.search.worker.fallback import stop_of
 from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
 
 logger = logging.getLogger(__name__)
@@ -108,10 +110,10 @@ class WorkerClient:
 
     def ask(self, request: Request, seconds: float) -> Outcome:
         """The worker's answer. A worker that dies is started once more, with the time that is left. When it dies again
-        or takes more than ``seconds`` it is the last that it reported, with the reason in ``stop``; raises WorkerError
-        when it reported nothing, or failed.
+        or takes more than ``seconds`` it is the last that it reported, with the reason in ``detail``; raises
+        WorkerError when it reported nothing, or failed.
 
-        An interrupt (Ctrl-C) ends the search: the answer's ``stop`` is "interrupted" then.
+        An interrupt (Ctrl-C) ends the search, which the answer's ``stop`` says then.
         """
         start = time.monotonic()
         found: list[Outcome] = []
@@ -129,7 +131,7 @@ class WorkerClient:
             self.stop()
             if not found:
                 raise
-            return replace(found[-1], stop=str(error), transient=True)
+            return found[-1].cut_short(stop_of(error), str(error))
         except BaseException:  # a second Ctrl-C: what the worker says next would answer no question
             self.stop()
             raise
@@ -146,7 +148,7 @@ class WorkerClient:
             except KeyboardInterrupt:
                 self.interrupt()
                 end = time.monotonic() + INTERRUPT_SECONDS
-                return replace(self._answer(self._channel, end, found), stop="interrupted", transient=True)
+                return self._answer(self._channel, end, found).cut_short(StopReason.INTERRUPTED)
         except ClosedChannelError as error:
             raise DeadWorkerError(self._last_words()) from error
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torch_eqsat.cost.programs import captured_program, cost_of, unmeasured
+from torch_eqsat.errors import WorkerError
+from torch_eqsat.search.limits import StopReason
+from torch_eqsat.search.worker.channel import LateError
 from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
 
 
-def gave_up(request: SearchRequest | RepriceRequest, reason: str, *, transient: bool = True) -> Outcome:
+def stop_of(error: WorkerError) -> StopReason:
+    """Why a search stopped whose worker met ``error``."""
+    return StopReason.LATE if isinstance(error, LateError) else StopReason.FAILED
+
+
+def gave_up(
+    request: SearchRequest | RepriceRequest, stop: StopReason, detail: str = "", *, transient: bool = True
+) -> Outcome:
     """The answer without a search: the captured program; for a repricing the program known before, at today's prices,
-    if it is still the better one. ``transient`` says that another try may do better."""
+    if it is still the better one. ``transient`` says that another try may do better, ``detail`` what happened."""
     captured = captured_program(request.task, request.pricing)
     missing = tuple(request.pricing.missing.values())
     if isinstance(request, SearchRequest):
         curve = ((0.0, captured.cost),)
-        return Outcome(captured, captured.cost, 0.0, (), missing, reason, 0, 0, 0.0, curve, transient=transient)
+        return Outcome(
+            captured, captured.cost, 0.0, (), missing, stop, 0, 0, 0.0, curve, transient=transient, detail=detail
+        )
     known = request.outcome.program
     program = replace(known, cost=cost_of(request.task, known, request.pricing))
     program = program if program.cost < captured.cost else captured
@@ -26,6 +38,7 @@ def gave_up(request: SearchRequest | RepriceRequest, reason: str, *, transient: 
         lower_bound=0.0,
         unmeasured=unmeasured(program, request.pricing),
         missing=tuple(request.pricing.missing.values()),
-        stop=reason,
+        stop=stop,
+        detail=detail,
         transient=transient or request.outcome.transient,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.transfer import Shipped
-from torch_eqsat.search.extractable import LEISURE_SECONDS, Extractable
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.limits import Limits, StopReason
+from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SearchRequest:
     strategy: str = "mcts"
     user_laws: Shipped = ()
     granted: frozenset[str] = GRANTED
+    parameters: SearchParameters = SearchParameters()
 
     @property
     def seconds(self) -> float:
@@ -45,7 +47,8 @@ class RepriceRequest:
     pricing: Pricing
     seed: int = 0
     milp_seconds: float = 0.0
-    leisure_seconds: float = LEISURE_SECONDS
+    leisure_seconds: float = SearchParameters().leisure_seconds
+    parameters: SearchParameters = SearchParameters()
 
     @property
     def seconds(self) -> float:
@@ -60,14 +63,15 @@ class Outcome:
     have changed; there are none when the search could not begin); kernels whose prices were estimates (``unmeasured``
     those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of
     laws of the user's that failed and were ``dropped``, each with what happened. ``transient`` says that it stopped for
-    no reason of its own or of its limits (a worker that died or was late, an interrupt): another try may do better."""
+    no reason of its own or of its limits (a worker that died or was late, an interrupt): another try may do better.
+    ``detail`` is what happened then, in words."""
 
     program: Program
     base_cost: float
     lower_bound: float
     unmeasured: tuple[Kernel, ...]
     missing: tuple[Kernel, ...]
-    stop: str
+    stop: StopReason
     simulations: int
     nodes: int
     seconds: float
@@ -75,6 +79,16 @@ class Outcome:
     extractables: tuple[Extractable, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
     transient: bool = False
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the search stopped, for users."""
+        return self.detail or str(self.stop)
+
+    def cut_short(self, stop: StopReason, detail: str = "") -> Outcome:
+        """What is left of it after something that may pass."""
+        return replace(self, stop=stop, detail=detail, transient=True)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from functools import partial
 from types import TracebackType
 
 from torch_eqsat.errors import WorkerError
+from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.worker.client import INTERRUPT_SECONDS, Request, WorkerClient
-from torch_eqsat.search.worker.fallback import gave_up
+from torch_eqsat.search.worker.fallback import gave_up, stop_of
 from torch_eqsat.search.worker.messages import Outcome, SearchRequest
 
 # What an answer may take beyond the time that was asked for (the start of a worker, 1 s, is part of it), before it is
@@ -31,13 +32,13 @@ LATE_SECONDS = 1.0  # after the last moment of all workers, for their answers to
 def answer_with(worker: WorkerClient, request: Request, seconds: float) -> Outcome:
     """The worker's answer, within ``seconds``; never fails."""
     if isinstance(request, SearchRequest) and request.seconds <= 0:
-        return gave_up(request, "time", transient=False)
+        return gave_up(request, StopReason.TIME, transient=False)
     if seconds <= 0:
-        return gave_up(request, "no time was left for it")
+        return gave_up(request, StopReason.LATE, "no time was left for it")
     try:
         return worker.ask(request, seconds)
     except WorkerError as error:
-        return gave_up(request, str(error))
+        return gave_up(request, stop_of(error), str(error))
 
 
 def answer_alone(request: Request, seconds: float, memory_bytes: int) -> Outcome:
@@ -46,7 +47,7 @@ def answer_alone(request: Request, seconds: float, memory_bytes: int) -> Outcome
         with WorkerClient(memory_bytes) as worker:
             return answer_with(worker, request, seconds)
     except WorkerError as error:
-        return gave_up(request, str(error))
+        return gave_up(request, stop_of(error), str(error))
 
 
 def cores() -> int:
@@ -101,7 +102,7 @@ class WorkerPool:
     def _answer(self, make: Callable[[], Request], until: float) -> Outcome:
         request = make()
         if self.interrupted:
-            return gave_up(request, "interrupted")
+            return gave_up(request, StopReason.INTERRUPTED)
         with self._worker() as worker:
             return answer_with(worker, request, _granted(request, until))
 
@@ -126,20 +127,24 @@ class WorkerPool:
             end = until + LATE_SECONDS
             _wait(future, min(end, time.monotonic() + INTERRUPT_SECONDS) if self.interrupted else end)
             if not future.done():
-                reason = "interrupted" if self.interrupted else "the answer did not come in time"
                 if self._executor is not None:  # it runs on a machine that we cannot reach
                     future.cancel()
-                    return gave_up(make(), reason)
+                    return self._without_answer(make())
                 self._kill()
                 _wait(future, time.monotonic() + LATE_SECONDS)
                 if not future.done():
-                    return gave_up(make(), reason)
+                    return self._without_answer(make())
             return future.result(timeout=0)
         except KeyboardInterrupt:
             self._interrupt()
             return self._result(future, make, until)
         except Exception as error:  # a lost machine, a message that could not be sent
-            return gave_up(make(), f"{type(error).__name__}: {error}")
+            return gave_up(make(), StopReason.FAILED, f"{type(error).__name__}: {error}")
+
+    def _without_answer(self, request: Request) -> Outcome:
+        if self.interrupted:
+            return gave_up(request, StopReason.INTERRUPTED)
+        return gave_up(request, StopReason.LATE, "the answer did not come in time")
 
     def _interrupt(self) -> None:
         self.interrupted = True

@@ -20,8 +20,8 @@ from torch_eqsat.cost.programs import captured_program, unmeasured
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
-from torch_eqsat.search.environment import EVALUATION_SECONDS, Environment
-from torch_eqsat.search.limits import SearchStatistics
+from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
 from torch_eqsat.search.worker.fallback import gave_up
@@ -29,9 +29,9 @@ from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, Repri
 
 PROGRESS_SECONDS = 0.2  # between two reports of a better program
 TICK_SECONDS = 0.25  # between two looks at the clock and at the parent
-# How long the work may go on beyond its time, while a step that looks at no clock ends: of a search an extraction. What
-# a repricing has found by then is lost, so it gets more.
-GRACE_SECONDS = {SearchRequest: EVALUATION_SECONDS, RepriceRequest: 3 * EVALUATION_SECONDS}
+# In extractions: how long the work may go on beyond its time, while a step that looks at no clock ends. What a
+# repricing has found by then is lost, so it gets more.
+GRACE = {SearchRequest: 1, RepriceRequest: 3}
 SEND_SECONDS = 60.0  # that the parent may take to read an answer
 # An orphan within compiled code sees no signal; CPU seconds beyond those of its request are where the system ends it.
 CPU_GRACE_SECONDS = 30
@@ -50,11 +50,19 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
     def on_best(environment: Environment) -> None:
         nonlocal last
         if time.monotonic() - last > PROGRESS_SECONDS:
-            report(_outcome(environment, SearchStatistics("running", 0, environment.largest_nodes), failures))
+            running = SearchStatistics(StopReason.RUNNING, 0, environment.largest_nodes)
+            report(_outcome(environment, running, failures))
             last = time.monotonic()
 
     environment = Environment(
-        request.task, laws, request.pricing, request.limits, request.seed, on_best, request.granted
+        request.task,
+        laws,
+        request.pricing,
+        request.limits,
+        request.seed,
+        on_best,
+        request.granted,
+        request.parameters,
     )
     try:
         statistics, _ = run_strategy(request.strategy, environment)
@@ -109,6 +117,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
         (extractable, *(other for other in before.extractables if other is not extractable)),
         before.dropped,
         before.transient,
+        before.detail,
     )
 
 
@@ -164,12 +173,13 @@ _clock = _Clock()
 def _respond(request: SearchRequest | RepriceRequest, channel: Channel) -> Outcome | Failure:
     """The answer, or why there is none."""
     try:
-        _clock.arm(request.seconds + GRACE_SECONDS[type(request)])
+        _clock.arm(request.seconds + GRACE[type(request)] * request.parameters.evaluation_seconds)
         return answer(request, lambda found: _send(channel, Progress(found)))
     except OutOfTime:  # before the search had begun, or within an extraction of a repricing
         _clock.disarm()
-        late = isinstance(request, RepriceRequest)
-        return gave_up(request, "extracting again took too long" if late else "time", transient=late)
+        if isinstance(request, RepriceRequest):
+            return gave_up(request, StopReason.LATE, "extracting again took too long")
+        return gave_up(request, StopReason.TIME, transient=False)
     finally:
         _clock.disarm()
 
