@@ -17,6 +17,7 @@ from torch.nn import functional
 from bench.cases import CASES
 from bench.paper_graphs import GRAPHS, Built, captured, task_of
 from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program
 
@@ -91,10 +92,10 @@ def tiny(inputs: int, count: int) -> Subject:
 def heavy_subjects() -> list[Subject]:
     """The kernels of the models as captured: products and attentions, and of the many convolutions so many, evenly over
     their sizes, that they are :data:`HEAVY` in all."""
-    prices = Pricing(frozen=True)
+    missing: Missing = {}
     for make in _SOURCES:
-        captured_program(task_of(captured(make)), prices)
-    found = prices.missing | {kernel.key: kernel for kernel in _OTHERS}
+        captured_program(task_of(captured(make)), Pricing(frozen=True), missing)
+    found = missing | {kernel.key: kernel for kernel in _OTHERS}
     kernels = sorted(found.values(), key=lambda kernel: (kernel.flops, kernel.key))
     others = [kernel for kernel in kernels if kernel.kind != "conv"]
     convolutions = [kernel for kernel in kernels if kernel.kind == "conv"]

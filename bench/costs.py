@@ -29,6 +29,7 @@ from bench.variants import VARIANTS
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.measure.kernels import context_of, measure_many
 from torch_eqsat.cost.measure.timer import CpuTimer
+from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
 from torch_eqsat.cost.programs import captured_program, residency_of
 from torch_eqsat.cost.roofline import cpu_roofline
@@ -134,8 +135,9 @@ def predicted_ms(subject: Subject, table: Table) -> float:
         epilogues=True,
         residency=residency_of(task),
     )
-    captured_program(task, prices)
-    prices.measured.update(measure_many(list(prices.missing.values()), CpuTimer(), table))
+    missing: Missing = {}
+    captured_program(task, prices, missing)
+    prices.measured.update(measure_many(list(missing.values()), CpuTimer(), table))
     return captured_program(task, prices).cost / subject.count
 
 
@@ -164,13 +166,13 @@ def compare(subjects: Sequence[Subject]) -> tuple[list[Row], float]:
 
 def target_ratios(subjects: Sequence[Subject]) -> dict[str, float] | None:
     """Measured times of the heavy kernels over those by which ``eqsat.target`` plans for a CPU that is not here."""
-    prices = Pricing(frozen=True)
+    missing: Missing = {}
     for subject in subjects:
         if subject.kind == "heavy":
-            captured_program(task_of(captured(subject.make)), prices)
+            captured_program(task_of(captured(subject.make)), Pricing(frozen=True), missing)
     with Table(context_of("cpu")) as table:
-        found = table.lookup_many(prices.missing)
-    pairs = [(kernel, found[key].ms) for key, kernel in prices.missing.items() if key in found]
+        found = table.lookup_many(missing)
+    pairs = [(kernel, found[key].ms) for key, kernel in missing.items() if key in found]
     ratios = measured_over_estimated(pairs, cpu_roofline())
     return None if ratios is None else {name: round(value, 3) for name, value in asdict(ratios).items()}
 

@@ -21,6 +21,7 @@ import torch
 from torch_eqsat.rewrites import catalogue
 
 from bench.fuzz_terms import Grower
+from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
@@ -48,7 +49,7 @@ class Drawn(Extractable):
         super().__init__(task, snapshot)
         self.rng = rng
 
-    def problem(self, pricing: Pricing) -> ExtractionProblem:
+    def problem(self, pricing: CostModel, missing: Missing | None = None) -> ExtractionProblem:
         """Each e-node at a price of its own; those of laws cheaper, so that programs are rewritten."""
         rows = []
         for node, owner, law in zip(self.snapshot.nodes, self.snapshot.classes, self.snapshot.laws, strict=True):

@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.model import ALONE, Missing, TermContext
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.roofline import elementwise_ms
 from torch_eqsat.ir.operators import OPERATORS
+from torch_eqsat.ir.program import OWN
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 
@@ -37,11 +40,19 @@ class Operation:
 
 
 @dataclass
-class Standalone(Pricing):
-    """Prices by the table ``times`` (ms by key); operations that it lacks are estimated, and kept in ``lacking``."""
+class Standalone:
+    """A cost model by the table ``times`` (ms by key); operations that it lacks are estimated, and kept in ``lacking``,
+    kernels in ``missing``."""
 
     times: Mapping[str, float] = field(default_factory=dict)
     lacking: dict[str, Operation] = field(default_factory=dict)
+    missing: Missing = field(default_factory=dict)
+    frozen: bool = True
+    epilogues: bool = False
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        self._kernels = Pricing(frozen=True, measured=dict(self.times))
 
     def price(
         self,
@@ -50,17 +61,16 @@ class Standalone(Pricing):
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
-        *,
-        absorbed: bool = False,
-        of_channels: bool = False,
-        copies: int = 0,
+        context: TermContext = ALONE,
+        missing: Missing | None = None,
     ) -> float:
+        """See `CostModel`."""
         operator = OPERATORS[node.op]
         operands = len(types) == len(node.children)
         if constant or operator.arity == 0 or "view" in operator.traits or not operands or node.op == "input":
             return 0.0
         if "heavy" in operator.traits:
-            return self.kernel_ms(node, types, constants)
+            return self._kernels.kernel_ms(node, types, constants, self.missing)
         operation = Operation(Node(node.op, node.attrs, ()), tuple(types))
         found = self.times.get(operation.key)
         if found is not None:
@@ -68,6 +78,18 @@ class Standalone(Pricing):
         self.lacking[operation.key] = operation
         written = result.bytes if result else types[0].bytes
         return elementwise_ms(written // 4, sum(t.bytes for t in types), written, {"cheap": 1})
+
+    def unmeasured(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel | None:
+        """See `CostModel`."""
+        return self._kernels.unmeasured(node, types, constants)
+
+    def form(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> str:
+        """Operators are timed as they are."""
+        return OWN
+
+    def as_captured(self) -> Standalone:
+        """Captured operators have the same prices."""
+        return self
 
 
 def load_table() -> dict[str, float]:
@@ -80,4 +102,4 @@ def load_table() -> dict[str, float]:
 
 def standalone(times: Mapping[str, float]) -> Standalone:
     """Prices by a table."""
-    return Standalone(frozen=True, measured=dict(times), times=times)
+    return Standalone(times)

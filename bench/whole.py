@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.model import CostModel
 from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.law import Law
@@ -35,7 +35,7 @@ class WholeSearch:
 def search_whole(
     task: Task,
     laws: Sequence[Law],
-    pricing: Pricing,
+    pricing: CostModel,
     limits: Limits,
     *,
     strategy: str = "mcts",

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from torch_eqsat.cost.calibration import default_calibration, last_level_bytes
+from torch_eqsat.cost.inductor.residency import Residency
+from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.pricing import PART_MS, Pricing
-from torch_eqsat.cost.programs import captured_prices
+from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, attributes
@@ -60,3 +63,71 @@ def test_filters_move_all_their_bytes_and_are_buffers_of_their_own() -> None:
     slow = Coefficients(cheap_ns=0.0)
     price = Pricing(frozen=True, coefficients=slow).price(bank, [X], y, [False], False)
     assert price == pytest.approx(PART_MS + (X.bytes + y.bytes) / slow.cache_bytes_per_ms)
+
+
+WEIGHT, NUMBER, ROW = (
+    TensorType((1024, 4096), "float32"),
+    TensorType((1, 1), "float32"),
+    TensorType((1, 1024), "float32"),
+)
+MUL = Node("mul", (), (0, 1))
+SLOW = Coefficients(cheap_ns=0.0, launch_ms=0.0)
+
+
+@pytest.mark.parametrize("constants", [(True, False), (True, True)], ids=["by a value", "by a weight"])
+def test_what_is_made_of_a_live_weight_is_read_whole_and_written(constants: tuple[bool, bool]) -> None:
+    """The scale of a norm, moved onto the weight of one token's product, took 33 MB for each token."""
+    warm = Pricing(frozen=False, coefficients=SLOW)
+    cold = Pricing(frozen=False, coefficients=SLOW, residency=Residency(shared=1 << 30))
+    write_rate = SLOW.cache_bytes_per_ms if WEIGHT.bytes <= SLOW.cache_bytes else SLOW.bytes_per_ms
+    for pricing, rate in ((warm, SLOW.cache_bytes_per_ms), (cold, SLOW.bytes_per_ms)):
+        price = pricing.price(MUL, [WEIGHT, NUMBER], WEIGHT, constants, all(constants))
+        assert price == pytest.approx(WEIGHT.bytes / rate + WEIGHT.bytes / write_rate, rel=0.01)
+    assert cold.price(MUL, [ROW, NUMBER], ROW, [False, False], False) < 1e-3 * price
+
+
+def test_vectors_of_weights_are_read_along() -> None:
+    gamma = TensorType((1024,), "float32")
+    live, frozen = (Pricing(frozen=f, coefficients=SLOW) for f in (False, True))
+    constants = (False, True)
+    assert live.price(MUL, [X, gamma], X, constants, False) == frozen.price(MUL, [X, gamma], X, constants, False)
+
+
+def test_frozen_weights_are_computed_with_once() -> None:
+    assert Pricing(frozen=True).price(MUL, [WEIGHT, NUMBER], WEIGHT, (True, True), True) == 0.0
+
+
+def test_weights_that_the_last_level_holds_stay_there() -> None:
+    """12 MB of weights were priced from memory beside 32 MiB of cache."""
+    product = Node("matmul", (), (0, 1))
+    large = Coefficients(cache_bytes=8 << 20, last_level_bytes=32 << 20)
+    for megabytes, is_cold in ((12, False), (80, True)):
+        pricing = Pricing(frozen=False, coefficients=large, residency=Residency(shared=megabytes << 20))
+        assert pricing.kernel_of(product, [ROW, WEIGHT], [False, True]).cold is is_cold
+    assert default_calibration(context_of("cpu")).coefficients.last_level_bytes == 0.0 <= last_level_bytes()
+
+
+@pytest.mark.parametrize(
+    ("exponent", "work"), [("3", "cheap"), ("-1", "cheap"), ("0.5", "cheap"), ("2.7", "slow"), ("64", "slow")]
+)
+def test_powers_are_multiplied_out(exponent: str, work: str) -> None:
+    node = Node("pointwise", attributes(uid=f"aten.pow.Tensor_Scalar(%0, {exponent}){{}}", dtype="float32"), (0,))
+    price = Pricing(frozen=False).price(node, [X], X, [False], False)
+    slow = Pricing(frozen=False, coefficients=Coefficients(slow_ns=1e3)).price(node, [X], X, [False], False)
+    assert (slow > price) is (work == "slow")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_full_addend_is_written_before_the_product_is_added(task_of: Callable[..., Task], frozen: bool) -> None:
+    def full(x: Any, y: Any, z: Any) -> Any:
+        return x @ y + z
+
+    def bias(x: Any, y: Any, z: Any) -> Any:
+        return x @ y + z[0]
+
+    def cost(function: Any) -> float:
+        task = task_of(function, (64, 32), (32, 64), (64, 64))
+        whole, nodes = (captured_program(task, Pricing(frozen=frozen, whole=w)).cost for w in (True, False))
+        return whole - nodes
+
+    assert (cost(full) > 0) is not frozen and cost(bias) == 0

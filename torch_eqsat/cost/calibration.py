@@ -7,6 +7,7 @@ beside the measured kernels, by the same context.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, geometric_mean, median
@@ -120,7 +121,7 @@ def measure_bandwidths(table: Table, copy: Callable[[int], Measurement]) -> None
     found = {size: copy(size) for size in SIZES[:-1]}
     default = default_calibration(table.context).coefficients
     fitted = _bandwidths({size: value.ms for size, value in found.items()}, default)
-    names = ("bytes_per_ms", "cache_bytes", "cache_bytes_per_ms")
+    names = ("bytes_per_ms", "cache_bytes", "cache_bytes_per_ms", "last_level_bytes")
     values = {f"fusible {name}": getattr(fitted, name) for name in names}
     table.agree_on_coefficients(values, max(value.spread for value in found.values()), len(found))
 
@@ -165,7 +166,17 @@ def _bandwidths(times: Mapping[int, float], default: Coefficients) -> Coefficien
     largest = max([size for size in small if rate(size) >= math.sqrt(memory * usual)], default=small[0])
     # The mean over the levels of the cache.
     cache = max(memory, geometric_mean([rate(size) for size in small if size <= largest]))
-    return replace(default, bytes_per_ms=memory, cache_bytes=2.0 * _FLOAT * largest, cache_bytes_per_ms=cache)
+    found = {"bytes_per_ms": memory, "cache_bytes": 2.0 * _FLOAT * largest, "cache_bytes_per_ms": cache}
+    return replace(default, **found, last_level_bytes=last_level_bytes())
+
+
+def last_level_bytes() -> float:
+    """The size of the last level of this machine's cache; 0 where the system does not say."""
+    for name in ("SC_LEVEL4_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
+        size = os.sysconf(name) if name in os.sysconf_names else 0
+        if size > 0:
+            return float(size)
+    return 0.0
 
 
 def _ns(ms: float, elements: int) -> float:

@@ -7,22 +7,22 @@ it is computed once, at compile time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.inductor.forms import forms_of
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
 from torch_eqsat.cost.kernel import Kernel
+from torch_eqsat.cost.model import ALONE, Missing, TermContext
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.program import COLUMN
+from torch_eqsat.ir.program import COLUMN, OWN
 from torch_eqsat.ir.term import Node
 from torch_eqsat.ir.types import TensorType
 
-# One e-node more is never better for nothing; of two equal programs the one as captured is kept.
-NODE_MS = 1e-7
-REWRITTEN_MS = 1e-7
 # Of the bytes that a pointwise operator reads and writes, the share that reaches memory once its neighbours are fused
 # with it: chains of about four such operators to one kernel are usual in the graphs of the benchmark.
 MEMORY_SHARE = 0.25
@@ -31,28 +31,36 @@ BAG_MS = 6e-3
 # Each further operand of a concatenation is a buffer and an argument of its own in the wrapper: of 4 to 40 look-ups,
 # which cost nothing to start, 0.44 µs each (AMD EPYC, family 26), and of as many scalars the same.
 PART_MS = 0.44e-3
+# Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
+# 12 MB of weights stay in 32 MiB, 80 MiB do not (see `inductor/residency.py`).
+RESIDENT_SHARE = 0.6
+# Inductor multiplies powers out up to this exponent (torch/_inductor/lowering.py, pow).
+MOST_MULTIPLIED = 32
+_POWER = re.compile(r"aten\.pow\.Tensor_Scalar\(%\d+, (-?[\d.]+)\)")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pricing:
-    """Prices e-nodes for a device; ``measured`` gives ms by kernel key.
+    """The cost model of graphs that Inductor compiles, on one device; ``measured`` gives ms by kernel key.
 
-    Kernels that are not in it are priced at an optimistic roofline and collected in ``missing``, so that the caller
-    can measure them and ask again: an optimistic price is corrected as soon as it matters.
+    Kernels that are not in it are priced at an optimistic roofline, and told to who passes a collector, ``missing``, so
+    that it can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
-    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `forms.py`), with
-    ``epilogues`` what a frozen convolution takes in is free (see `epilogue.py`). In a program that is known as a
-    ``whole`` so is how images lie (see `layout.py`). Weights of which there are too many by ``residency`` are read from
-    memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that
-    of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a kernel: much of it
-    keeps what was not measured out of a program.
+    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `inductor/forms.py`), with
+    ``epilogues`` what a frozen convolution takes in is free (see `inductor/fusion.py`). In a program that is known as a
+    ``whole`` so is how images lie (see `inductor/layout.py`). Weights of which there are too many by ``residency`` are
+    read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
+    ``roofline`` is that of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a
+    kernel: much of it keeps what was not measured out of a program.
+
+    What is computed from weights that are not frozen is computed anew in each call, and no neighbour shares its bytes:
+    the weights are read from where they lie, and the result is written.
     """
 
     frozen: bool
     device: str = "cpu"
     threads: int = 1
     measured: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, Kernel] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
     epilogues: bool = False
@@ -65,7 +73,7 @@ class Pricing:
     distrust_ms: float = 0.0
 
     def as_captured(self) -> Pricing:
-        """The same prices, and the same kernels found missing, for calls that stay as the user wrote them."""
+        """The same prices for calls that stay as the user wrote them."""
         changed = self.alternatives or self.distrust_ms
         return replace(self, alternatives=False, distrust_ms=0.0) if changed else self
 
@@ -76,29 +84,28 @@ class Pricing:
         result: TensorType | None,
         constants: Sequence[bool],
         constant: bool,
-        *,
-        absorbed: bool = False,
-        of_channels: bool = False,
-        copies: int = 0,
+        context: TermContext = ALONE,
+        missing: Missing | None = None,
     ) -> float:
-        """The price in ms of ``node`` over operands of ``types``, of which ``constants`` depend on weights alone.
-        What is ``absorbed`` by a convolution costs nothing; a gather ``of_channels`` moves vectors of them; a view may
-        be copied, once for each of ``copies`` users. What reads
-        a tuple (``types`` leaves such operands out) costs nothing here either: the call that returns it does."""
+        """See `CostModel`."""
         operator = OPERATORS[node.op]
         if len(types) != len(node.children):
             return 0.0
         if node.op == "fx":
             return self.opaque(types, result)
-        if result is None or absorbed:
+        if result is None or context.absorbed:
             return 0.0
         if (self.frozen and constant) or operator.arity == 0:
             return 0.0
         if "heavy" in operator.traits:
-            return self.kernel_ms(node, types, constants)
+            added = self._copy_ms(result) if context.added_later else 0.0
+            return self.kernel_ms(node, types, constants, missing) + added
         if "view" in operator.traits:
-            return copies * elementwise_ms(result.numel, result.bytes, result.bytes, {"cheap": 1}, self.coefficients)
-        return self._fusible(node, types, result, of_channels)
+            return context.copies * self._copy_ms(result)
+        return self._fusible(node, types, result, constants, context)
+
+    def _copy_ms(self, copied: TensorType) -> float:
+        return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {"cheap": 1}, self.coefficients)
 
     def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:
         """The price in ms of an operator that the language does not know: its bytes. What returns no tensor is taken to
@@ -108,36 +115,69 @@ class Pricing:
             return 0.0
         return elementwise_ms(result.numel, sum(t.bytes for t in types), result.bytes, {"cheap": 1}, self.coefficients)
 
-    def kernel_ms(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> float:
+    def kernel_ms(
+        self, node: Node, types: Sequence[TensorType], constants: Sequence[bool], missing: Missing | None = None
+    ) -> float:
         """The time in ms of a heavy kernel, or of a form of it: measured, or else a lower estimate of its own."""
         try:
             kernel = self.kernel_of(node, types, constants)
         except TypeMismatchError:  # a dtype or rank that no kernel is measured for
             return self.opaque(types, types[0])
-        own = self._ms(kernel)
-        forms = self.forms_ms(kernel).values() if self.alternatives else ()
+        own = self._ms(kernel, missing)
+        forms = self.forms_ms(kernel, missing).values() if self.alternatives else ()
         return min([own, *forms]) if kernel.key in self.measured else own
 
-    def forms_ms(self, kernel: Kernel) -> dict[str, float]:
-        """The times in ms of the other forms of a kernel (see `forms.py`) that are measured. Those that are not do not
-        count yet: the optimistic price of the node's own kernel leads to measuring all."""
+    def forms_ms(self, kernel: Kernel, missing: Missing | None = None) -> dict[str, float]:
+        """The times in ms of the other forms of a kernel (see `inductor/forms.py`) that are measured. The others
+        do not count: the optimistic price of the node's own kernel leads to measuring all."""
         others = {
             form: self._placed(other, form == COLUMN) for form, other in forms_of(replace(kernel, cold=False)).items()
         }
-        self.missing.update({k.key: k for k in others.values() if k.key not in self.measured})
+        if missing is not None:
+            missing.update({k.key: k for k in others.values() if k.key not in self.measured})
         return {form: self.measured[k.key] for form, k in others.items() if k.key in self.measured}
 
     def _placed(self, kernel: Kernel, shared: bool) -> Kernel:
         """``kernel`` with its weight where a call of the program finds it; ``shared`` by all uses, or a packed copy."""
-        through = self.residency.shared if shared else self.residency.packed
-        cold = kernel.device == "cpu" and kernel.thin and through > self.coefficients.cache_bytes
+        cold = kernel.device == "cpu" and kernel.thin and self._is_cold(shared)
         return replace(kernel, cold=cold)
 
-    def _ms(self, kernel: Kernel) -> float:
+    def _is_cold(self, shared: bool) -> bool:
+        """Whether weights, ``shared`` by all uses or copied for each, come from memory in each call."""
+        through = self.residency.shared if shared else self.residency.packed
+        return through > max(self.coefficients.cache_bytes, RESIDENT_SHARE * self.coefficients.last_level_bytes)
+
+    def unmeasured(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel | None:
+        """See `CostModel`."""
+        kernel = self._heavy_kernel(node, types, constants)
+        return kernel if kernel is not None and kernel.key not in self.measured else None
+
+    def form(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> str:
+        """See `CostModel`. The price of a heavy e-node is that of its cheapest measured form."""
+        kernel = self._heavy_kernel(node, types, constants) if self.alternatives else None
+        if kernel is None:
+            return OWN
+        own, known = self.measured.get(kernel.key), self.forms_ms(kernel)
+        if own is None or not known:
+            return OWN
+        best = min(known, key=lambda form: known[form])
+        return best if known[best] < own else OWN
+
+    def _heavy_kernel(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel | None:
+        """The kernel of a heavy node that is one of those that are measured."""
+        if "heavy" not in OPERATORS[node.op].traits or len(types) != len(node.children):
+            return None
+        try:
+            return self.kernel_of(node, types, constants)
+        except TypeMismatchError:
+            return None
+
+    def _ms(self, kernel: Kernel, missing: Missing | None) -> float:
         found = self.measured.get(kernel.key)
         if found is not None:
             return found
-        self.missing[kernel.key] = kernel
+        if missing is not None:
+            missing[kernel.key] = kernel
         return self.distrust_ms + self.estimate_ms(kernel)
 
     def estimate_ms(self, kernel: Kernel) -> float:
@@ -170,18 +210,43 @@ class Pricing:
             return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, **geometry)
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
-    def _fusible(self, node: Node, types: Sequence[TensorType], result: TensorType, of_channels: bool) -> float:
+    def _fusible(
+        self,
+        node: Node,
+        types: Sequence[TensorType],
+        result: TensorType,
+        constants: Sequence[bool],
+        context: TermContext,
+    ) -> float:
         traffic = OPERATORS[node.op].traffic(dict(node.attrs), types, result)
-        work = {"cheap": 1.0} if of_channels else {_class(node): traffic.work}
-        share = self.memory_share if traffic.fused else 1.0
+        work = {"cheap": 1.0} if context.of_channels else _work(node, traffic.work)
         start = PART_MS * traffic.parts + BAG_MS * traffic.calls
-        read, written = share * traffic.read, share * result.bytes
-        return start + elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=0)
+        weights = 0 if self.frozen else min(traffic.read, _weights_read(types, constants, result))
+        share = self.memory_share if traffic.fused and not weights else 1.0
+        read, written = share * (traffic.read - weights), share * result.bytes
+        ms = elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=int(weights > 0))
+        return start + ms + weights / self._weight_rate()
+
+    def _weight_rate(self) -> float:
+        """Bytes per ms at which weights are read that are not frozen."""
+        return self.coefficients.bytes_per_ms if self._is_cold(True) else self.coefficients.cache_bytes_per_ms
 
 
-def _class(node: Node) -> str:
-    """The class of what ``node`` computes for each element."""
+def _weights_read(types: Sequence[TensorType], constants: Sequence[bool], result: TensorType) -> int:
+    """Bytes of matrices of weights among the operands, where they are as large as what is made of them; vectors are
+    read along with what they are applied to."""
+    matrices = [t.bytes for t, c in zip(types, constants, strict=True) if c and sum(n > 1 for n in t.shape) > 1]
+    return sum(matrices) if 2 * sum(matrices) >= result.bytes else 0
+
+
+def _work(node: Node, times: float) -> Mapping[str, float]:
+    """What ``node`` computes for each element, by class."""
     if node.op != "pointwise":
-        return OPERATORS[node.op].work
-    function = str(node["uid"]).partition("(")[0].split(".")
-    return class_of(function[1] if len(function) > 1 else function[0])
+        return {OPERATORS[node.op].work: times}
+    uid = str(node["uid"])
+    if power := _POWER.match(uid):  # written as products, of square roots for halves
+        exponent = abs(float(power[1]))
+        if exponent <= MOST_MULTIPLIED and exponent % 0.5 == 0:
+            return {"cheap": 2 * max(1.0, math.log2(max(exponent, 1.0))), "division": float(exponent % 1 > 0)}
+    function = uid.partition("(")[0].split(".")
+    return {class_of(function[1] if len(function) > 1 else function[0]): times}

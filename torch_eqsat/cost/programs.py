@@ -3,32 +3,29 @@ all of them read."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
 from torch_eqsat.cost.inductor.residency import Residency
 from torch_eqsat.cost.kernel import Kernel
-from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
+from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.cost.terms import TermPrices
-from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.program import KERNEL, OWN, Program, Task, restarted
+from torch_eqsat.ir.program import KERNEL, Program, Task, restarted
 from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.types import TensorType
+
+# One e-node more is never better for nothing; of two equal programs the one as captured is kept.
+NODE_MS = 1e-7
+REWRITTEN_MS = 1e-7
 
 
-def with_kernels(program: TermGraph, pricing: Pricing) -> TermGraph:
-    """``program`` with its heavy nodes marked by the cheapest measured form, same indices.
-
-    Prices of e-nodes are those of the cheapest form already; here it is chosen.
-    """
-    if not pricing.alternatives:
-        return program
+def with_kernels(program: TermGraph, pricing: CostModel) -> TermGraph:
+    """``program`` with its heavy nodes marked by the form that they are best written in, same indices."""
     chosen = TermGraph()
     for index, node in enumerate(program.nodes):
-        kernel = _kernel(program, node, pricing)
-        if kernel is not None and (form := _form(kernel, pricing)):
+        if form := pricing.form(node, *_operands(program, node)):
             node = Node(node.op, (*node.attrs, (KERNEL, form)), node.children)
         number = chosen.add(node, program.types[index], program.constant[index])
         assert number == index
@@ -36,23 +33,22 @@ def with_kernels(program: TermGraph, pricing: Pricing) -> TermGraph:
     return chosen
 
 
-def _kernel(program: TermGraph, node: Node, pricing: Pricing) -> Kernel | None:
-    types = [t for c in node.children if (t := program.types[c]) is not None]
-    if "heavy" not in OPERATORS[node.op].traits or len(types) != len(node.children):
-        return None
-    try:
-        return pricing.kernel_of(node, types, [program.constant[c] for c in node.children])
-    except TypeMismatchError:
-        return None
+def unmeasured(program: Program, pricing: CostModel) -> tuple[Kernel, ...]:
+    """Kernels of a program whose prices are estimates."""
+    graph = program.graph
+    wanted = {}
+    for index, node in enumerate(graph.nodes):
+        if not (pricing.frozen and graph.constant[index]) and (
+            kernel := pricing.unmeasured(node, *_operands(graph, node))
+        ):
+            wanted[kernel.key] = kernel
+    return tuple(wanted.values())
 
 
-def _form(kernel: Kernel, pricing: Pricing) -> str:
-    """The cheapest form of ``kernel``; OWN for Inductor's own choice."""
-    own, known = pricing.measured.get(kernel.key), pricing.forms_ms(kernel)
-    if own is None or not known:
-        return OWN
-    best = min(known, key=lambda form: known[form])
-    return best if known[best] < own else OWN
+def _operands(graph: TermGraph, node: Node) -> tuple[list[TensorType], list[bool]]:
+    """The types of the operands that are tensors, and which operands depend on weights alone."""
+    types = [t for c in node.children if (t := graph.types[c]) is not None]
+    return types, [graph.constant[c] for c in node.children]
 
 
 def residency_of(task: Task, program: Program | None = None) -> Residency:
@@ -77,21 +73,23 @@ def _residency(graph: TermGraph, terms: Iterable[int]) -> Residency:
     return Residency(packed, sum(shared.values()))
 
 
-def captured_prices(task: Task, pricing: Pricing) -> TermPrices:
+def captured_prices(task: Task, pricing: CostModel, missing: Missing | None = None) -> TermPrices:
     """Prices of the terms of a task as the captured program uses them."""
     uses = Counter(c for t, node in enumerate(task.graph.nodes) if task.in_program(t) for c in node.children)
     uses.update(task.graph.roots)
-    return TermPrices(task.graph, pricing.as_captured(), uses)
+    return TermPrices(task.graph, pricing.as_captured(), uses, missing)
 
 
-def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[float, ...]]:
+def prices_of(
+    task: Task, program: Program, pricing: CostModel, missing: Missing | None = None
+) -> list[tuple[float, ...]]:
     """For each node of a program found for ``task`` what it costs in ms at today's prices, without an e-graph: of a
     captured operator, what each of its parts does."""
     whole = restarted(task, replace(program, meaning=program.captured))
     uses = Counter(c for node in program.graph.nodes for c in node.children)
     uses.update(program.graph.roots)
-    own = TermPrices(whole.graph, pricing, uses)
-    captured = TermPrices(whole.graph, pricing.as_captured(), uses)
+    own = TermPrices(whole.graph, pricing, uses, missing)
+    captured = TermPrices(whole.graph, pricing.as_captured(), uses, missing)
     prices: list[tuple[float, ...]] = []
     for index in range(len(program.graph)):
         parts = whole.parts.get(index)
@@ -100,14 +98,14 @@ def prices_of(task: Task, program: Program, pricing: Pricing) -> list[tuple[floa
     return prices
 
 
-def cost_of(task: Task, program: Program, pricing: Pricing) -> float:
+def cost_of(task: Task, program: Program, pricing: CostModel, missing: Missing | None = None) -> float:
     """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
-    prices = prices_of(task, program, pricing)
+    prices = prices_of(task, program, pricing, missing)
     rewritten = sum(program.captured.get(index, -1) not in task.parts for index in range(len(prices)))
     return sum(map(sum, prices)) + NODE_MS * len(prices) + REWRITTEN_MS * rewritten
 
 
-def changed_ms(task: Task, program: Program, pricing: Pricing) -> float:
+def changed_ms(task: Task, program: Program, pricing: CostModel) -> float:
     """How much work a program changes: what is in one of it and the captured program, and not in the other (ms)."""
     own, captured = (
         Counter(round(price, 9) for node in prices_of(task, p, pricing) for price in node)
@@ -116,10 +114,10 @@ def changed_ms(task: Task, program: Program, pricing: Pricing) -> float:
     return sum(price * count for price, count in ((own - captured) + (captured - own)).items())
 
 
-def captured_program(task: Task, pricing: Pricing) -> Program:
+def captured_program(task: Task, pricing: CostModel, missing: Missing | None = None) -> Program:
     """The program as captured, made without an e-graph: the answer of a search that could not even begin."""
     graph = TermGraph()
-    prices = captured_prices(task, pricing)
+    prices = captured_prices(task, pricing, missing)
     origin: list[int] = []
     number: dict[int, int] = {}
     cost = 0.0
@@ -133,19 +131,3 @@ def captured_program(task: Task, pricing: Pricing) -> Program:
     graph.roots = [number[root] for root in task.graph.roots]
     meaning = {number[term]: term for term in number if task.graph.nodes[term].op == "fx"}
     return Program(graph, origin, cost, [""] * len(graph), meaning, dict(meaning))
-
-
-def unmeasured(program: Program, pricing: Pricing) -> tuple[Kernel, ...]:
-    """Kernels of a program whose prices are estimates."""
-    graph = program.graph
-    wanted: dict[str, Kernel] = {}
-    for index, node in enumerate(graph.nodes):
-        types = [t for c in node.children if (t := graph.types[c]) is not None]
-        heavy = "heavy" in OPERATORS[node.op].traits and len(types) == len(node.children)
-        if not heavy or (pricing.frozen and graph.constant[index]):
-            continue
-        with contextlib.suppress(TypeMismatchError):
-            kernel = pricing.kernel_of(node, types, [graph.constant[c] for c in node.children])
-            if kernel.key not in pricing.measured:
-                wanted[kernel.key] = kernel
-    return tuple(wanted.values())

@@ -147,6 +147,7 @@ class Coefficients:
     bytes_per_ms: float = 25e6
     cache_bytes: float = 2 * MIB
     cache_bytes_per_ms: float = 95e6
+    last_level_bytes: float = 0.0
     fresh_bytes: float = 32 * MIB
     fresh_ms_per_byte: float = 0.52e-6
     launch_ms: float = 1.4e-3

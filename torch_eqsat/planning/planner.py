@@ -14,6 +14,7 @@ from typing import Any
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
+from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, changed_ms, cost_of, residency_of, unmeasured
 from torch_eqsat.cost.targets import HERE, target_pricing
@@ -133,16 +134,16 @@ class Planner:
 
     def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
         """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
-        pricing = self.pricing()
+        missing: Missing = {}
         for task in tasks:
-            captured_program(task, pricing)
-        self._measure(pricing.missing.values())
-        pricing = self.pricing()
+            captured_program(task, self.pricing(), missing)
+        self._measure(missing.values())
+        missing.clear()
         for task in tasks:  # and what else could compute the same
-            prices = TermPrices(task.graph, pricing)
+            prices = TermPrices(task.graph, self.pricing(), missing=missing)
             for term in range(len(task.graph)):
                 prices(term)
-        self._measure(pricing.missing.values())
+        self._measure(missing.values())
         return [captured_program(task, self.pricing()).cost for task in tasks]
 
     def pricing(self, *, whole: bool = False) -> Pricing:
@@ -229,19 +230,19 @@ class Planner:
             repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
         )
         self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
-        unknown = self.pricing(whole=True)
+        unknown: Missing = {}
         for task, outcome in zip(tasks, outcomes, strict=True):
-            cost_of(task, outcome.program, unknown)
-        self._measure(unknown.missing.values())
+            cost_of(task, outcome.program, self.pricing(whole=True), unknown)
+        self._measure(unknown.values())
         after = self.pricing(whole=True)
         return [self._beyond_doubt(t, o, before, after) for t, o in zip(tasks, outcomes, strict=True)]
 
     def _beyond_doubt(self, task: Task, outcome: Outcome, before: Pricing, after: Pricing) -> Outcome:
         """``outcome``, or the original where too little is saved or the program relies on estimates, which are
         optimistic; where all that both have are estimates, they are compared as they are."""
-        pricing = replace(before, missing={})
-        captured, cost = captured_program(task, pricing), cost_of(task, outcome.program, after)
-        guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and pricing.missing)
+        missing: Missing = {}
+        captured, cost = captured_program(task, before, missing), cost_of(task, outcome.program, after)
+        guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and missing)
         doubt = 0.0
         if not self.setting.options.measure:
             doubt = self.parameters.doubt * changed_ms(task, outcome.program, before)

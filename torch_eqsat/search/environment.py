@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.egraph.egraph import EGraph, Step
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
@@ -41,7 +41,7 @@ class Environment:
 
     task: Task
     laws: Sequence[Law]
-    pricing: Pricing
+    pricing: CostModel
     limits: Limits
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
@@ -53,6 +53,7 @@ class Environment:
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
+        self.missing: Missing = {}  # kernels whose times prices would have needed
         self._normal = [law for law in self.laws if law.normalises]
         self._loaded: dict[str, EGraph] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
@@ -94,7 +95,7 @@ class Environment:
             egraph.close()
 
     def _original(self, extractable: Extractable) -> Program:
-        problem = extractable.problem(self.pricing)
+        problem = extractable.problem(self.pricing, self.missing)
         found = extract(problem, incumbent=extractable.original(), deadline=0.0)
         return extractable.program(found.choices, found.cost)
 
@@ -191,7 +192,7 @@ class Environment:
         if program is None:
             extractable = self.extractable()
             self.work += self.parameters.extraction_work * self.egraph.size
-            problem = extractable.problem(self.pricing)
+            problem = extractable.problem(self.pricing, self.missing)
             incumbent = greedy(problem) if simple else extractable.original()
             found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
             program = self._extracted[key] = extractable.program(found.choices, found.cost)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from torch_eqsat.cost.inductor.fusion import ABSORBABLE, Stage, stage_of
-from torch_eqsat.cost.pricing import NODE_MS, REWRITTEN_MS, Pricing
-from torch_eqsat.cost.programs import captured_prices
+from torch_eqsat.cost.model import ALONE, CostModel, Missing, TermContext
+from torch_eqsat.cost.programs import NODE_MS, REWRITTEN_MS, captured_prices
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.extract.extract import Extraction, extract
 from torch_eqsat.extract.problem import Choices, ExtractionProblem, build_problem
@@ -15,6 +15,8 @@ from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.search.parameters import SearchParameters
+
+ABSORBED = TermContext(absorbed=True)
 
 
 class Extractable:
@@ -36,38 +38,42 @@ class Extractable:
                 choices.setdefault(self.dense[owner], index)
         return choices
 
-    def problem(self, pricing: Pricing) -> ExtractionProblem:
-        """The extraction problem at today's prices."""
-        parts = captured_prices(self.task, pricing)
+    def problem(self, pricing: CostModel, missing: Missing | None = None) -> ExtractionProblem:
+        """The extraction problem at today's prices; ``missing`` gets the kernels that lack one."""
+        parts = captured_prices(self.task, pricing, missing)
         absorbed = absorbed_rows(self.snapshot) if pricing.epilogues else set()
         rows = []
         for index, (node, owner) in enumerate(zip(self.snapshot.nodes, self.snapshot.classes, strict=True)):
             meant = self.task.parts.get(self.snapshot.terms[index])
             if meant is None:
-                cost = self._price(pricing, node, owner, index in absorbed) + NODE_MS + REWRITTEN_MS
+                context = ABSORBED if index in absorbed else ALONE
+                cost = self._price(pricing, node, owner, context, missing) + NODE_MS + REWRITTEN_MS
             else:
                 cost = NODE_MS + sum(map(parts, meant))
             rows.append((self.dense[owner], tuple(self.dense[c] for c in node.children), cost))
         return build_problem(rows, self.roots, len(self.class_ids))
 
-    def _price(self, pricing: Pricing, node: Node, owner: int, absorbed: bool) -> float:
+    def _price(
+        self, pricing: CostModel, node: Node, owner: int, context: TermContext, missing: Missing | None
+    ) -> float:
         types, constants = self.snapshot.types, self.snapshot.constant
         operands = [t for c in node.children if (t := types[c]) is not None]
         flags = [constants[c] for c in node.children]
-        return pricing.price(node, operands, types[owner], flags, constants[owner], absorbed=absorbed)
+        return pricing.price(node, operands, types[owner], flags, constants[owner], context, missing)
 
     def extract(
         self,
-        pricing: Pricing,
+        pricing: CostModel,
         seed: int = 0,
         milp_seconds: float = 0.0,
         leisure_seconds: float = SearchParameters().leisure_seconds,
+        missing: Missing | None = None,
     ) -> Extraction:
         """The cheapest program at today's prices, found in ``leisure_seconds``; with ``milp_seconds`` exactly, if that
         is enough, and with a lower bound (of this e-graph's programs, ms)."""
         deadline = time.monotonic() + leisure_seconds + milp_seconds
         return extract(
-            self.problem(pricing),
+            self.problem(pricing, missing),
             incumbent=self.original(),
             deadline=deadline,
             seed=seed,

@@ -240,11 +240,15 @@ def _conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
 
 
 def _transposed_conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
-    """As the plain call that Inductor makes where it does not pack; packed ones were not looked at."""
+    """As the plain call that Inductor makes where it does not pack; packed ones were not looked at. Over two axes on a
+    CPU it has the channels last: 0.67 ms in place of 1.66 for 64 to 32 channels at 64x64 (AMD EPYC, family 26)."""
     image, window = kernel.shapes
     x, axes = source.tensor(*image), len(image) - 2
     rest = (None, kernel.stride, kernel.padding, kernel.dilation, True, (0,) * axes, kernel.groups)
-    return [partial(aten.convolution, x, weight, *rest) for weight in source.weights(*window)]
+    weights = source.weights(*window)
+    if axes == 2 and x.is_cpu:
+        x, *weights = (t.contiguous(memory_format=torch.channels_last) for t in (x, *weights))
+    return [partial(aten.convolution, x, weight, *rest) for weight in weights]
 
 
 def _packed_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, cost_of, unmeasured
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.limits import StopReason
@@ -21,15 +22,26 @@ def gave_up(
 ) -> Outcome:
     """The answer without a search: the captured program; for a repricing the program known before, at today's prices,
     if it is still the better one. ``transient`` says that another try may do better, ``detail`` what happened."""
-    captured = captured_program(request.task, request.pricing)
-    missing = tuple(request.pricing.missing.values())
+    met: Missing = {}
+    captured = captured_program(request.task, request.pricing, met)
     if isinstance(request, SearchRequest):
         curve = ((0.0, captured.cost),)
         return Outcome(
-            captured, captured.cost, 0.0, (), missing, stop, 0, 0, 0.0, curve, transient=transient, detail=detail
+            captured,
+            captured.cost,
+            0.0,
+            (),
+            tuple(met.values()),
+            stop,
+            0,
+            0,
+            0.0,
+            curve,
+            transient=transient,
+            detail=detail,
         )
     known = request.outcome.program
-    program = replace(known, cost=cost_of(request.task, known, request.pricing))
+    program = replace(known, cost=cost_of(request.task, known, request.pricing, met))
     program = program if program.cost < captured.cost else captured
     return replace(
         request.outcome,
@@ -37,7 +49,7 @@ def gave_up(
         base_cost=captured.cost,
         lower_bound=0.0,
         unmeasured=unmeasured(program, request.pricing),
-        missing=tuple(request.pricing.missing.values()),
+        missing=tuple(met.values()),
         stop=stop,
         detail=detail,
         transient=transient or request.outcome.transient,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, unmeasured
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
@@ -78,7 +79,7 @@ def _outcome(environment: Environment, statistics: SearchStatistics, failures: d
         environment.base_cost,
         environment.lower_bound,
         unmeasured(environment.best, environment.pricing),
-        tuple(environment.pricing.missing.values()),
+        tuple(environment.missing.values()),
         statistics.stop,
         statistics.simulations,
         statistics.nodes,
@@ -94,9 +95,11 @@ def _reprice(request: RepriceRequest) -> Outcome:
     start = time.monotonic()
     before, pricing = request.outcome, request.pricing
     assert before.extractables, "nothing to price again: the search did not begin"
-    captured = captured_program(request.task, pricing)
+    missing: Missing = {}
+    captured = captured_program(request.task, pricing, missing)
     seconds = request.milp_seconds / len(before.extractables)
-    all_found = [(e.extract(pricing, request.seed, seconds, request.leisure_seconds), e) for e in before.extractables]
+    limits = request.seed, seconds, request.leisure_seconds
+    all_found = [(e.extract(pricing, *limits, missing), e) for e in before.extractables]
     found, extractable = min(all_found, key=lambda pair: pair[0].cost)
     program = extractable.program(found.choices, found.cost)
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
@@ -106,9 +109,9 @@ def _reprice(request: RepriceRequest) -> Outcome:
         program,
         captured.cost,
         # What has no time was kept out, and could be better.
-        0.0 if pricing.distrust_ms and pricing.missing else min(found.lower_bound, program.cost),
+        0.0 if pricing.distrust_ms and missing else min(found.lower_bound, program.cost),
         unmeasured(program, pricing),
-        tuple(pricing.missing.values()),
+        tuple(missing.values()),
         before.stop,
         before.simulations,
         before.nodes,
