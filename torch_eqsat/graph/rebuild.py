@@ -193,6 +193,8 @@ class _FxEmitter:
         tensors = [self._tensor(operand, type_) for operand, type_ in zip(operands, types, strict=True)]
         if is_opaque(call.target):
             tensors = self.lying_alike(tensors, operands_of(self.origin))
+        if call.target is aten.view.dtype and tensors[0] not in operands_of(self.origin):
+            _check_rows_stay(tensors[0])
 
         def fill(value: Any) -> Any:
             if isinstance(value, Operand):
@@ -246,6 +248,19 @@ class _FxEmitter:
         node.meta["val"] = self._fake_mode.from_tensor(tensor)
         self._made[key] = node if self.frozen else self.fresh(aten.lift_fresh_copy.default, node)
         return self._made[key]
+
+
+def _check_rows_stay(operand: FxNode) -> None:
+    """Raise RebuildError for an operand of a view in another dtype that has its elements side by side only until
+    Inductor takes sums with zero away, whatever strides they had (joint_graph.remove_no_ops)."""
+    source = operand
+    while source.op == "call_function" and source.target in _MAY_GO and isinstance(source.args[0], FxNode):
+        source = source.args[0]
+    if not same_strides(source, operand):
+        raise RebuildError(f"{operand} is viewed in another dtype, and {source}, which may take its place, is strided")
+
+
+_MAY_GO = frozenset([aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.clone.default])
 
 
 def is_opaque(target: Any) -> bool:
