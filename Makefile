@@ -27,7 +27,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a few minutes)
-	$(BIN)/python -m bench.demo
+	$(BIN)/python -m bench.speed.demo
 
 test: lint types ## Lint, check types, run all tests, as many at once as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
@@ -42,32 +42,32 @@ types: $(INSTALLED) ## Check types
 	$(BIN)/mypy --allow-subclassing-any --ignore-missing-imports bench
 
 bench: $(INSTALLED) ## Time all cases (CASE="a b" for some), print the table, write bench/results/cases.json
-	$(BIN)/python -m pytest bench/test_cases.py -q -s --tb=short -W default \
+	$(BIN)/python -m pytest bench/speed/test_cases.py -q -s --tb=short -W default \
 		-o addopts="--strict-markers --import-mode=importlib" --benchmark-only \
 		--benchmark-columns=min,median,stddev,rounds --benchmark-group-by=group \
 		$(foreach case,$(CASE),--case $(case)) $(BENCH)
 
 bench-suite: $(INSTALLED) ## Compile and time all models in all variants (hours; resumes), write bench/results/suite.json
-	$(BIN)/python -m bench.suite $(BENCH)
-	$(BIN)/python -m bench.suite_plot
+	$(BIN)/python -m bench.speed.suite $(BENCH)
+	$(BIN)/python -m bench.speed.suite_plot
 
 laws: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/laws.json
-	$(BIN)/python -m bench.laws
+	$(BIN)/python -m bench.laws.verify
 
 bench-extraction: $(INSTALLED) ## Extract from the public e-graphs (DATA=folder of them), write bench/results/extraction.json
-	$(BIN)/python -m bench.extraction $(if $(DATA),--data $(DATA)) $(BENCH)
+	$(BIN)/python -m bench.search.extraction $(if $(DATA),--data $(DATA)) $(BENCH)
 
 bench-paper: $(INSTALLED) ## Search the paper's graphs by every strategy, write bench/results/paper.json (resumes)
-	$(BIN)/python -m bench.paper $(BENCH)
+	$(BIN)/python -m bench.search.paper $(BENCH)
 
 bench-scale: $(INSTALLED) ## Plan graphs of 500 to 10,000 calls, write bench/results/scale.json
-	$(BIN)/python -m bench.scale $(BENCH)
+	$(BIN)/python -m bench.search.scale $(BENCH)
 
 bench-costs: $(INSTALLED) ## Compare predicted times with measured ones, after make bench-suite; write bench/results/costs.json
-	$(BIN)/python -m bench.costs $(BENCH)
+	$(BIN)/python -m bench.prices.costs $(BENCH)
 
 bench-plots: $(INSTALLED) ## Draw the results of bench-paper
-	$(BIN)/python -m bench.plots $(BENCH)
+	$(BIN)/python -m bench.search.plots $(BENCH)
 
 bench-help: $(INSTALLED) ## Ask every program of bench/ for its help
 	$(BIN)/python -m pytest -q tests/bench/test_entries.py
@@ -80,22 +80,22 @@ docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	mv docs/laws.md.new docs/laws.md
 
 fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600
-	$(BIN)/python -m bench.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m bench.laws.fuzz --seconds $(SECONDS)
 
 faults: $(INSTALLED) ## Try what may go wrong: lost workers, damaged plans (FILES=10000 of them), full disks
-	$(BIN)/python -m bench.faults --plans $(FILES)
+	$(BIN)/python -m bench.trust.faults --plans $(FILES)
 
 hard: $(INSTALLED) ## Compare GRAPHS=5000 random programs on hard inputs, write bench/results/hard.json
-	$(BIN)/python -m bench.hard --graphs $(GRAPHS)
+	$(BIN)/python -m bench.trust.hard --graphs $(GRAPHS)
 
 sweep: $(INSTALLED) ## Run torch's operators through the pass, against eager, for SECONDS=600 (resumes)
-	$(BIN)/python -m bench.sweep --seconds $(SECONDS) $(BENCH)
+	$(BIN)/python -m bench.trust.sweep --seconds $(SECONDS) $(BENCH)
 
 zoo: $(INSTALLED) ## Run models of timm and transformers through the pass, for SECONDS=600 (resumes)
-	$(BIN)/python -m bench.zoo --seconds $(SECONDS) $(BENCH)
+	$(BIN)/python -m bench.trust.zoo --seconds $(SECONDS) $(BENCH)
 
 safety: $(INSTALLED) ## Predict what the default assumptions cost each case (CASE="a b"), write bench/results/safety.json
-	$(BIN)/python -m bench.safety $(CASE)
+	$(BIN)/python -m bench.trust.safety $(CASE)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -1,1 +1,1 @@
-"""The benchmark: cases, a process per variant, a runner that asks them in turn, and the demo."""
+"""The benchmarks, a folder per question: see README.md."""

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph
 
-from bench.hand_rewrites.evaluate import DETERMINISTIC_SECONDS, RECORDED, use_recorded_times
-from bench.hand_rewrites.table import ROWS
-from bench.suite_models import SETS
+from bench.laws.hand_rewrites.evaluate import DETERMINISTIC_SECONDS, RECORDED, use_recorded_times
+from bench.laws.hand_rewrites.table import ROWS
+from bench.models.suite_models import SETS
 from torch_eqsat import backend
 from torch_eqsat.planning import pipeline as optimize
 from torch_eqsat.report import GraphReport

@@ -3,7 +3,7 @@
 import math
 
 from bench import replay
-from bench.hand_rewrites.evaluate import use_recorded_times
+from bench.laws.hand_rewrites.evaluate import use_recorded_times
 
 GCN = "== gcn\nrewritten\n2.0 -> 1.0 ms; saturated\n"
 BAG = "== bag\nleft\n2.0 -> 2.0 ms; saturated\n"

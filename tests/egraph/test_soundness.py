@@ -5,7 +5,7 @@ import os
 import pytest
 from torch_eqsat.rewrites import catalogue
 
-from bench.fuzz import Fuzzer
+from bench.laws.fuzz import Fuzzer
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.law import law
 
@@ -28,7 +28,7 @@ def test_random_terms(fuzzer, block):
     for seed in range(FIRST + block * size, FIRST + (block + 1) * size):
         run = fuzzer.run(seed)
         seen.update(run.operators)
-        assert not run.problem, f"{run.problem}\n  again: python -m bench.fuzz --seed {seed} --runs 1"
+        assert not run.problem, f"{run.problem}\n  again: python -m bench.laws.fuzz --seed {seed} --runs 1"
 
 
 def test_random_terms_are_of_all_operators():

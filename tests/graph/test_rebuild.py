@@ -7,7 +7,8 @@ from torch.fx import GraphModule
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.fx import STORED, mark_stored
-from torch_eqsat.graph.rebuild import _FxEmitter, rebuild
+from torch_eqsat.graph.fx_emitter import FxEmitter
+from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.program import KERNEL
 from torch_eqsat.ir.term import Node, TermGraph
@@ -136,7 +137,7 @@ def test_only_what_inductor_has_kernels_for(trace, op, attributes, calls):
 
 def test_calls_that_inductor_cannot_compile_are_refused(trace):
     module = trace(lambda x: torch.sin(x), torch.randn(4, 8))
-    emitter = _FxEmitter(capture(module.graph))
+    emitter = FxEmitter(capture(module.graph))
     (x,) = module.graph.find_nodes(op="placeholder")
     with pytest.raises(RebuildError, match=r"no kernel for aten\.clamp\.default"):
         emitter.call(torch.ops.aten.clamp.default, x, 0.0, 1.0)

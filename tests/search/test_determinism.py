@@ -15,7 +15,7 @@ import pickle, sys
 from torch_eqsat.rewrites import catalogue
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.search.limits import Limits
-from bench.whole import search_whole
+from bench.search.whole import search_whole
 
 task = pickle.load(open(sys.argv[1], "rb"))
 laws = [law for law in catalogue() if law.family in ("matmul", "merging", "elementwise")]

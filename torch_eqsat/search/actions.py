@@ -1,7 +1,8 @@
 """The moves of a search: batches of laws, and what was learnt about them.
 
-Which laws make the e-nodes of the best programs is counted on the models of the benchmark by ``python -m bench.learn``
-and shipped as ``statistics.json``. It directs the search and nothing else: a law that is not in the file is still used.
+``python -m bench.search.learn`` counts which laws make the e-nodes of the best programs of the benchmark's models, and
+writes ``statistics.json``, which is shipped. It directs the search and nothing else: a law that is not in the file is
+still used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import torch
 from torch_eqsat.rewrites import catalogue
 
-from bench.whole import search_whole
+from bench.search.whole import search_whole
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits, StopReason

@@ -1,6 +1,0 @@
-"""All rows."""
-
-from bench.hand_rewrites import convolution, linear, reading, sequence
-from bench.hand_rewrites.row import Row
-
-ROWS: dict[str, Row] = {row.name: row for module in (linear, convolution, sequence, reading) for row in module.ROWS}

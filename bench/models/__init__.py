@@ -1,0 +1,1 @@
+"""The models and graphs that the benchmarks run."""

@@ -1,0 +1,1 @@
+"""How close predicted times are to measured ones."""

@@ -1,0 +1,1 @@
+"""How good the search and the extraction are, apart from generated code."""
