@@ -158,7 +158,7 @@ def _check_rows_stay(operand: FxNode) -> None:
         raise RebuildError(f"{operand} is viewed in another dtype, and {source}, which may take its place, is strided")
 
 
-_MAY_GO = frozenset([aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.clone.default])
+_MAY_GO = frozenset([aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor])
 
 
 def is_opaque(target: Any) -> bool:
