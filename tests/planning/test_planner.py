@@ -16,7 +16,7 @@ from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
 from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.regions import split_into_regions
+from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.worker.pool import gave_up
 from torch_eqsat.search.worker.process import answer
 
@@ -33,11 +33,11 @@ class InterruptedPool:
 
 
 @pytest.fixture
-def regions(task_of):
-    return split_into_regions(task_of(lambda x, a, b: (x @ a) @ b, (64, 32), (32, 64), (64, 4)))
+def partition(task_of):
+    return Partition.of(task_of(lambda x, a, b: (x @ a) @ b, (64, 32), (32, 64), (64, 4)))
 
 
-def test_nothing_is_measured_after_an_interrupt(regions, caplog):
+def test_nothing_is_measured_after_an_interrupt(partition, caplog):
     measured = []
     pool = InterruptedPool()
 
@@ -47,7 +47,7 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
 
     planner = Planner(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
-        (outcome,) = planner.search([regions])
+        (outcome,) = planner.search(partition).values()
     assert measured == [False]
     assert outcome.stop is StopReason.INTERRUPTED and outcome.program.cost == outcome.base_cost
     assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
@@ -83,7 +83,7 @@ def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
     assert _plan_key(task, setting) != _plan_key(task, replace(setting, parameters=other))
 
 
-def test_parameters_reach_the_searches(regions):
+def test_parameters_reach_the_searches(partition):
     """Also those of other processes: they are part of each request."""
     parameters, requests = SearchParameters(search_share=0.5, doubt=0.9), []
 
@@ -93,7 +93,7 @@ def test_parameters_reach_the_searches(regions):
             return super().map(asked, until)
 
     setting = Setting(Options(), False, "cpu", 1, "key", parameters=parameters)
-    Planner(setting, GraphReport(2, False), Listening(), lambda kernels, until: {}).search([regions])
+    Planner(setting, GraphReport(2, False), Listening(), lambda kernels, until: {}).search(partition)
     assert requests and all(request.parameters == parameters for request in requests)
 
 
@@ -108,7 +108,7 @@ class LocalPool:
 
 
 @pytest.mark.parametrize(("saved", "kept"), [(0.0, False), (0.05, False), (0.5, True)])
-def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
+def test_what_saves_less_than_prices_err_is_left(partition, saved, kept):
     """All the work changes, 2 ms of it and what takes its place: a fiftieth of that has to be saved."""
     ms = {"matmul float32 cpu 32x64 64x4": 1.001, "matmul float32 cpu 64x32 32x4": 1.0 - saved}
 
@@ -117,7 +117,7 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
 
     def program(**options):
         setting = Setting(Options(**options), False, "cpu", 1, "key")
-        (outcome,) = Planner(setting, GraphReport(2, False), LocalPool(), times).search([regions])
+        (outcome,) = Planner(setting, GraphReport(2, False), LocalPool(), times).search(partition).values()
         assert outcome.base_cost == pytest.approx(2.0, rel=1e-3)
         return outcome.program
 
@@ -132,9 +132,8 @@ def found(task, unmeasurable, ms):
     def times(kernels, until):
         return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
 
-    (region,) = split_into_regions(task)
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
-    (outcome,) = planner.search([[region]])
+    (outcome,) = planner.search(Partition.of(task)).values()
     return outcome, planner.report
 
 
@@ -148,11 +147,11 @@ def test_the_best_program_without_estimates_is_taken(task_of):
     assert report.kernels_left == 1
 
 
-def test_without_time_to_measure_nothing_is_changed(regions):
+def test_without_time_to_measure_nothing_is_changed(partition):
     asked = []
     setting = Setting(Options(measure_seconds=0.0), False, "cpu", 1, "key")
     planner = Planner(setting, GraphReport(2, False), LocalPool(), lambda kernels, until: asked.append(1) or {})
-    (outcome,) = planner.search([regions])
+    (outcome,) = planner.search(partition).values()
     assert not asked and not outcome.program.laws
 
 
@@ -165,9 +164,8 @@ def test_what_programs_need_is_measured_before_what_they_might(task_of):
         return {k.key: 1.0 for k in kernels}
 
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
-    (region,) = split_into_regions(task)
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
-    planner.search([[region]])
+    planner.search(Partition.of(task))
     originals, needed, others, *_ = asked
     assert originals == ["80x32 32x64", "80x64 64x48", "80x48 48x4"]
     assert needed == ["64x48 48x4", "32x64 64x4", "80x32 32x4"]
@@ -175,7 +173,7 @@ def test_what_programs_need_is_measured_before_what_they_might(task_of):
     assert not {*originals, *needed} & {*others}
 
 
-def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
+def test_an_interrupt_while_extracting_again_ends_the_measuring(partition):
     pool = LocalPool()
     asked = []
 
@@ -185,12 +183,12 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
         return {kernel.key: 1.0 for kernel in kernels}
 
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
-    (outcome,) = planner.search([regions])
+    (outcome,) = planner.search(partition).values()
     assert asked == [False, False]
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
 
 
-def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
+def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(partition):
     """Its program, at estimated prices, was stored as if nothing had happened."""
 
     class LatePool(LocalPool):
@@ -199,5 +197,5 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
             return super().map(requests, until)
 
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
-    (outcome,) = planner.search([regions])
+    (outcome,) = planner.search(partition).values()
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED

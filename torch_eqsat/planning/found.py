@@ -19,7 +19,8 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.planner import Planner, Setting, Times
 from torch_eqsat.planning.program_json import encode_program
 from torch_eqsat.report import GraphReport, RegionReport
-from torch_eqsat.search.regions import Region, join_programs, split_into_regions
+from torch_eqsat.search.partition import Partition
+from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome
 from torch_eqsat.search.worker.pool import WorkerPool
 
@@ -28,27 +29,22 @@ Plan = dict[str, Any]
 
 @dataclass(frozen=True)
 class Found:
-    """What the searches of a graph's regions found; equal regions are a group, known by its digest."""
+    """What the searches of a graph's regions found; an outcome for each group of equal regions."""
 
-    task: Task
-    regions: Sequence[Region]
+    partition: Partition
     outcomes: Mapping[str, Outcome]
     pricing: Pricing
 
     @property
     def groups(self) -> list[str]:
         """The groups that have a better program, in order."""
-        return [digest for digest, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
+        return [group for group, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
 
     def plan(self, kept: Collection[str]) -> Plan:
         """The plan that rewrites the groups ``kept`` and leaves all others as they are."""
-        members: dict[str, list[Region]] = {}
-        for region in self.regions:
-            members.setdefault(region.task.graph.digest(), []).append(region)
-        outcomes = {d: o if d in kept else self._original(members[d][0], o) for d, o in self.outcomes.items()}
-        rows = [_region_report(outcomes[digest], group) for digest, group in members.items()]
-        programs = [outcomes[region.task.graph.digest()].program for region in self.regions]
-        program = join_programs(self.task, self.regions, programs)
+        outcomes = {g: o if g in kept else self._original(g, o) for g, o in self.outcomes.items()}
+        rows = [_region_report(outcomes[group], regions) for group, regions in self.partition.groups.items()]
+        program = self.partition.join({group: outcome.program for group, outcome in outcomes.items()})
         chosen = with_kernels(program.graph, self.pricing)
         return {
             "base_ms": sum(r.count * r.base_ms for r in rows),
@@ -57,24 +53,20 @@ class Found:
             "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
         }
 
-    def _original(self, region: Region, outcome: Outcome) -> Outcome:
-        program = replace(captured_program(region.task, self.pricing), cost=outcome.base_cost)
+    def _original(self, group: str, outcome: Outcome) -> Outcome:
+        program = replace(captured_program(self.partition.task_of(group), self.pricing), cost=outcome.base_cost)
         return replace(outcome, program=program)
 
 
 def search_regions(task: Task, setting: Setting, report: GraphReport) -> Found:
     """What is found by searching each distinct region once."""
     options = setting.options
-    regions = split_into_regions(task, options.nodes, setting.parameters)
+    partition = Partition.of(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
-    groups: dict[str, list[Region]] = {}
-    for region in regions:
-        groups.setdefault(region.task.graph.digest(), []).append(region)
     table = open_table(context_of(device.type))
     with WorkerPool(options.memory_bytes, options.executor) as pool:
         planner = Planner(setting, report, pool, _times(setting, table, report.kernels_failed), residency_of(task))
-        outcomes = dict(zip(groups, planner.search(list(groups.values())), strict=True))
-    return Found(task, regions, outcomes, planner.pricing())
+        return Found(partition, planner.search(partition), planner.pricing())
 
 
 def may_measure(setting: Setting) -> bool:
@@ -94,10 +86,10 @@ def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
     return lambda kernels, until: measure_many(kernels, timer, table, until, failed)
 
 
-def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
+def _region_report(outcome: Outcome, regions: Sequence[Region]) -> RegionReport:
     return RegionReport(
-        count=len(group),
-        terms=len(group[0].task.graph),
+        count=len(regions),
+        terms=len(regions[0].task.graph),
         base_ms=outcome.base_cost,
         best_ms=outcome.program.cost,
         lower_bound_ms=outcome.lower_bound,
