@@ -12,8 +12,8 @@ from torch_eqsat.cost.table import Table
 from torch_eqsat.options import Options
 from torch_eqsat.planning.pipeline import _plan_key, optimize
 from torch_eqsat.planning.planner import Planner, Setting
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs
-from torch_eqsat.report import GraphReport
 from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.partition import Partition
@@ -45,7 +45,7 @@ def test_nothing_is_measured_after_an_interrupt(partition, caplog):
         measured.append(pool.interrupted)
         return {kernel.key: 1.0 for kernel in kernels}
 
-    planner = Planner(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
+    planner = Planner(Setting(Options(), True, "cpu", 1, "key"), Spent(), pool, measure)
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
         (outcome,) = planner.search(partition).values()
     assert measured == [False]
@@ -59,7 +59,7 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
         table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
     seen = []
     monkeypatch.setattr(
-        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, report: seen.append(setting)
+        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, spent: seen.append(setting)
     )
     with pytest.raises(AttributeError):  # no plan was made
         optimize(
@@ -68,7 +68,7 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
             GraphInputs(frozenset(), ()),
         )
     (setting,) = seen
-    prices = Planner(setting, GraphReport(1, False), InterruptedPool(), lambda kernels, until: {}).pricing()
+    prices = Planner(setting, Spent(), InterruptedPool(), lambda kernels, until: {}).pricing()
     assert prices.coefficients.slow_ns == 7.0
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
@@ -93,7 +93,7 @@ def test_parameters_reach_the_searches(partition):
             return super().map(asked, until)
 
     setting = Setting(Options(), False, "cpu", 1, "key", parameters=parameters)
-    Planner(setting, GraphReport(2, False), Listening(), lambda kernels, until: {}).search(partition)
+    Planner(setting, Spent(), Listening(), lambda kernels, until: {}).search(partition)
     assert requests and all(request.parameters == parameters for request in requests)
 
 
@@ -117,7 +117,7 @@ def test_what_saves_less_than_prices_err_is_left(partition, saved, kept):
 
     def program(**options):
         setting = Setting(Options(**options), False, "cpu", 1, "key")
-        (outcome,) = Planner(setting, GraphReport(2, False), LocalPool(), times).search(partition).values()
+        (outcome,) = Planner(setting, Spent(), LocalPool(), times).search(partition).values()
         assert outcome.base_cost == pytest.approx(2.0, rel=1e-3)
         return outcome.program
 
@@ -127,30 +127,30 @@ def test_what_saves_less_than_prices_err_is_left(partition, saved, kept):
 
 
 def found(task, unmeasurable, ms):
-    """The outcome and the report for a task of one region. Kernels take ``ms`` by key, or 0.1; one has no time."""
+    """The outcome for a task of one region, and what was spent. Kernels take ``ms`` by key, or 0.1; one has none."""
 
     def times(kernels, until):
         return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
 
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LocalPool(), times)
     (outcome,) = planner.search(Partition.of(task)).values()
-    return outcome, planner.report
+    return outcome, planner.spent
 
 
 def test_the_best_program_without_estimates_is_taken(task_of):
     """By estimates x (a (b c)) is the cheapest of a chain; one of its kernels gets no time."""
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
     captured = ("80x32 32x64", "80x64 64x48", "80x48 48x4")
-    outcome, report = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
+    outcome, spent = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
     assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
     assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)
-    assert report.kernels_left == 1
+    assert spent.kernels_left == 1
 
 
 def test_without_time_to_measure_nothing_is_changed(partition):
     asked = []
     setting = Setting(Options(measure_seconds=0.0), False, "cpu", 1, "key")
-    planner = Planner(setting, GraphReport(2, False), LocalPool(), lambda kernels, until: asked.append(1) or {})
+    planner = Planner(setting, Spent(), LocalPool(), lambda kernels, until: asked.append(1) or {})
     (outcome,) = planner.search(partition).values()
     assert not asked and not outcome.program.laws
 
@@ -164,7 +164,7 @@ def test_what_programs_need_is_measured_before_what_they_might(task_of):
         return {k.key: 1.0 for k in kernels}
 
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LocalPool(), times)
     planner.search(Partition.of(task))
     originals, needed, others, *_ = asked
     assert originals == ["80x32 32x64", "80x64 64x48", "80x48 48x4"]
@@ -182,7 +182,7 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(partition):
         pool.interrupted = len(asked) == 2
         return {kernel.key: 1.0 for kernel in kernels}
 
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), pool, times)
     (outcome,) = planner.search(partition).values()
     assert asked == [False, False]
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
@@ -196,6 +196,6 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
             self.interrupted = True
             return super().map(requests, until)
 
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LatePool(), lambda *_: {})
     (outcome,) = planner.search(partition).values()
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED

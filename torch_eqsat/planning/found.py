@@ -18,7 +18,8 @@ from torch_eqsat.cost.targets import HERE
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.planner import Planner, Setting, Times
 from torch_eqsat.planning.program_json import encode_program
-from torch_eqsat.report import GraphReport, RegionReport
+from torch_eqsat.planning.spent import Spent
+from torch_eqsat.report import RegionReport
 from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome
@@ -58,14 +59,14 @@ class Found:
         return replace(outcome, program=program)
 
 
-def search_regions(task: Task, setting: Setting, report: GraphReport) -> Found:
+def search_regions(task: Task, setting: Setting, spent: Spent) -> Found:
     """What is found by searching each distinct region once."""
     options = setting.options
     partition = Partition.of(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
     table = open_table(context_of(device.type))
     with WorkerPool(options.memory_bytes, options.executor) as pool:
-        planner = Planner(setting, report, pool, _times(setting, table, report.kernels_failed), residency_of(task))
+        planner = Planner(setting, spent, pool, _times(setting, table, spent.kernels_failed), residency_of(task))
         return Found(partition, planner.search(partition), planner.pricing())
 
 

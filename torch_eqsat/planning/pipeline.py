@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -34,6 +33,7 @@ from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.program_json import decode_program
 from torch_eqsat.planning.race import race
 from torch_eqsat.planning.ranks import Meeting, meet
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import (
     NARROWING_SECONDS,
     UNDECIDED,
@@ -76,8 +76,9 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     if may_measure(setting) and device == "cpu":
         measure_bandwidths(table, time_copy)
     setting = replace(setting, calibration=calibration_of(table))
-    _Planning(graph, setting, inputs, report).run()
-    return report
+    planning = _Planning(graph, setting, inputs, report)
+    planning.run()
+    return replace(report, **vars(planning.spent))
 
 
 class _Planning:
@@ -88,6 +89,7 @@ class _Planning:
         captured = self._capture(_copy(graph))
         self.task = Task(captured.graph, captured.parts)
         report.plan_key = _plan_key(self.task, setting)
+        self.spent = Spent()
         self.undisturbed = False
         self._judged: dict[str, str] = {}  # verdicts by fingerprint: of the regions that are kept a plan is made anew
 
@@ -127,9 +129,12 @@ class _Planning:
 
     def _made(self) -> Plan:
         """A plan made by searching, of those regions that are right."""
-        found = search_regions(self.task, self.setting, self.report)
+        found = search_regions(self.task, self.setting, self.spent)
         plan = found.plan(found.groups)
-        self.undisturbed = note_disturbance(plan["regions"], self.report, strict=self.setting.options.strict)
+        rows = [RegionReport(**region) for region in plan["regions"]]
+        strict = self.setting.options.strict
+        self.report.disturbed = note_disturbance(rows, self.spent.kernels_failed, strict=strict)
+        self.undisturbed = not self.report.disturbed
         if self._declined(plan) or not self.setting.options.judge:
             return plan
         problem = self._problem(plan)
@@ -221,16 +226,15 @@ class _Planning:
 
     def _verdict(self, plan: Plan, rewritten: Graph) -> str:
         """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
-        start = time.monotonic()
-        key = fingerprint(plan, self.inputs)
-        problem = self._judged.get(key, remembered(plan, key))
-        if problem is None:
-            deterministic = self.setting.options.deterministic
-            problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
+        with self.spent.judging():
+            key = fingerprint(plan, self.inputs)
+            problem = self._judged.get(key, remembered(plan, key))
+            if problem is None:
+                deterministic = self.setting.options.deterministic
+                problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
         self._judged[key] = problem
         if not problem.startswith(UNDECIDED):
             remember(plan, key, problem)
-        self.report.judge_seconds += time.monotonic() - start
         return problem
 
     def _capture(self, graph: Graph) -> Capture:

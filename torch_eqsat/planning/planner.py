@@ -21,7 +21,7 @@ from torch_eqsat.cost.terms import TermPrices
 from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
-from torch_eqsat.report import GraphReport
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.partition import Partition
@@ -58,12 +58,12 @@ class Planner:
     def __init__(
         self,
         setting: Setting,
-        report: GraphReport,
+        spent: Spent,
         pool: WorkerPool,
         times: Times,
         residency: Residency = RESIDENT,
     ) -> None:
-        self.setting, self.report, self.pool = setting, report, pool
+        self.setting, self.spent, self.pool = setting, spent, pool
         self.parameters = setting.parameters
         self._residency = residency
         self._times = times
@@ -80,7 +80,7 @@ class Planner:
         if not self.pool.interrupted:  # otherwise it ends with the best it has found, at prices as they are
             counts = [len(regions) for regions in partition.groups.values()]
             outcomes = self._priced_again(tasks, outcomes, counts)
-        self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
+        self.spent.search_seconds += sum(outcome.seconds for outcome in outcomes)
         if self.pool.interrupted:
             outcomes = _interrupted(outcomes)
         return dict(zip(partition.groups, outcomes, strict=True))
@@ -88,7 +88,7 @@ class Planner:
     def _searched(self, tasks: Sequence[Task], weights: Sequence[float]) -> list[Outcome]:
         """The best programs of ``tasks`` at today's prices; the time is shared by ``weights``."""
         options = self.setting.options
-        self._end = time.monotonic() + options.seconds - self.report.measure_seconds
+        self._end = time.monotonic() + options.seconds - self.spent.measure_seconds
         budget = Budget(self.parameters.search_share * options.seconds, weights, self.pool.workers)
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
@@ -108,12 +108,12 @@ class Planner:
         outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else self.parameters.distrust_ms)
         outcomes = self._settled(tasks, outcomes, counts)
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
-        self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
+        self.spent.kernels_left = 0 if self._waits else len(met - self.prices.keys())
         return outcomes
 
     def _time_up(self) -> float:
         """When the time of the search is over (of time.monotonic(), s); what is measured meanwhile does not count."""
-        return time.monotonic() + UNLIMITED if self._waits else self._end + self.report.measure_seconds
+        return time.monotonic() + UNLIMITED if self._waits else self._end + self.spent.measure_seconds
 
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
@@ -131,15 +131,16 @@ class Planner:
 
     def _measure(self, kernels: Iterable[Kernel], share: float = 1.0) -> int:
         """Measure what is not priced yet, in this share of the time that is left; how many prices are new."""
-        start = time.monotonic()
-        unused = self.setting.options.measure_seconds - self.report.measure_seconds
+        unused = self.setting.options.measure_seconds - self.spent.measure_seconds
         left = math.inf if self._waits else share * unused
         wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
-        found = self._times(wanted, start + left) if wanted and left > 0 and not self.pool.interrupted else {}
+        if not wanted or left <= 0 or self.pool.interrupted:
+            return 0
+        with self.spent.measuring():
+            found = self._times(wanted, time.monotonic() + left)
         new = set(found) - set(self.prices)
         self.prices.update(found)
-        self.report.kernels_measured += 0 if self._waits else len(new)
-        self.report.measure_seconds += time.monotonic() - start
+        self.spent.kernels_measured += 0 if self._waits else len(new)
         return len(new)
 
     def _measure_originals(self, tasks: Sequence[Task]) -> None:
