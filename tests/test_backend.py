@@ -22,7 +22,7 @@ from torch_eqsat.errors import OptionError, WorkerError
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.law import law
-from torch_eqsat.planning.program_json import encode_program
+from torch_eqsat.planning.plan import Plan
 from torch_eqsat.planning.source import source_hash
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -390,7 +390,7 @@ def merge_products(task, *_):
     merged = t.matmul(x, t.cat(weights, 1))
     graph.roots = [t.slice(merged, 1, 32 * i, 32 * i + 32).id for i in range(3)]
     origin = [i if node.op == "input" else -1 for i, node in enumerate(graph.nodes)]
-    made = {"base_ms": 1.0, "best_ms": 0.1, "regions": [], "program": encode_program(graph, origin)}
+    made = Plan(1.0, 0.1, (), graph, tuple(origin))
     return SimpleNamespace(groups=["all"], plan=lambda groups: made)
 
 
@@ -574,7 +574,7 @@ def test_plans_are_not_kept_without_the_cache(tmp_path):
 
 @slow
 def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: {})
+    monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: Plan(1.0, 0.1, (), TermGraph(), ()))
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
         assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))

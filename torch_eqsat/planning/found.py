@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -16,16 +14,15 @@ from torch_eqsat.cost.programs import captured_program, residency_of, with_kerne
 from torch_eqsat.cost.table import Table, open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.ir.program import Task
+from torch_eqsat.planning.plan import Plan
 from torch_eqsat.planning.planner import Planner, Setting, Times
-from torch_eqsat.planning.program_json import encode_program
+from torch_eqsat.planning.program_json import decode_program, encode_program
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.report import RegionReport
 from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome
 from torch_eqsat.search.worker.pool import WorkerPool
-
-Plan = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,11 @@ class Found:
         outcomes = {g: o if g in kept else self._original(g, o) for g, o in self.outcomes.items()}
         rows = [_region_report(outcomes[group], regions) for group, regions in self.partition.groups.items()]
         program = self.partition.join({group: outcome.program for group, outcome in outcomes.items()})
-        chosen = with_kernels(program.graph, self.pricing)
-        return {
-            "base_ms": sum(r.count * r.base_ms for r in rows),
-            "best_ms": sum(r.count * r.best_ms for r in rows),
-            "regions": [vars(r) for r in rows],
-            "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
-        }
+        marked = with_kernels(program.graph, self.pricing)
+        # As it is when it comes from the disk, where nothing is believed that can be inferred.
+        chosen, origin = decode_program(encode_program(marked, program.origin))
+        base_ms = sum(r.count * r.base_ms for r in rows)
+        return Plan(base_ms, sum(r.count * r.best_ms for r in rows), tuple(rows), chosen, origin)
 
     def _original(self, group: str, outcome: Outcome) -> Outcome:
         program = replace(captured_program(self.partition.task_of(group), self.pricing), cost=outcome.base_cost)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Collection
@@ -27,10 +26,11 @@ from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.graph.strided import replace_contiguous_views
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.disturbance import note_disturbance
-from torch_eqsat.planning.found import Found, Plan, may_measure, search_regions
-from torch_eqsat.planning.plan import load_plan, store_plan
+from torch_eqsat.planning.found import Found, may_measure, search_regions
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.plan_store import load_plan, store_plan
 from torch_eqsat.planning.planner import Setting
-from torch_eqsat.planning.program_json import decode_program
+from torch_eqsat.planning.program_json import check_fits
 from torch_eqsat.planning.race import race
 from torch_eqsat.planning.ranks import Meeting, meet
 from torch_eqsat.planning.spent import Spent
@@ -41,10 +41,9 @@ from torch_eqsat.planning.verdict import (
     fingerprint,
     judge,
     narrowed,
-    remember,
-    remembered,
+    remembering,
 )
-from torch_eqsat.report import GraphReport, RaceReport, RegionReport
+from torch_eqsat.report import GraphReport, RaceReport
 from torch_eqsat.search.worker.pool import OVERRUN_SECONDS
 from torch_eqsat.verification.hard_inputs import sample_inputs
 
@@ -114,7 +113,7 @@ class _Planning:
         """Rank 0 plans, and all rewrite the graph or none."""
 
         def make() -> Plan:  # each rank judges it on weights and inputs of its own
-            return {**(self._stored() or self._made()), "verdicts": {}}
+            return replace(self._stored() or self._made(), verdicts={})
 
         plan = ranks.share(f"{self.setting.key} {self.task.graph.digest()}", make)
         if plan is None:
@@ -131,9 +130,8 @@ class _Planning:
         """A plan made by searching, of those regions that are right."""
         found = search_regions(self.task, self.setting, self.spent)
         plan = found.plan(found.groups)
-        rows = [RegionReport(**region) for region in plan["regions"]]
         strict = self.setting.options.strict
-        self.report.disturbed = note_disturbance(rows, self.spent.kernels_failed, strict=strict)
+        self.report.disturbed = note_disturbance(plan.regions, self.spent.kernels_failed, strict=strict)
         self.undisturbed = not self.report.disturbed
         if self._declined(plan) or not self.setting.options.judge:
             return plan
@@ -149,7 +147,7 @@ class _Planning:
             rewritten, added = self._trial(plan)
         except RebuildError as error:
             return str(error)
-        return self._verdict(plan, rewritten) if added else ""
+        return self._verdict(plan, rewritten)[0] if added else ""
 
     def _kept(self, found: Found, problem: str) -> Plan:
         """The plan of those regions that are right, when all of them together have a ``problem``."""
@@ -169,51 +167,53 @@ class _Planning:
     def _apply(self, plan: Plan, agree: Callable[[], bool] = lambda: True) -> None:
         """Rewrite the graph by ``plan`` if it saves enough, is right, and other ranks ``agree``; store the plan, which
         remembers verdicts, where it is new."""
-        before = json.dumps(plan) if self.report.from_plan else ""
-        self.report.regions = [RegionReport(**region) for region in plan["regions"]]
-        self.report.base_ms, self.report.best_ms = plan["base_ms"], plan["best_ms"]
-        self.report.decision = self._decision(plan, agree)
-        may_store = self.report.from_plan or self.undisturbed
-        if self.setting.options.cache and may_store and json.dumps(plan) != before:
-            store_plan(self.report.plan_key, plan)
+        self.report.regions = list(plan.regions)
+        self.report.base_ms, self.report.best_ms = plan.base_ms, plan.best_ms
+        self.report.decision, after = self._decision(plan, agree)
+        may_store = after != plan if self.report.from_plan else self.undisturbed
+        if self.setting.options.cache and may_store:
+            store_plan(self.report.plan_key, after)
 
-    def _decision(self, plan: Plan, agree: Callable[[], bool]) -> str:
-        """Rewrite the graph, or not; what was done and why."""
+    def _decision(self, plan: Plan, agree: Callable[[], bool]) -> tuple[str, Plan]:
+        """Rewrite the graph, or not; what was done and why, and the plan with what was learned of it."""
         options = self.setting.options
         if declined := self._declined(plan):
             if self.report.refused:
-                return f"left as it is: the rewritten graph was refused ({self.report.refused[0]})"
-            return declined
+                return f"left as it is: the rewritten graph was refused ({self.report.refused[0]})", plan
+            return declined, plan
         rewritten, added = self._trial(plan)
         if added == 0:
-            return "left as it is: the chosen program is the original"
-        if options.judge and (problem := self._verdict(plan, rewritten)):
-            decision = f"left as it is: the rewritten graph was refused ({problem})"
-            logger.warning(decision)
-            return decision
+            return "left as it is: the chosen program is the original", plan
+        if options.judge:
+            problem, plan = self._verdict(plan, rewritten)
+            if problem:
+                decision = f"left as it is: the rewritten graph was refused ({problem})"
+                logger.warning(decision)
+                return decision, plan
         if options.measure:
-            found = self.report.race = _race(plan, self.graph, rewritten, self.inputs)
+            found = self.report.race = plan.race or _race(self.graph, rewritten, self.inputs)
+            plan = replace(plan, race=found)
             if found.winner == "original":
-                return "left as it is: the original graph is faster"
+                return "left as it is: the original graph is faster", plan
             if not found.winner and not self._promises(plan):
-                return _too_little(plan)
+                return _too_little(plan), plan
         if not agree():
-            return "left as it is: another rank could not rewrite it"
+            return "left as it is: another rank could not rewrite it", plan
         _commit(self.graph, lambda: self._rebuild(plan, self._capture(self.graph)))
         self.report.changed = True
-        return f"rewritten, {added} calls are new"
+        return f"rewritten, {added} calls are new", plan
 
     def _declined(self, plan: Plan) -> str:
         """Why ``plan`` is not worth to be used, or must not; "" if it is."""
         options = self.setting.options
         if options.target != HERE:
             return f"left as it is: the plan is for {options.target}, at estimated prices"
-        if self._promises(plan) or (options.measure and plan["best_ms"] < plan["base_ms"]):
+        if self._promises(plan) or (options.measure and plan.saved_ms > 0):
             return ""
         return _too_little(plan)
 
     def _promises(self, plan: Plan) -> bool:
-        return bool(plan["base_ms"] - plan["best_ms"] > self.setting.options.min_saving * plan["base_ms"])
+        return plan.saved_ms > self.setting.options.min_saving * plan.base_ms
 
     def _trial(self, plan: Plan) -> tuple[Graph, int]:
         """A rewritten copy of the graph, and how many of its calls are new."""
@@ -221,21 +221,21 @@ class _Planning:
         return captured.fx, self._rebuild(plan, captured)
 
     def _rebuild(self, plan: Plan, captured: Capture) -> int:
-        program, origin = decode_program(plan["program"], captured.graph)
-        return rebuild(captured, program, origin, frozen=self.setting.frozen)
+        check_fits(plan.program, plan.origin, captured.graph)
+        return rebuild(captured, plan.program, plan.origin, frozen=self.setting.frozen)
 
-    def _verdict(self, plan: Plan, rewritten: Graph) -> str:
-        """Why the judge refuses ``plan`` for these weights; "" if it does not. The plan remembers it."""
+    def _verdict(self, plan: Plan, rewritten: Graph) -> tuple[str, Plan]:
+        """Why the judge refuses ``plan`` for these weights, "" if it does not, and the plan, which remembers it."""
         with self.spent.judging():
             key = fingerprint(plan, self.inputs)
-            problem = self._judged.get(key, remembered(plan, key))
+            problem = self._judged.get(key, plan.verdicts.get(key))
             if problem is None:
                 deterministic = self.setting.options.deterministic
                 problem = judge(_copy(self.graph), rewritten, self.inputs, deterministic=deterministic)
         self._judged[key] = problem
         if not problem.startswith(UNDECIDED):
-            remember(plan, key, problem)
-        return problem
+            plan = remembering(plan, key, problem)
+        return problem, plan
 
     def _capture(self, graph: Graph) -> Capture:
         placeholders = graph.find_nodes(op="placeholder")
@@ -246,8 +246,7 @@ class _Planning:
 
 
 def _too_little(plan: Plan) -> str:
-    saved = (plan["base_ms"] - plan["best_ms"]) / max(plan["base_ms"], 1e-12)
-    return f"left as it is: the best program found saves {saved:.1%}"
+    return f"left as it is: the best program found saves {plan.saved_ms / max(plan.base_ms, 1e-12):.1%}"
 
 
 def _plan_key(task: Task, setting: Setting) -> str:
@@ -283,12 +282,10 @@ def _weights(graph: Graph, inputs: GraphInputs) -> set[FxNode]:
     return {n for i, n in enumerate(graph.find_nodes(op="placeholder")) if i in inputs.weights}
 
 
-def _race(plan: Plan, original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
-    """Which graph is faster: as ``plan`` remembers, or measured now and put there. Where this fails or finds no
-    difference beyond the noise, the winner is left open, for the table to decide: it is still the best that is known.
+def _race(original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
+    """Which graph is faster, as measured now. Where this fails or finds no difference beyond the noise, the winner is
+    left open, for the table to decide: it is still the best that is known.
     """
-    if "race" in plan:
-        return RaceReport(**plan["race"])
     try:
         values = sample_inputs(original, inputs.values)
         found = race([_copy(original), rewritten], inputs.weights, values, RACE_SECONDS)
@@ -299,5 +296,4 @@ def _race(plan: Plan, original: Graph, rewritten: Graph, inputs: GraphInputs) ->
         before, after = found.ms
         winner = "original" if found.faster(0, 1) else "rewritten" if found.faster(1, 0) else ""
         report = RaceReport(before, after, winner, "" if winner else "the difference is within the noise")
-    plan["race"] = vars(report)
     return report

@@ -17,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 
 from torch_eqsat.errors import PlanError
+from torch_eqsat.planning.plan import Plan
 from torch_eqsat.planning.plan_file import seal, unseal
 
 MEET_SECONDS = 60.0  # between the first rank at a graph and the last one
@@ -35,7 +36,7 @@ class Meeting:
         self._voted = False
         self.reason = "the ranks did not agree"
 
-    def share(self, digest: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    def share(self, digest: str, make: Callable[[], Plan]) -> Plan | None:
         """The plan that rank 0 makes, or None where the graph is to be left as it is: a rank did not come in time, has
         another graph (by its ``digest``), or rank 0 failed."""
         self._store.set(f"digest {self._rank}", digest)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat.graph.facts import is_modest
-from torch_eqsat.planning.found import Plan
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.program_json import encode_program
 from torch_eqsat.verification.hard_inputs import sample_inputs
 from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, disagreement, fits_in_memory
 
@@ -81,7 +82,7 @@ def judge(original: Graph, rewritten: Graph, inputs: GraphInputs, *, determinist
 
 def fingerprint(plan: Plan, inputs: GraphInputs) -> str:
     """What a verdict on ``plan`` depends on: its program and the values of weights (SHA-256)."""
-    digest = hashlib.sha256(json.dumps(plan["program"], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(encode_program(plan.program, plan.origin), sort_keys=True).encode())
     digest.update(inputs.digest_of_weights().encode())
     return digest.hexdigest()
 
@@ -91,18 +92,10 @@ def _bytes(value: torch.Tensor) -> bytes:
     return plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 
 
-def remembered(plan: Plan, key: str) -> str | None:
-    """The verdict on ``plan`` for a fingerprint: "" (right), a reason, or None where there is none."""
-    verdict = plan.get("verdicts", {}).get(key)
-    return verdict if isinstance(verdict, str) else None
-
-
-def remember(plan: Plan, key: str, verdict: str) -> None:
-    """Note a verdict in ``plan``, in place of the oldest one where there are many."""
-    verdicts = plan.setdefault("verdicts", {})
-    verdicts[key] = verdict
-    while len(verdicts) > VERDICTS:
-        verdicts.pop(next(iter(verdicts)))
+def remembering(plan: Plan, key: str, verdict: str) -> Plan:
+    """``plan`` with a verdict for a fingerprint, in place of the oldest one where there are many."""
+    verdicts = {**plan.verdicts, key: verdict}
+    return replace(plan, verdicts=dict(list(verdicts.items())[-VERDICTS:]))
 
 
 def narrowed(
