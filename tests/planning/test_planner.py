@@ -10,7 +10,8 @@ from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.table import Table
 from torch_eqsat.options import Options
-from torch_eqsat.planning.pipeline import _plan_key, optimize
+from torch_eqsat.planning.job import plan_key
+from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Planner, Setting
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs
@@ -72,15 +73,15 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
     assert prices.coefficients.slow_ns == 7.0
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
-    assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))
+    assert plan_key(task, setting) != plan_key(task, replace(setting, calibration=Calibration()))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(SearchParameters)])
 def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
     task, setting = task_of(torch.relu, (4,)), Setting(Options(), False, "cpu", 1, "key")
     other = replace(setting.parameters, **{name: getattr(setting.parameters, name) + 1})
-    assert _plan_key(task, setting) == _plan_key(task, replace(setting, parameters=SearchParameters()))
-    assert _plan_key(task, setting) != _plan_key(task, replace(setting, parameters=other))
+    assert plan_key(task, setting) == plan_key(task, replace(setting, parameters=SearchParameters()))
+    assert plan_key(task, setting) != plan_key(task, replace(setting, parameters=other))
 
 
 def test_parameters_reach_the_searches(partition):

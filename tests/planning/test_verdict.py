@@ -5,7 +5,7 @@ import torch
 
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.planning.plan import Plan
-from torch_eqsat.planning.verdict import GraphInputs, fingerprint, judge, narrowed, remembering
+from torch_eqsat.planning.verdict import UNDECIDED, GraphInputs, Verdict, fingerprint, judge, narrowed
 
 
 @pytest.mark.parametrize("wrong", [{"a"}, {"h"}, {"c", "d"}, {"a", "h"}, set("abcdefgh")], ids=sorted)
@@ -47,11 +47,12 @@ def test_verdicts_are_of_a_program_and_weights():
     key = fingerprint(plan, inputs)
     assert key == fingerprint(plan, lived) != fingerprint(plan, changed)
     assert key != fingerprint(other, inputs)
-    judged = remembering(plan, key, "")
+    judged = Verdict(key, "").noted_in(plan)
     assert judged.verdicts == {key: ""} and not plan.verdicts
     for number in range(40):
-        judged = remembering(judged, str(number), "no")
+        judged = Verdict(str(number), "no").noted_in(judged)
     assert key not in judged.verdicts and judged.verdicts["39"] == "no"
+    assert Verdict(key, UNDECIDED[0]).noted_in(plan) == plan
 
 
 def test_made_up_indices_are_zeros_where_nothing_else_fits(trace):

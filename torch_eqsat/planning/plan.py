@@ -30,3 +30,18 @@ class Plan:
     def saved_ms(self) -> float:
         """The predicted time saved."""
         return self.base_ms - self.best_ms
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan as one process has it.
+
+    ``stored`` says that it comes from the disk, and ``may_store`` that a new one may go there. ``disturbed`` names a
+    temporary failure that cut the search short. ``refused`` has the judge's reason for each region that was left out.
+    """
+
+    plan: Plan
+    stored: bool = False
+    may_store: bool = False
+    disturbed: str = ""
+    refused: tuple[str, ...] = ()
