@@ -28,7 +28,7 @@ from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.plan import forget_plan
+from torch_eqsat.planning.plan_store import forget_plan
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.source import source_hash
 from torch_eqsat.planning.verdict import GraphInputs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(frozen=True)
 class RegionReport:
     """A region of a graph: how often it occurs, its size in terms, the predicted ms before and after, a lower bound
     (ms, 0 if unknown) on the programs of its e-graph, the laws, and the search. ``transient``: a temporary failure
@@ -26,7 +26,7 @@ class RegionReport:
     transient: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class RaceReport:
     """The original and the rewritten graph, compiled and timed in turn (ms, 0 if that failed). ``winner`` is
     "original", "rewritten", or "" if the race is undecided; ``note`` says why it is undecided."""

@@ -13,7 +13,7 @@ from torch_eqsat.laws.law import Law
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.regions import Region, join_programs, split_into_regions, whole_region
+from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.strategies.table import Strategy, run_strategy
 
 
@@ -50,29 +50,27 @@ def search_whole(
     # What the e-graph has room for stays whole: the tree search looks at its parts as well.
     calls = sum(node.op == "fx" for node in task.graph.nodes)
     fits = len(task.graph) <= limits.nodes and calls <= parameters.whole_operators
-    regions = split_into_regions(task, limits.nodes, parameters) if cut and not fits else [whole_region(task)]
-    groups: dict[str, list[Region]] = {}
-    for region in regions:
-        groups.setdefault(region.task.graph.digest(), []).append(region)
-    programs = {digest: captured_program(group[0].task, pricing) for digest, group in groups.items()}
-    weights = {digest: len(group) * programs[digest].cost for digest, group in groups.items()}
+    partition = Partition.of(task, limits.nodes, parameters, cut=cut and not fits)
+    programs = partition.captured(pricing)
+    weights = partition.weights(programs)
     budget = Budget(limits.seconds, list(weights.values()))
     cost = captured.cost
-    for digest, group in sorted(groups.items(), key=lambda item: len(item[1][0].task.graph)):
-        share = budget.share(weights[digest])
+    for group in partition.by_size():
+        share = budget.share(weights[group])
         if result.stop is StopReason.INTERRUPTED:
             continue
         if share <= 0:
             result.stop = StopReason.TIME
             continue
-        shared = playouts(limits.simulations, weights[digest], sum(weights.values()))
+        shared = playouts(limits.simulations, weights[group], sum(weights.values()))
         own = replace(limits, seconds=share, simulations=shared)
-        environment = Environment(group[0].task, laws, pricing, own, seed, parameters=parameters)
+        environment = Environment(partition.task_of(group), laws, pricing, own, seed, parameters=parameters)
         offset = environment.started - start
         statistics, ran = run_strategy(strategy, environment)
         environment.close()
+        places = len(partition.groups[group])
         # Prices of equal programs differ by the last bits, from orders of summation.
-        saved = [(offset + s, cost - len(group) * (environment.base_cost - c)) for s, c in environment.curve]
+        saved = [(offset + s, cost - places * (environment.base_cost - c)) for s, c in environment.curve]
         result.curve += saved
         cost = saved[-1][1]
         result.growth += [(offset + s, n) for s, n in environment.growth]
@@ -80,6 +78,6 @@ def search_whole(
         result.stop, result.simulations = statistics.stop, result.simulations + statistics.simulations
         result.nodes = max(result.nodes, statistics.nodes)
         if environment.best.cost < environment.base_cost:
-            programs[digest] = environment.best
-    result.program = join_programs(task, regions, [programs[region.task.graph.digest()] for region in regions])
+            programs[group] = environment.best
+    result.program = partition.join(programs)
     return result

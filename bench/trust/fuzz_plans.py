@@ -28,8 +28,8 @@ from torch_eqsat.cost.folder import forget_trouble
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.table import close_tables, default_path, open_table
 from torch_eqsat.options import Options
-from torch_eqsat.planning.plan import load_plan, plan_path
-from torch_eqsat.planning.plan_file import seal
+from torch_eqsat.planning.plan_file import plan_to_json, seal_json
+from torch_eqsat.planning.plan_store import load_plan, plan_path
 
 NAMES = ("linears", "attention", "chain")
 OPTIONS = Options(seconds=4.0, measure_seconds=4.0, min_saving=0.0)
@@ -56,9 +56,10 @@ class Fuzz:
         self._planner = Planner(name)
         first = self._planner.plan(OPTIONS)
         self._path, self._key = plan_path(first.plan_key), first.plan_key
-        self._plan, self._raw = load_plan(first.plan_key), self._path.read_bytes()
-        if self._plan is None or first.is_wrong or not first.changed:
+        plan, self._raw = load_plan(first.plan_key), self._path.read_bytes()
+        if plan is None or first.is_wrong or not first.changed:
             raise RuntimeError(f"{name} is not rewritten as it should be: {first}")
+        self._plan = plan_to_json(plan)
         close_tables()
         with sqlite3.connect(default_path()) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -74,7 +75,7 @@ class Fuzz:
             what = edit.__name__.replace("_", " ")
             edit(plan, self._draw)
             try:
-                raw = seal(self._key, plan)
+                raw = seal_json(self._key, plan)
             except Exception:  # no file can hold it
                 return what, "refused"
         self._path.write_bytes(raw)

@@ -11,11 +11,12 @@ from typing import Any
 from unittest import mock
 
 from torch_eqsat.extract.extract import extract
+from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import found as finding
 from torch_eqsat.planning.planner import Planner
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits, StopReason
-from torch_eqsat.search.regions import Region
+from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.strategies.saturation import saturate
 from torch_eqsat.search.worker.client import Request
 from torch_eqsat.search.worker.fallback import gave_up
@@ -43,12 +44,12 @@ class DrawingPlanner(Planner):
 
     seed = 0
 
-    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+    def search(self, partition: Partition) -> dict[str, Outcome]:
         """A drawn program of each group."""
-        return [self._draw(group[0], number) for number, group in enumerate(groups)]
+        return {group: self._draw(partition.task_of(group), n) for n, group in enumerate(partition.groups)}
 
-    def _draw(self, region: Region, number: int) -> Outcome:
-        task, pricing, options = region.task, self.pricing(), self.setting.options
+    def _draw(self, task: Task, number: int) -> Outcome:
+        pricing, options = self.pricing(), self.setting.options
         rng = random.Random(f"{self.seed} {number}")
         laws = allowed_laws(options.exactness, frozenset(options.disable))
         limits = Limits(NODES, SECONDS, 1)
@@ -62,14 +63,14 @@ class DrawingPlanner(Planner):
         drawn = replace(problem, node_cost=[rng.random() for _ in problem.node_cost])
         deadline = time.monotonic() + SECONDS
         found = extract(drawn, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
-        base = gave_up_cost(self, region)
+        base = gave_up_cost(self, task)
         program = extractable.program(found.choices, base / 2)  # it is to be taken
         return Outcome(program, base, 0.0, (), (), StopReason.NOTHING_TO_DO, 1, len(drawn.node_cost), 0.0, ())
 
 
-def gave_up_cost(planner: Planner, region: Region) -> float:
+def gave_up_cost(planner: Planner, task: Task) -> float:
     """The cost (ms) of the program as captured, above 0."""
-    request = planner._request(region.task, 1.0, 1.0, _NO_BUDGET)
+    request = planner._request(task, 1.0, 1.0, _NO_BUDGET)
     return max(gave_up(request, StopReason.NOTHING_TO_DO).base_cost, 1e-6)
 
 

@@ -9,6 +9,8 @@ from tests.end_to_end.models import Folding, assert_close, compiled, frozen, mlp
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.counters import timings
+from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.planning.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -39,7 +41,7 @@ def test_plans_are_not_kept_without_the_cache(tmp_path):
 
 @slow
 def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: {})
+    monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: Plan(1.0, 0.1, (), TermGraph(), ()))
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
         assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))

@@ -8,7 +8,7 @@ import torch
 from tests.end_to_end.models import compiled, only_report
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.planning.program_json import encode_program
+from torch_eqsat.planning.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -63,7 +63,7 @@ def merge_products(task, *_):
     merged = t.matmul(x, t.cat(weights, 1))
     graph.roots = [t.slice(merged, 1, 32 * i, 32 * i + 32).id for i in range(3)]
     origin = [i if node.op == "input" else -1 for i, node in enumerate(graph.nodes)]
-    made = {"base_ms": 1.0, "best_ms": 0.1, "regions": [], "program": encode_program(graph, origin)}
+    made = Plan(1.0, 0.1, (), graph, tuple(origin))
     return SimpleNamespace(groups=["all"], plan=lambda groups: made)
 
 

@@ -10,16 +10,17 @@ from torch._dynamo.utils import counters
 from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
-from torch_eqsat.planning.plan import load_plan, store_plan
+from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.plan_store import load_plan, store_plan
 
-EMPTY = {"nodes": [], "types": [], "constant": [], "roots": [], "origin": []}
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh")]
 
 
 def spoil(graph, *_):
     """Take the operands of the last call away."""
     next(node for node in reversed(graph.nodes) if node.op == "call_function").args = ()
-    store_plan("spoilt", {"base_ms": 1.0, "best_ms": 0.5, "regions": [], "program": EMPTY})
+    store_plan("spoilt", Plan(1.0, 0.5, (), TermGraph(), ()))
     return reports.GraphReport(len(graph.nodes), False, "rewritten, 1 calls are new", changed=True, plan_key="spoilt")
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from torch_eqsat.graph.calls import tensor_type
 from torch_eqsat.graph.capture import capture, constant_nodes
+from torch_eqsat.graph.copies import copied
 from torch_eqsat.graph.rebuild import rebuild
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
@@ -145,6 +146,27 @@ def run(module: GraphModule, inputs):
     copies = [value.clone() for value in inputs]
     torch.manual_seed(0)
     return torch.utils._pytree.tree_leaves(Interpreter(module).run(*copies)), copies
+
+
+def by_name(captured):
+    """A capture, with the names of its FX nodes."""
+    term = {node.name: t for node, t in captured.term.items()}
+    leaves = {t: node.name for t, node in captured.leaves.items()}
+    calls = {uid: (call.target, repr(call.args), call.origin.name) for uid, call in captured.calls.items()}
+    return captured.graph.digest(), term, leaves, calls, captured.parts, [node.name for node in captured.pinned]
+
+
+@each_case
+def test_the_capture_of_a_copy(trace, function, inputs):
+    """It is the capture of the graph, and says nothing of the graph's own nodes."""
+    graph = trace(function, *inputs).graph
+    captured = capture(graph)
+    copy, copy_of = copied(graph)
+    on_copy = captured.on_copy(copy, copy_of)
+    assert by_name(on_copy) == by_name(captured) == by_name(capture(copy))
+    before = str(graph)
+    rebuild(on_copy, *unchanged(on_copy))
+    assert str(graph) == before and on_copy.fx is copy
 
 
 @each_case

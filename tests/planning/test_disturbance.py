@@ -15,10 +15,11 @@ from torch_eqsat.counters import COUNTERS
 from torch_eqsat.errors import MeasurementError, TransientError
 from torch_eqsat.options import Options
 from torch_eqsat.planning.disturbance import note_disturbance
-from torch_eqsat.planning.pipeline import GraphInputs, optimize
-from torch_eqsat.planning.plan import plan_path
+from torch_eqsat.planning.pipeline import optimize
+from torch_eqsat.planning.plan_store import plan_path
 from torch_eqsat.planning.planner import Setting
-from torch_eqsat.report import GraphReport
+from torch_eqsat.planning.verdict import GraphInputs
+from torch_eqsat.report import RegionReport
 from torch_eqsat.search.worker.client import WorkerClient
 
 
@@ -134,12 +135,8 @@ def test_limits_are_no_failures(planned, options):
 
 
 def test_reasons_are_counted_by_region():
-    rows = [
-        {"stop": "died\nbadly", "transient": True},
-        {"stop": "time", "transient": False},
-        {"stop": "died\nbadly", "transient": True},
-    ]
-    report = GraphReport(3, False, kernels_failed={"a": "busy", "b": "busy"})
-    assert not note_disturbance(rows, report, strict=False)
-    assert report.disturbed == "died (in 2 of 3 regions); 2 kernels could not be timed, the first a (busy)"
-    assert note_disturbance(rows[1:2], GraphReport(1, False), strict=True)
+    stops = [("died\nbadly", True), ("time", False), ("died\nbadly", True)]
+    rows = [RegionReport(1, 2, 1.0, 1.0, 0.0, {}, stop, 1, 9, 0.1, transient) for stop, transient in stops]
+    what = note_disturbance(rows, {"a": "busy", "b": "busy"}, strict=False)
+    assert what == "died (in 2 of 3 regions); 2 kernels could not be timed, the first a (busy)"
+    assert note_disturbance(rows[1:2], {}, strict=True) == ""

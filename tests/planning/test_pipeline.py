@@ -10,7 +10,7 @@ import torch
 from torch_eqsat.backend import reset
 from torch_eqsat.counters import count_timing, timings
 from torch_eqsat.options import Options
-from torch_eqsat.planning import pipeline as optimizing
+from torch_eqsat.planning import acceptance, job
 from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.race import Contest, NoRaceError
@@ -79,7 +79,7 @@ def raced(monkeypatch, before, after):
             count_timing("graph")
         return Contest((before[0], after[0]), (tuple(before), tuple(after)))
 
-    monkeypatch.setattr(optimizing, "race", race)
+    monkeypatch.setattr(acceptance, "race", race)
 
 
 def test_the_faster_graph_stays(planned, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_race_that_fails_leaves_the_decision(planned, monkeypatch, caplog, err
     def race(*_):
         raise error
 
-    monkeypatch.setattr(optimizing, "race", race)
+    monkeypatch.setattr(acceptance, "race", race)
     report = planned(measure=True)
     (line,) = [r.getMessage() for r in caplog.records if "not measured" in r.getMessage()]
     assert report.changed and str(error).partition("\n")[0] in line and "\n" not in line
@@ -128,6 +128,24 @@ def test_a_warm_start_times_nothing(planned, monkeypatch):
     reset()
     again = planned(measure=True)
     assert timings() == 0 and again.from_plan and again.race == first.race and again.decision == first.decision
+
+
+def test_a_stored_plan_that_cannot_be_carried_out_is_made_anew(planned, monkeypatch, caplog):
+    """Also once the graph itself was changed, and put back."""
+    planned()
+    rebuild, calls = job.rebuild, []
+
+    def failing(*arguments, **options):
+        added = rebuild(*arguments, **options)
+        calls.append(added)
+        if len(calls) == 2:  # the first was a trial on a copy
+            raise ValueError("no")
+        return added
+
+    monkeypatch.setattr(job, "rebuild", failing)
+    report = planned()
+    assert len(calls) > 2 and report.changed and not report.from_plan
+    assert [r.getMessage() for r in caplog.records if "is made anew: no" in r.getMessage()]
 
 
 def test_nothing_is_timed_while_a_search_runs(planned, monkeypatch):

@@ -10,13 +10,14 @@ from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.table import Table
 from torch_eqsat.options import Options
-from torch_eqsat.planning.pipeline import _plan_key, optimize
+from torch_eqsat.planning.job import plan_key
+from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Planner, Setting
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs
-from torch_eqsat.report import GraphReport
 from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.regions import split_into_regions
+from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.worker.pool import gave_up
 from torch_eqsat.search.worker.process import answer
 
@@ -33,11 +34,11 @@ class InterruptedPool:
 
 
 @pytest.fixture
-def regions(task_of):
-    return split_into_regions(task_of(lambda x, a, b: (x @ a) @ b, (64, 32), (32, 64), (64, 4)))
+def partition(task_of):
+    return Partition.of(task_of(lambda x, a, b: (x @ a) @ b, (64, 32), (32, 64), (64, 4)))
 
 
-def test_nothing_is_measured_after_an_interrupt(regions, caplog):
+def test_nothing_is_measured_after_an_interrupt(partition, caplog):
     measured = []
     pool = InterruptedPool()
 
@@ -45,9 +46,9 @@ def test_nothing_is_measured_after_an_interrupt(regions, caplog):
         measured.append(pool.interrupted)
         return {kernel.key: 1.0 for kernel in kernels}
 
-    planner = Planner(Setting(Options(), True, "cpu", 1, "key"), GraphReport(2, True), pool, measure)
+    planner = Planner(Setting(Options(), True, "cpu", 1, "key"), Spent(), pool, measure)
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
-        (outcome,) = planner.search([regions])
+        (outcome,) = planner.search(partition).values()
     assert measured == [False]
     assert outcome.stop is StopReason.INTERRUPTED and outcome.program.cost == outcome.base_cost
     assert outcome.transient and not caplog.records  # who stores plans says so, once a graph
@@ -59,7 +60,7 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
         table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
     seen = []
     monkeypatch.setattr(
-        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, report: seen.append(setting)
+        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, spent: seen.append(setting)
     )
     with pytest.raises(AttributeError):  # no plan was made
         optimize(
@@ -68,22 +69,22 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
             GraphInputs(frozenset(), ()),
         )
     (setting,) = seen
-    prices = Planner(setting, GraphReport(1, False), InterruptedPool(), lambda kernels, until: {}).pricing()
+    prices = Planner(setting, Spent(), InterruptedPool(), lambda kernels, until: {}).pricing()
     assert prices.coefficients.slow_ns == 7.0
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
-    assert _plan_key(task, setting) != _plan_key(task, replace(setting, calibration=Calibration()))
+    assert plan_key(task, setting) != plan_key(task, replace(setting, calibration=Calibration()))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(SearchParameters)])
 def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
     task, setting = task_of(torch.relu, (4,)), Setting(Options(), False, "cpu", 1, "key")
     other = replace(setting.parameters, **{name: getattr(setting.parameters, name) + 1})
-    assert _plan_key(task, setting) == _plan_key(task, replace(setting, parameters=SearchParameters()))
-    assert _plan_key(task, setting) != _plan_key(task, replace(setting, parameters=other))
+    assert plan_key(task, setting) == plan_key(task, replace(setting, parameters=SearchParameters()))
+    assert plan_key(task, setting) != plan_key(task, replace(setting, parameters=other))
 
 
-def test_parameters_reach_the_searches(regions):
+def test_parameters_reach_the_searches(partition):
     """Also those of other processes: they are part of each request."""
     parameters, requests = SearchParameters(search_share=0.5, doubt=0.9), []
 
@@ -93,7 +94,7 @@ def test_parameters_reach_the_searches(regions):
             return super().map(asked, until)
 
     setting = Setting(Options(), False, "cpu", 1, "key", parameters=parameters)
-    Planner(setting, GraphReport(2, False), Listening(), lambda kernels, until: {}).search([regions])
+    Planner(setting, Spent(), Listening(), lambda kernels, until: {}).search(partition)
     assert requests and all(request.parameters == parameters for request in requests)
 
 
@@ -108,7 +109,7 @@ class LocalPool:
 
 
 @pytest.mark.parametrize(("saved", "kept"), [(0.0, False), (0.05, False), (0.5, True)])
-def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
+def test_what_saves_less_than_prices_err_is_left(partition, saved, kept):
     """All the work changes, 2 ms of it and what takes its place: a fiftieth of that has to be saved."""
     ms = {"matmul float32 cpu 32x64 64x4": 1.001, "matmul float32 cpu 64x32 32x4": 1.0 - saved}
 
@@ -117,7 +118,7 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
 
     def program(**options):
         setting = Setting(Options(**options), False, "cpu", 1, "key")
-        (outcome,) = Planner(setting, GraphReport(2, False), LocalPool(), times).search([regions])
+        (outcome,) = Planner(setting, Spent(), LocalPool(), times).search(partition).values()
         assert outcome.base_cost == pytest.approx(2.0, rel=1e-3)
         return outcome.program
 
@@ -127,32 +128,31 @@ def test_what_saves_less_than_prices_err_is_left(regions, saved, kept):
 
 
 def found(task, unmeasurable, ms):
-    """The outcome and the report for a task of one region. Kernels take ``ms`` by key, or 0.1; one has no time."""
+    """The outcome for a task of one region, and what was spent. Kernels take ``ms`` by key, or 0.1; one has none."""
 
     def times(kernels, until):
         return {k.key: ms.get(k.key, 0.1) for k in kernels if k.key != f"matmul float32 cpu {unmeasurable}"}
 
-    (region,) = split_into_regions(task)
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
-    (outcome,) = planner.search([[region]])
-    return outcome, planner.report
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LocalPool(), times)
+    (outcome,) = planner.search(Partition.of(task)).values()
+    return outcome, planner.spent
 
 
 def test_the_best_program_without_estimates_is_taken(task_of):
     """By estimates x (a (b c)) is the cheapest of a chain; one of its kernels gets no time."""
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
     captured = ("80x32 32x64", "80x64 64x48", "80x48 48x4")
-    outcome, report = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
+    outcome, spent = found(task, "32x64 64x4", {f"matmul float32 cpu {shapes}": 1.0 for shapes in captured})
     assert outcome.base_cost == pytest.approx(3.0, rel=1e-3)
     assert outcome.program.cost == pytest.approx(0.3, rel=1e-2)
-    assert report.kernels_left == 1
+    assert spent.kernels_left == 1
 
 
-def test_without_time_to_measure_nothing_is_changed(regions):
+def test_without_time_to_measure_nothing_is_changed(partition):
     asked = []
     setting = Setting(Options(measure_seconds=0.0), False, "cpu", 1, "key")
-    planner = Planner(setting, GraphReport(2, False), LocalPool(), lambda kernels, until: asked.append(1) or {})
-    (outcome,) = planner.search([regions])
+    planner = Planner(setting, Spent(), LocalPool(), lambda kernels, until: asked.append(1) or {})
+    (outcome,) = planner.search(partition).values()
     assert not asked and not outcome.program.laws
 
 
@@ -165,9 +165,8 @@ def test_what_programs_need_is_measured_before_what_they_might(task_of):
         return {k.key: 1.0 for k in kernels}
 
     task = task_of(lambda x, a, b, c: ((x @ a) @ b) @ c, (80, 32), (32, 64), (64, 48), (48, 4))
-    (region,) = split_into_regions(task)
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LocalPool(), times)
-    planner.search([[region]])
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LocalPool(), times)
+    planner.search(Partition.of(task))
     originals, needed, others, *_ = asked
     assert originals == ["80x32 32x64", "80x64 64x48", "80x48 48x4"]
     assert needed == ["64x48 48x4", "32x64 64x4", "80x32 32x4"]
@@ -175,7 +174,7 @@ def test_what_programs_need_is_measured_before_what_they_might(task_of):
     assert not {*originals, *needed} & {*others}
 
 
-def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
+def test_an_interrupt_while_extracting_again_ends_the_measuring(partition):
     pool = LocalPool()
     asked = []
 
@@ -184,13 +183,13 @@ def test_an_interrupt_while_extracting_again_ends_the_measuring(regions):
         pool.interrupted = len(asked) == 2
         return {kernel.key: 1.0 for kernel in kernels}
 
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), pool, times)
-    (outcome,) = planner.search([regions])
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), pool, times)
+    (outcome,) = planner.search(partition).values()
     assert asked == [False, False]
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
 
 
-def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(regions):
+def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measured(partition):
     """Its program, at estimated prices, was stored as if nothing had happened."""
 
     class LatePool(LocalPool):
@@ -198,6 +197,6 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
             self.interrupted = True
             return super().map(requests, until)
 
-    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), GraphReport(2, False), LatePool(), lambda *_: {})
-    (outcome,) = planner.search([regions])
+    planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LatePool(), lambda *_: {})
+    (outcome,) = planner.search(partition).values()
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED

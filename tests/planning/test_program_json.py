@@ -10,7 +10,7 @@ from torch_eqsat.errors import PlanError
 from torch_eqsat.ir.operators import infer_type
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.planning.program_json import decode_program, encode_program
+from torch_eqsat.planning.program_json import check_fits, decode_program, encode_program
 
 values = st.recursive(
     st.integers(-5, 5) | st.floats(allow_nan=False) | st.booleans() | st.text(max_size=5) | st.none(),
@@ -41,9 +41,16 @@ def through_json(graph, origin):
 def test_programs_survive_json(program):
     graph, origin = program
     again, origin_again = decode_program(through_json(graph, origin))
-    assert origin_again == origin
+    assert origin_again == tuple(origin)
     assert again.digest() == graph.digest()
     assert again.nodes == graph.nodes
+
+
+def fitting(program, captured):
+    """A program from JSON values, that is one for the captured graph."""
+    graph, origin = decode_program(program)
+    check_fits(graph, origin, captured)
+    return graph, origin
 
 
 @pytest.fixture
@@ -77,9 +84,9 @@ def program(captured):
 
 
 def test_a_program_of_the_graph_is_taken(program, captured):
-    graph, origin = decode_program(program, captured)
+    graph, origin = fitting(program, captured)
     assert graph.format().endswith("%5 = permute(%4) dims=(1, 0) : float32[4, 5]")
-    assert origin == [0, 1, -1, -1, -1, 2]
+    assert origin == (0, 1, -1, -1, -1, 2)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +126,14 @@ def test_what_no_search_wrote_is_refused(program, captured, place, value, reason
         target = target[int(step) if step.isdigit() else step]
     target[int(last) if last.isdigit() else last] = value
     with pytest.raises(PlanError, match=reason):
-        decode_program(program, captured)
+        fitting(program, captured)
 
 
 def test_equal_terms_are_refused(program, captured):
     for name in ("nodes", "types", "constant", "origin"):
         program[name].append(program[name][5])
     with pytest.raises(PlanError, match="written twice"):
-        decode_program(program, captured)
+        fitting(program, captured)
 
 
 def test_unsigned_numbers():

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from torch_eqsat.planning.verdict import GraphInputs, fingerprint, judge, narrowed, remember, remembered
+from torch_eqsat.ir.term import Node, TermGraph, attributes
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.verdict import UNDECIDED, GraphInputs, Verdict, fingerprint, judge, narrowed
 
 
 @pytest.mark.parametrize("wrong", [{"a"}, {"h"}, {"c", "d"}, {"a", "h"}, set("abcdefgh")], ids=sorted)
@@ -30,20 +32,27 @@ def test_late_regions_are_left():
     assert not kept and set(refused) == {"a", "b"}
 
 
+def plan_of(number):
+    """A plan with a program of one input."""
+    graph = TermGraph()
+    graph.add(Node("input", attributes(name=f"x{number}"), ()), None, False)
+    return Plan(2.0, 1.0, (), graph, (0,))
+
+
 def test_verdicts_are_of_a_program_and_weights():
-    plan, other = {"program": {"nodes": [1]}}, {"program": {"nodes": [2]}}
+    plan, other = plan_of(1), plan_of(2)
     inputs = GraphInputs(frozenset({0}), [torch.ones(3), torch.ones(2)])
     changed = GraphInputs(frozenset({0}), [torch.full((3,), 2.0), torch.ones(2)])
     lived = GraphInputs(frozenset({0}), [torch.ones(3), torch.zeros(2)])
     key = fingerprint(plan, inputs)
     assert key == fingerprint(plan, lived) != fingerprint(plan, changed)
     assert key != fingerprint(other, inputs)
-    assert remembered(plan, key) is None
-    remember(plan, key, "")
-    assert remembered(plan, key) == ""
+    judged = Verdict(key, "").noted_in(plan)
+    assert judged.verdicts == {key: ""} and not plan.verdicts
     for number in range(40):
-        remember(plan, str(number), "no")
-    assert remembered(plan, key) is None and remembered(plan, "39") == "no"
+        judged = Verdict(str(number), "no").noted_in(judged)
+    assert key not in judged.verdicts and judged.verdicts["39"] == "no"
+    assert Verdict(key, UNDECIDED[0]).noted_in(plan) == plan
 
 
 def test_made_up_indices_are_zeros_where_nothing_else_fits(trace):

@@ -7,8 +7,8 @@ depend on constants alone are cut off at their last node: they are inputs of the
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch.fx import Graph
@@ -72,6 +72,17 @@ class Capture:
     leaves: dict[int, FxNode] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     pinned: list[FxNode] = field(default_factory=list)
+
+    def on_copy(self, fx: Graph, copy_of: Mapping[FxNode, FxNode]) -> Capture:
+        """The same for ``fx``, a copy of the FX graph in which ``copy_of`` gives the copy of each node."""
+        return replace(
+            self,
+            fx=fx,
+            term={copy_of[node]: term for node, term in self.term.items()},
+            leaves={term: copy_of[node] for term, node in self.leaves.items()},
+            calls={uid: replace(call, origin=copy_of[call.origin]) for uid, call in self.calls.items()},
+            pinned=[copy_of[node] for node in self.pinned],
+        )
 
 
 def capture(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -16,65 +14,55 @@ from torch_eqsat.cost.programs import captured_program, residency_of, with_kerne
 from torch_eqsat.cost.table import Table, open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.ir.program import Task
+from torch_eqsat.planning.plan import Plan
 from torch_eqsat.planning.planner import Planner, Setting, Times
-from torch_eqsat.planning.program_json import encode_program
-from torch_eqsat.report import GraphReport, RegionReport
-from torch_eqsat.search.regions import Region, join_programs, split_into_regions
+from torch_eqsat.planning.program_json import decode_program, encode_program
+from torch_eqsat.planning.spent import Spent
+from torch_eqsat.report import RegionReport
+from torch_eqsat.search.partition import Partition
+from torch_eqsat.search.regions import Region
 from torch_eqsat.search.worker.messages import Outcome
 from torch_eqsat.search.worker.pool import WorkerPool
-
-Plan = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the searches of a graph's regions found; equal regions are a group, known by its digest."""
+    """What the searches of a graph's regions found; an outcome for each group of equal regions."""
 
-    task: Task
-    regions: Sequence[Region]
+    partition: Partition
     outcomes: Mapping[str, Outcome]
     pricing: Pricing
 
     @property
     def groups(self) -> list[str]:
         """The groups that have a better program, in order."""
-        return [digest for digest, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
+        return [group for group, outcome in self.outcomes.items() if outcome.program.cost < outcome.base_cost]
 
     def plan(self, kept: Collection[str]) -> Plan:
         """The plan that rewrites the groups ``kept`` and leaves all others as they are."""
-        members: dict[str, list[Region]] = {}
-        for region in self.regions:
-            members.setdefault(region.task.graph.digest(), []).append(region)
-        outcomes = {d: o if d in kept else self._original(members[d][0], o) for d, o in self.outcomes.items()}
-        rows = [_region_report(outcomes[digest], group) for digest, group in members.items()]
-        programs = [outcomes[region.task.graph.digest()].program for region in self.regions]
-        program = join_programs(self.task, self.regions, programs)
-        chosen = with_kernels(program.graph, self.pricing)
-        return {
-            "base_ms": sum(r.count * r.base_ms for r in rows),
-            "best_ms": sum(r.count * r.best_ms for r in rows),
-            "regions": [vars(r) for r in rows],
-            "program": json.loads(json.dumps(encode_program(chosen, program.origin))),
-        }
+        outcomes = {g: o if g in kept else self._original(g, o) for g, o in self.outcomes.items()}
+        rows = [_region_report(outcomes[group], regions) for group, regions in self.partition.groups.items()]
+        program = self.partition.join({group: outcome.program for group, outcome in outcomes.items()})
+        marked = with_kernels(program.graph, self.pricing)
+        # As it is when it comes from the disk, where nothing is believed that can be inferred.
+        chosen, origin = decode_program(encode_program(marked, program.origin))
+        base_ms = sum(r.count * r.base_ms for r in rows)
+        return Plan(base_ms, sum(r.count * r.best_ms for r in rows), tuple(rows), chosen, origin)
 
-    def _original(self, region: Region, outcome: Outcome) -> Outcome:
-        program = replace(captured_program(region.task, self.pricing), cost=outcome.base_cost)
+    def _original(self, group: str, outcome: Outcome) -> Outcome:
+        program = replace(captured_program(self.partition.task_of(group), self.pricing), cost=outcome.base_cost)
         return replace(outcome, program=program)
 
 
-def search_regions(task: Task, setting: Setting, report: GraphReport) -> Found:
+def search_regions(task: Task, setting: Setting, spent: Spent) -> Found:
     """What is found by searching each distinct region once."""
     options = setting.options
-    regions = split_into_regions(task, options.nodes, setting.parameters)
+    partition = Partition.of(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
-    groups: dict[str, list[Region]] = {}
-    for region in regions:
-        groups.setdefault(region.task.graph.digest(), []).append(region)
     table = open_table(context_of(device.type))
     with WorkerPool(options.memory_bytes, options.executor) as pool:
-        planner = Planner(setting, report, pool, _times(setting, table, report.kernels_failed), residency_of(task))
-        outcomes = dict(zip(groups, planner.search(list(groups.values())), strict=True))
-    return Found(task, regions, outcomes, planner.pricing())
+        planner = Planner(setting, spent, pool, _times(setting, table, spent.kernels_failed), residency_of(task))
+        return Found(partition, planner.search(partition), planner.pricing())
 
 
 def may_measure(setting: Setting) -> bool:
@@ -94,10 +82,10 @@ def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
     return lambda kernels, until: measure_many(kernels, timer, table, until, failed)
 
 
-def _region_report(outcome: Outcome, group: list[Region]) -> RegionReport:
+def _region_report(outcome: Outcome, regions: Sequence[Region]) -> RegionReport:
     return RegionReport(
-        count=len(group),
-        terms=len(group[0].task.graph),
+        count=len(regions),
+        terms=len(regions[0].task.graph),
         base_ms=outcome.base_cost,
         best_ms=outcome.program.cost,
         lower_bound_ms=outcome.lower_bound,

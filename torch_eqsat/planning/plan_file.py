@@ -11,6 +11,8 @@ from pydantic_core import from_json
 from typing_extensions import TypeAliasType
 
 from torch_eqsat.errors import PlanError
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.program_json import decode_program, encode_program
 from torch_eqsat.report import RaceReport, RegionReport
 
 FORMAT = 2
@@ -38,7 +40,7 @@ class _Strict(BaseModel):
 
 
 class StoredProgram(_Strict):
-    """A program as :func:`torch_eqsat.planning.plan.encode_program` writes it."""
+    """A program as :func:`torch_eqsat.planning.program_json.encode_program` writes it."""
 
     nodes: list[tuple[str, dict[str, _Value], list[_Count]]]
     types: list[tuple[list[_Size], str] | None]
@@ -48,8 +50,7 @@ class StoredProgram(_Strict):
 
 
 class StoredPlan(_Strict):
-    """A plan: predicted times (ms) of the original and the program, the regions' searches, the program, where both
-    graphs were timed the race, and what the judge said of it, by fingerprints of programs and weights."""
+    """A :class:`torch_eqsat.planning.plan.Plan` as :func:`plan_to_json` writes it."""
 
     base_ms: _Milliseconds
     best_ms: _Milliseconds
@@ -65,31 +66,66 @@ class _File(_Strict):
     plan: dict[str, Any]
 
 
-def seal(key: str, plan: dict[str, Any]) -> bytes:
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    values: dict[str, Any] = {
+        "base_ms": plan.base_ms,
+        "best_ms": plan.best_ms,
+        "regions": [{**vars(region), "laws": dict(region.laws)} for region in plan.regions],
+        "program": encode_program(plan.program, plan.origin),
+    }
+    if plan.race is not None:
+        values["race"] = dict(vars(plan.race))
+    if plan.verdicts:
+        values["verdicts"] = dict(plan.verdicts)
+    return values
+
+
+def plan_from_json(values: dict[str, Any]) -> Plan:
+    """The plan that :func:`plan_to_json` wrote. Raises ValidationError for values of other types and PlanError for a
+    program that no search can have written."""
+    StoredPlan.model_validate_json(_canonical(values))
+    program, origin = decode_program(values["program"])
+    race = values.get("race")
+    return Plan(
+        values["base_ms"],
+        values["best_ms"],
+        tuple(RegionReport(**region) for region in values["regions"]),
+        program,
+        origin,
+        RaceReport(**race) if race else None,
+        values.get("verdicts", {}),
+    )
+
+
+def seal(key: str, plan: Plan) -> bytes:
     """The file of a plan. Raises PlanError for one that is larger than plans may be."""
+    return seal_json(key, plan_to_json(plan))
+
+
+def seal_json(key: str, plan: dict[str, Any]) -> bytes:
+    """The file of a plan that is given as JSON values."""
     text = json.dumps({"format": FORMAT, "digest": _digest(key, _canonical(plan)), "plan": plan}, indent=1)
     if len(raw := text.encode()) > LARGEST_PLAN:
         raise PlanError(f"it has {len(raw)} bytes, more than {LARGEST_PLAN}")
     return raw
 
 
-def unseal(key: str, raw: bytes) -> dict[str, Any]:
+def unseal(key: str, raw: bytes) -> Plan:
     """The plan in a file. Raises PlanError, in one line, for what :func:`seal` did not write for this key."""
     if len(raw) > LARGEST_PLAN:
         raise PlanError(f"it has {len(raw)} bytes, more than {LARGEST_PLAN}")
     try:
         file = _File.model_validate(from_json(raw))
-        canonical = _canonical(file.plan)
-        if file.digest != _digest(key, canonical):
+        if file.digest != _digest(key, _canonical(file.plan)):
             raise PlanError("its digest is not that of its contents")
-        StoredPlan.model_validate_json(canonical)
+        return plan_from_json(file.plan)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise PlanError(f"{place or 'the file'}: {first['msg']}".replace("\n", " ")[:200]) from error
-    except (ValueError, RecursionError) as error:
+    except Exception as error:  # whatever a file holds, it is refused
         raise PlanError(str(error).partition("\n")[0][:200]) from error
-    return file.plan
 
 
 def _canonical(plan: dict[str, Any]) -> bytes:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
 from operator import itemgetter
-from typing import Any
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
+from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, changed_ms, cost_of, residency_of, unmeasured
@@ -22,10 +22,10 @@ from torch_eqsat.cost.terms import TermPrices
 from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
-from torch_eqsat.report import GraphReport
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.regions import Region
+from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
 from torch_eqsat.search.worker.pool import OVERRUN_SECONDS, WorkerPool
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 UNLIMITED = 1e6  # s; where time must not count
 
-Times = Callable[[Any, float], dict[str, float]]
+Times = Callable[[Sequence[Kernel], float], dict[str, float]]
 """Given kernels and a deadline (of time.monotonic(), s): those of their times in ms that can be had, by key."""
 
 
@@ -59,12 +59,12 @@ class Planner:
     def __init__(
         self,
         setting: Setting,
-        report: GraphReport,
+        spent: Spent,
         pool: WorkerPool,
         times: Times,
         residency: Residency = RESIDENT,
     ) -> None:
-        self.setting, self.report, self.pool = setting, report, pool
+        self.setting, self.spent, self.pool = setting, spent, pool
         self.parameters = setting.parameters
         self._residency = residency
         self._times = times
@@ -72,14 +72,24 @@ class Planner:
         self.prices: dict[str, float] = {}
         self._end = math.inf
 
-    def search(self, groups: Sequence[Sequence[Region]]) -> list[Outcome]:
+    def search(self, partition: Partition) -> dict[str, Outcome]:
         """The best program of each group of equal regions, all of whose kernels are measured if time allows."""
+        tasks = [partition.task_of(group) for group in partition.groups]
+        self._measure_originals(tasks)
+        weights = list(partition.weights(partition.captured(self.pricing())).values())
+        outcomes = self._searched(tasks, weights)
+        if not self.pool.interrupted:  # otherwise it ends with the best it has found, at prices as they are
+            counts = [len(regions) for regions in partition.groups.values()]
+            outcomes = self._priced_again(tasks, outcomes, counts)
+        self.spent.search_seconds += sum(outcome.seconds for outcome in outcomes)
+        if self.pool.interrupted:
+            outcomes = _interrupted(outcomes)
+        return dict(zip(partition.groups, outcomes, strict=True))
+
+    def _searched(self, tasks: Sequence[Task], weights: Sequence[float]) -> list[Outcome]:
+        """The best programs of ``tasks`` at today's prices; the time is shared by ``weights``."""
         options = self.setting.options
-        tasks = [group[0].task for group in groups]
-        bases = self._measure_originals(tasks)
-        start = time.monotonic()
-        self._end = start + options.seconds - self.report.measure_seconds
-        weights = [len(group) * base for group, base in zip(groups, bases, strict=True)]
+        self._end = time.monotonic() + options.seconds - self.spent.measure_seconds
         budget = Budget(self.parameters.search_share * options.seconds, weights, self.pool.workers)
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
@@ -89,21 +99,22 @@ class Planner:
         outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
             logger.warning("the search went on without a law of %slaws: %s", PREFIX, problem)
-        if self.pool.interrupted:  # it ends with the best it has found, at prices as they are
-            self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-            return _interrupted(outcomes)
+        return outcomes
+
+    def _priced_again(self, tasks: Sequence[Task], outcomes: list[Outcome], counts: Sequence[int]) -> list[Outcome]:
+        """The best programs once kernels are measured, at the prices of whole programs; of each of ``tasks`` there are
+        so many regions."""
         outcomes = self._at_measured_prices(tasks, outcomes)
         exact = self._exact_seconds(outcomes)
         outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else self.parameters.distrust_ms)
-        outcomes = self._settled(tasks, outcomes, [len(group) for group in groups])
+        outcomes = self._settled(tasks, outcomes, counts)
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
-        self.report.kernels_left = 0 if self._waits else len(met - self.prices.keys())
-        self.report.search_seconds += sum(outcome.seconds for outcome in outcomes)
-        return _interrupted(outcomes) if self.pool.interrupted else outcomes
+        self.spent.kernels_left = 0 if self._waits else len(met - self.prices.keys())
+        return outcomes
 
     def _time_up(self) -> float:
         """When the time of the search is over (of time.monotonic(), s); what is measured meanwhile does not count."""
-        return time.monotonic() + UNLIMITED if self._waits else self._end + self.report.measure_seconds
+        return time.monotonic() + UNLIMITED if self._waits else self._end + self.spent.measure_seconds
 
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
@@ -119,21 +130,22 @@ class Planner:
                 break
         return outcomes
 
-    def _measure(self, kernels: Any, share: float = 1.0) -> int:
+    def _measure(self, kernels: Iterable[Kernel], share: float = 1.0) -> int:
         """Measure what is not priced yet, in this share of the time that is left; how many prices are new."""
-        start = time.monotonic()
-        unused = self.setting.options.measure_seconds - self.report.measure_seconds
+        unused = self.setting.options.measure_seconds - self.spent.measure_seconds
         left = math.inf if self._waits else share * unused
         wanted = [kernel for kernel in kernels if kernel.key not in self.prices]
-        found = self._times(wanted, start + left) if wanted and left > 0 and not self.pool.interrupted else {}
+        if not wanted or left <= 0 or self.pool.interrupted:
+            return 0
+        with self.spent.measuring():
+            found = self._times(wanted, time.monotonic() + left)
         new = set(found) - set(self.prices)
         self.prices.update(found)
-        self.report.kernels_measured += 0 if self._waits else len(new)
-        self.report.measure_seconds += time.monotonic() - start
+        self.spent.kernels_measured += 0 if self._waits else len(new)
         return len(new)
 
-    def _measure_originals(self, tasks: Sequence[Task]) -> list[float]:
-        """Measure the kernels that the graph runs now, what every saving is compared with; the tasks' costs in ms."""
+    def _measure_originals(self, tasks: Sequence[Task]) -> None:
+        """Measure the kernels that the graph runs now, what every saving is compared with."""
         missing: Missing = {}
         for task in tasks:
             captured_program(task, self.pricing(), missing)
@@ -144,7 +156,6 @@ class Planner:
             for term in range(len(task.graph)):
                 prices(term)
         self._measure(missing.values())
-        return [captured_program(task, self.pricing()).cost for task in tasks]
 
     def pricing(self, *, whole: bool = False) -> Pricing:
         """Prices as they are known now, of e-nodes or of the terms of ``whole`` programs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch_eqsat.errors import PlanError, TypeMismatchError
@@ -12,23 +13,22 @@ from torch_eqsat.ir.types import ITEM_BYTES, TensorType
 CAPTURED = ("input", "fx")  # operators whose types are not inferred: they are as captured
 
 
-def encode_program(graph: TermGraph, origin: list[int]) -> dict[str, Any]:
+def encode_program(graph: TermGraph, origin: Sequence[int]) -> dict[str, Any]:
     """A program as JSON values."""
     return {
         "nodes": [[n.op, dict(n.attrs), list(n.children)] for n in graph.nodes],
         "types": [t and [list(t.shape), t.dtype] for t in graph.types],
         "constant": graph.constant,
         "roots": graph.roots,
-        "origin": origin,
+        "origin": list(origin),
     }
 
 
-def decode_program(data: dict[str, Any], captured: TermGraph | None = None) -> tuple[TermGraph, list[int]]:
+def decode_program(data: dict[str, Any]) -> tuple[TermGraph, tuple[int, ...]]:
     """The program that :func:`encode_program` wrote, and its origins.
 
     Raises PlanError for one that no search can have written: of unknown operators, operands that do not come first,
-    types that do not follow from those of the operands; and, given the ``captured`` graph that it is a program for, of
-    other inputs or calls, other outputs, or terms that have another type than the captured one that they stand for.
+    types that do not follow from those of the operands.
     """
     graph = TermGraph()
     try:
@@ -46,10 +46,7 @@ def decode_program(data: dict[str, Any], captured: TermGraph | None = None) -> t
     if not all(0 <= root < len(graph) for root in data["roots"]):
         raise PlanError(f"a root is none of its {len(graph)} terms")
     graph.roots = list(data["roots"])
-    origin = list(data["origin"])
-    if captured is not None:
-        _check_captured(graph, origin, captured)
-    return graph, origin
+    return graph, tuple(data["origin"])
 
 
 def _check_node(graph: TermGraph, node: Node) -> None:
@@ -78,8 +75,9 @@ def _check_type(graph: TermGraph, node: Node, type_: TensorType | None) -> None:
         raise PlanError(f"term {len(graph)}, {node.op}, is {inferred} and not {type_}")
 
 
-def _check_captured(graph: TermGraph, origin: list[int], captured: TermGraph) -> None:
-    """Whether ``graph`` may be a program for the captured graph, by what a look at its terms tells."""
+def check_fits(graph: TermGraph, origin: Sequence[int], captured: TermGraph) -> None:
+    """Raise PlanError if the program is not one for the ``captured`` graph: it has other inputs, calls or outputs, or a
+    term has another type than the captured one that it stands for."""
     if [graph.types[root] for root in graph.roots] != [captured.types[root] for root in captured.roots]:
         raise PlanError("its outputs have other types than those of the graph")
     known: dict[tuple[str, Attributes], set[TensorType | None]] = {}

@@ -17,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 
 from torch_eqsat.errors import PlanError
+from torch_eqsat.planning.plan import Planned
 from torch_eqsat.planning.plan_file import seal, unseal
 
 MEET_SECONDS = 60.0  # between the first rank at a graph and the last one
@@ -35,20 +36,20 @@ class Meeting:
         self._voted = False
         self.reason = "the ranks did not agree"
 
-    def share(self, digest: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    def share(self, digest: str, make: Callable[[], Planned]) -> Planned | None:
         """The plan that rank 0 makes, or None where the graph is to be left as it is: a rank did not come in time, has
         another graph (by its ``digest``), or rank 0 failed."""
         self._store.set(f"digest {self._rank}", digest)
         if self._rank == 0:
-            plan = make() if self._is_one_graph(digest) else None
-            self._publish(NONE + self.reason.encode() if plan is None else seal(digest, plan))
-            return plan
+            planned = make() if self._is_one_graph(digest) else None
+            self._publish(NONE + self.reason.encode() if planned is None else seal(digest, planned.plan))
+            return planned
         told = self._wait(["plan"], MEET_SECONDS + self._seconds)
         if told is None or told[0].startswith(NONE):
             self.reason = told[0].removeprefix(NONE).decode() if told else self._give_up("rank 0 has no plan")
             return None
         try:
-            return unseal(digest, told[0])
+            return Planned(unseal(digest, told[0]))
         except PlanError as error:  # of rank 0's graph, or cut short
             self.reason = f"the plan of rank 0 cannot be used: {error}"
             return None

@@ -7,15 +7,19 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule
+from torch.fx import Node as FxNode
 
+from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.graph.facts import is_modest
-from torch_eqsat.planning.found import Plan
+from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.program_json import encode_program
+from torch_eqsat.planning.spent import Spent
 from torch_eqsat.verification.hard_inputs import sample_inputs
 from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, disagreement, fits_in_memory
 
@@ -58,6 +62,10 @@ class GraphInputs:
             self._digest.append(digest.hexdigest())
         return self._digest[0]
 
+    def constants(self, graph: Graph) -> set[FxNode]:
+        """The placeholders of ``graph`` that hold weights that are constants."""
+        return {node for i, node in enumerate(graph.find_nodes(op="placeholder")) if i in self.weights}
+
     def live(self, count: int) -> list[int]:
         """The placeholders, of ``count``, that hold no weights."""
         return [i for i in range(count) if i not in self.weights and i not in self.owned]
@@ -81,7 +89,7 @@ def judge(original: Graph, rewritten: Graph, inputs: GraphInputs, *, determinist
 
 def fingerprint(plan: Plan, inputs: GraphInputs) -> str:
     """What a verdict on ``plan`` depends on: its program and the values of weights (SHA-256)."""
-    digest = hashlib.sha256(json.dumps(plan["program"], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(encode_program(plan.program, plan.origin), sort_keys=True).encode())
     digest.update(inputs.digest_of_weights().encode())
     return digest.hexdigest()
 
@@ -91,18 +99,38 @@ def _bytes(value: torch.Tensor) -> bytes:
     return plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 
 
-def remembered(plan: Plan, key: str) -> str | None:
-    """The verdict on ``plan`` for a fingerprint: "" (right), a reason, or None where there is none."""
-    verdict = plan.get("verdicts", {}).get(key)
-    return verdict if isinstance(verdict, str) else None
+@dataclass(frozen=True)
+class Verdict:
+    """Why a plan must not be used, "" if it may, and the fingerprint that this is true for."""
+
+    key: str
+    problem: str
+
+    def noted_in(self, plan: Plan) -> Plan:
+        """``plan`` with the verdict, in place of the oldest one where there are many; one that is for now alone is not
+        noted."""
+        if self.problem.startswith(UNDECIDED):
+            return plan
+        verdicts = {**plan.verdicts, self.key: self.problem}
+        return replace(plan, verdicts=dict(list(verdicts.items())[-VERDICTS:]))
 
 
-def remember(plan: Plan, key: str, verdict: str) -> None:
-    """Note a verdict in ``plan``, in place of the oldest one where there are many."""
-    verdicts = plan.setdefault("verdicts", {})
-    verdicts[key] = verdict
-    while len(verdicts) > VERDICTS:
-        verdicts.pop(next(iter(verdicts)))
+class Judge:
+    """Judges plans for one graph, each program once."""
+
+    def __init__(self, graph: Graph, inputs: GraphInputs, spent: Spent, *, deterministic: bool) -> None:
+        self._graph, self._inputs, self._spent, self._deterministic = graph, inputs, spent, deterministic
+        self._problems: dict[str, str] = {}  # by fingerprint: of the regions that are kept a plan is made anew
+
+    def __call__(self, plan: Plan, rewritten: Graph) -> Verdict:
+        """The verdict on ``plan``, by which the graph was ``rewritten``: as the plan remembers it, or found now."""
+        with self._spent.judging():
+            key = fingerprint(plan, self._inputs)
+            problem = self._problems.get(key, plan.verdicts.get(key))
+            if problem is None:
+                problem = judge(copy_of(self._graph), rewritten, self._inputs, deterministic=self._deterministic)
+        self._problems[key] = problem
+        return Verdict(key, problem)
 
 
 def narrowed(

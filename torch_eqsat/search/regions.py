@@ -62,15 +62,20 @@ def whole_region(task: Task) -> Region:
     return _region(task, operators, list(task.graph.roots))
 
 
+def grouped(regions: Sequence[Region]) -> dict[str, list[Region]]:
+    """Equal regions together, by the digest of their graphs, in the order in which they first occur."""
+    groups: dict[str, list[Region]] = {}
+    for region in regions:
+        groups.setdefault(region.task.graph.digest(), []).append(region)
+    return groups
+
+
 def _informed(task: Task, regions: list[Region]) -> list[Region]:
     """``regions`` whose inputs say what is known of them in the whole graph. Equal regions, which are searched once,
     say what is known in all places: that a value is tame or rounded if it is in each of them, that it is late if it is
     in any."""
     known = analyse_graph(task.graph)
-    groups: dict[str, list[Region]] = {}
-    for region in regions:
-        groups.setdefault(region.task.graph.digest(), []).append(region)
-    for group in groups.values():
+    for group in grouped(regions).values():
         for place in group[0].leaves:
             found = [known[region.leaves[place]] for region in group]
             late = any(k.late for k in found)
