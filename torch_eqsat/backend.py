@@ -28,8 +28,8 @@ from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.plan_store import forget_plan
 from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.search.parameters import SearchParameters

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.cases import CASES, Case
+from bench.models.drawn_models import drawn_case
 from bench.models.suite_models import MODELS
 from bench.speed.variants import VARIANTS
 
@@ -57,12 +58,14 @@ def main() -> None:
     """Serve one variant until told to quit."""
     known = {**MODELS, **CASES}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", choices=known)
+    parser.add_argument("case", help=f"drawn-SEED-WAY, or one of {', '.join(known)}")
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
     replies = _own_stdout()
     torch.set_num_threads(1)
-    case = known[arguments.case]
+    case = known.get(arguments.case) or drawn_case(arguments.case)
+    if case is None:
+        parser.error(f"unknown case {arguments.case!r}")
     with torch.set_grad_enabled(case.training):
         call, ready = prepare(case, arguments.variant)
         _reply(replies, asdict(ready))

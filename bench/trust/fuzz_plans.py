@@ -28,8 +28,8 @@ from torch_eqsat.cost.folder import forget_trouble
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.table import close_tables, default_path, open_table
 from torch_eqsat.options import Options
-from torch_eqsat.planning.plan_file import plan_to_json, seal_json
-from torch_eqsat.planning.plan_store import load_plan, plan_path
+from torch_eqsat.planning.plans.plan_file import plan_to_json, seal_json
+from torch_eqsat.planning.plans.plan_store import load_plan, plan_path
 
 NAMES = ("linears", "attention", "chain")
 OPTIONS = Options(seconds=4.0, measure_seconds=4.0, min_saving=0.0)

@@ -10,7 +10,7 @@ from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.counters import timings
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.plans.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from tests.end_to_end.models import compiled, only_report
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.plans.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow

@@ -11,8 +11,8 @@ from torch_eqsat import backend
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.ir.term import TermGraph
-from torch_eqsat.planning.plan import Plan
-from torch_eqsat.planning.plan_store import load_plan, store_plan
+from torch_eqsat.planning.plans.plan import Plan
+from torch_eqsat.planning.plans.plan_store import load_plan, store_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh")]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torch_eqsat.ir.term import Node, TermGraph, attributes
-from torch_eqsat.planning.plan import Plan
+from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.verdict import UNDECIDED, GraphInputs, Verdict, fingerprint, judge, narrowed
 
 

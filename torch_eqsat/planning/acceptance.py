@@ -12,7 +12,7 @@ from torch_eqsat.cost.targets import HERE
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.options import Options
 from torch_eqsat.planning.job import Job
-from torch_eqsat.planning.plan import Plan, Planned
+from torch_eqsat.planning.plans.plan import Plan, Planned
 from torch_eqsat.planning.race import race
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import RaceReport

@@ -17,8 +17,8 @@ from typing import Any
 import torch.distributed as dist
 
 from torch_eqsat.errors import PlanError
-from torch_eqsat.planning.plan import Planned
-from torch_eqsat.planning.plan_file import seal, unseal
+from torch_eqsat.planning.plans.plan import Planned
+from torch_eqsat.planning.plans.plan_file import seal, unseal
 
 MEET_SECONDS = 60.0  # between the first rank at a graph and the last one
 POLL_SECONDS = 0.02

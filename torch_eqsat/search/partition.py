@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.model import CostModel
 from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.search.parameters import SearchParameters
@@ -37,7 +37,7 @@ class Partition:
         """The groups, those of few terms first."""
         return sorted(self.groups, key=lambda group: len(self.task_of(group).graph))
 
-    def captured(self, pricing: Pricing) -> dict[str, Program]:
+    def captured(self, pricing: CostModel) -> dict[str, Program]:
         """The program of each group as it was captured."""
         return {group: captured_program(self.task_of(group), pricing) for group in self.groups}
 

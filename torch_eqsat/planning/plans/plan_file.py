@@ -11,8 +11,8 @@ from pydantic_core import from_json
 from typing_extensions import TypeAliasType
 
 from torch_eqsat.errors import PlanError
-from torch_eqsat.planning.plan import Plan
-from torch_eqsat.planning.program_json import decode_program, encode_program
+from torch_eqsat.planning.plans.plan import Plan
+from torch_eqsat.planning.plans.program_json import decode_program, encode_program
 from torch_eqsat.report import RaceReport, RegionReport
 
 FORMAT = 2
@@ -40,7 +40,7 @@ class _Strict(BaseModel):
 
 
 class StoredProgram(_Strict):
-    """A program as :func:`torch_eqsat.planning.program_json.encode_program` writes it."""
+    """A program as :func:`torch_eqsat.planning.plans.program_json.encode_program` writes it."""
 
     nodes: list[tuple[str, dict[str, _Value], list[_Count]]]
     types: list[tuple[list[_Size], str] | None]
@@ -50,7 +50,7 @@ class StoredProgram(_Strict):
 
 
 class StoredPlan(_Strict):
-    """A :class:`torch_eqsat.planning.plan.Plan` as :func:`plan_to_json` writes it."""
+    """A :class:`torch_eqsat.planning.plans.plan.Plan` as :func:`plan_to_json` writes it."""
 
     base_ms: _Milliseconds
     best_ms: _Milliseconds

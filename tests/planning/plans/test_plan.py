@@ -9,9 +9,9 @@ import time
 import pytest
 
 from torch_eqsat.cost import folder
-from torch_eqsat.planning.plan_file import LARGEST_PLAN, _canonical, _digest, plan_from_json, plan_to_json
-from torch_eqsat.planning.plan_store import load_plan, plan_path
-from torch_eqsat.planning.plan_store import store_plan as store
+from torch_eqsat.planning.plans.plan_file import LARGEST_PLAN, _canonical, _digest, plan_from_json, plan_to_json
+from torch_eqsat.planning.plans.plan_store import load_plan, plan_path
+from torch_eqsat.planning.plans.plan_store import store_plan as store
 
 REGION = {
     "count": 1, "terms": 2, "base_ms": 1.5, "best_ms": 0.1, "lower_bound_ms": 0.0, "laws": {"a_law": 2},
@@ -201,7 +201,7 @@ def test_no_home_is_told_once(monkeypatch, lines):
 
 
 def test_a_plan_that_is_too_large_is_not_stored(monkeypatch, lines):
-    monkeypatch.setattr("torch_eqsat.planning.plan_file.LARGEST_PLAN", 100)
+    monkeypatch.setattr("torch_eqsat.planning.plans.plan_file.LARGEST_PLAN", 100)
     store_plan("key", PLAN)
     assert not plan_path("key").exists() and "more than 100" in lines()[0]
 

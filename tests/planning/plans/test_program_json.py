@@ -10,7 +10,7 @@ from torch_eqsat.errors import PlanError
 from torch_eqsat.ir.operators import infer_type
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.ir.types import TensorType
-from torch_eqsat.planning.program_json import check_fits, decode_program, encode_program
+from torch_eqsat.planning.plans.program_json import check_fits, decode_program, encode_program
 
 values = st.recursive(
     st.integers(-5, 5) | st.floats(allow_nan=False) | st.booleans() | st.text(max_size=5) | st.none(),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch_eqsat.cost.folder import cache_folder, sweep, tell_trouble
 from torch_eqsat.errors import PlanError
-from torch_eqsat.planning.plan import Plan
-from torch_eqsat.planning.plan_file import FORMAT, LARGEST_PLAN, seal, unseal
+from torch_eqsat.planning.plans.plan import Plan
+from torch_eqsat.planning.plans.plan_file import FORMAT, LARGEST_PLAN, seal, unseal
 
 logger = logging.getLogger(__name__)
 
