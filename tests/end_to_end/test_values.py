@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.end_to_end.models import interpreted
+from tests.end_to_end.models import interpreted, last
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -144,3 +144,36 @@ def test_a_stored_plan_is_judged_on_other_weights():
         actual, expected = interpreted(large, freezing=True)(x), large(x)
     assert expected.isfinite().all()
     torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("freezing", [False, True])
+def test_programs_that_only_leave_calls_out_are_used(freezing):
+    """The output becomes a call that was there: nothing is new."""
+    x = torch.randn(64, 64)
+    with torch.no_grad():
+        actual = interpreted(lambda x: torch.relu(torch.relu(x)), freezing=freezing, **{"eqsat.strict": True})(x)
+    assert torch.equal(actual, torch.relu(x))
+    assert last().decision == "rewritten, 1 calls are gone"
+
+
+@pytest.mark.parametrize("freezing", [False, True])
+def test_equal_products_are_computed_once(freezing):
+    """Without freezing Inductor computes each; with it they are merged anyway, and nothing is promised for it."""
+    layer = nn.Linear(32, 32, bias=False)
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, context):
+            for _ in range(3):
+                x = torch.tanh(x + self.layer(context))
+            return x
+
+    model, inputs = Loop().eval(), (torch.randn(8, 32), torch.randn(8, 32))
+    with torch.no_grad():
+        actual = interpreted(model, freezing=freezing, **{"eqsat.strict": True})(*inputs)
+        torch.testing.assert_close(actual, model(*inputs))
+    assert last().changed is not freezing
+    assert freezing or last().best_ms < 0.7 * last().base_ms

@@ -60,7 +60,7 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
         table.store_coefficients({"fusible slow_ns": 7.0, "roofline peak_flops_per_ms": 1e12}, 0.0, 1)
     seen = []
     monkeypatch.setattr(
-        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, spent: seen.append(setting)
+        "torch_eqsat.planning.pipeline.search_regions", lambda task, setting, spent, repeated: seen.append(setting)
     )
     with pytest.raises(AttributeError):  # no plan was made
         optimize(
@@ -73,15 +73,15 @@ def test_stored_coefficients_reach_prices_and_plans(tmp_path, monkeypatch, trace
     assert prices.coefficients.slow_ns == 7.0
     assert prices.roofline.peak_flops_per_ms == 1e12
     task = task_of(torch.relu, (4,))
-    assert plan_key(task, setting) != plan_key(task, replace(setting, calibration=Calibration()))
+    assert plan_key(task, setting, {}) != plan_key(task, replace(setting, calibration=Calibration()), {})
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(SearchParameters)])
 def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
     task, setting = task_of(torch.relu, (4,)), Setting(Options(), False, "cpu", 1, "key")
     other = replace(setting.parameters, **{name: getattr(setting.parameters, name) + 1})
-    assert plan_key(task, setting) == plan_key(task, replace(setting, parameters=SearchParameters()))
-    assert plan_key(task, setting) != plan_key(task, replace(setting, parameters=other))
+    assert plan_key(task, setting, {}) == plan_key(task, replace(setting, parameters=SearchParameters()), {})
+    assert plan_key(task, setting, {}) != plan_key(task, replace(setting, parameters=other), {})
 
 
 def test_parameters_reach_the_searches(partition):

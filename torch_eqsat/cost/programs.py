@@ -4,7 +4,7 @@ all of them read."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from torch_eqsat.cost.inductor.residency import Residency
@@ -112,6 +112,15 @@ def changed_ms(task: Task, program: Program, pricing: CostModel) -> float:
         for p in (program, captured_program(task, pricing))
     )
     return sum(price * count for price, count in ((own - captured) + (captured - own)).items())
+
+
+def repeated_ms(task: Task, repeated: Mapping[int, int], pricing: CostModel) -> float:
+    """What the further calls of terms cost that the captured graph computes more than once: without freezing Inductor
+    does not merge products that are equal (1.69x of a loop over one context). Fused work is computed once anyway."""
+    prices = captured_prices(task, pricing)
+    nodes = task.graph.nodes
+    heavy = {t: [p for p in task.parts.get(t, ()) if "heavy" in OPERATORS[nodes[p].op].traits] for t in repeated}
+    return sum(repeated[term] * sum(map(prices, parts)) for term, parts in heavy.items())
 
 
 def captured_program(task: Task, pricing: CostModel, missing: Missing | None = None) -> Program:

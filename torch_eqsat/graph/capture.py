@@ -7,6 +7,7 @@ depend on constants alone are cut off at their last node: they are inputs of the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,12 @@ class Capture:
     leaves: dict[int, FxNode] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     pinned: list[FxNode] = field(default_factory=list)
+
+    @property
+    def repeated(self) -> dict[int, int]:
+        """How many further calls there are of terms that the graph computes more than once."""
+        counts = Counter(term for node, term in self.term.items() if node.op == "call_function")
+        return {t: n - 1 for t, n in counts.items() if n > 1 and self.graph.nodes[t].op == "fx"}
 
     def on_copy(self, fx: Graph, copy_of: Mapping[FxNode, FxNode]) -> Capture:
         """The same for ``fx``, a copy of the FX graph in which ``copy_of`` gives the copy of each node."""

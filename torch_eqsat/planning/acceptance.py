@@ -11,7 +11,7 @@ from torch.fx import Graph
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.options import Options
-from torch_eqsat.planning.job import Job
+from torch_eqsat.planning.job import Job, Trial
 from torch_eqsat.planning.plans.plan import Plan, Planned
 from torch_eqsat.planning.race import race
 from torch_eqsat.planning.verdict import GraphInputs
@@ -25,12 +25,12 @@ RACE_SECONDS = 3.0  # for timing the original and the rewritten graph in turn
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What is decided on a plan: why the graph is left as it is ("" if it is to be rewritten), how many calls of the
-    rewritten graph are new, and the ``race`` if one decided. The ``plan`` remembers what was learned of it."""
+    """What is decided on a plan: why the graph is left as it is ("" if it is to be rewritten), the ``trial`` of it, and
+    the ``race`` if one decided. The ``plan`` remembers what was learned of it."""
 
     plan: Plan
     reason: str = ""
-    added: int = 0
+    trial: Trial | None = None
     race: RaceReport | None = None
 
 
@@ -39,19 +39,19 @@ def accept(job: Job, planned: Planned) -> Acceptance:
     plan, options = planned.plan, job.setting.options
     if reason := declined(plan, options):
         return Acceptance(plan, _refused(planned.refused[0]) if planned.refused else reason)
-    rewritten, added = job.trial(plan)
-    if added == 0:
+    trial = job.trial(plan)
+    if trial.is_original:
         return Acceptance(plan, "the chosen program is the original")
     if options.judge:
-        verdict = job.judge(plan, rewritten)
+        verdict = job.judge(plan, trial.graph)
         plan = verdict.noted_in(plan)
         if verdict.problem:
             logger.warning("left as it is: %s", _refused(verdict.problem))
             return Acceptance(plan, _refused(verdict.problem))
     if not options.measure:
-        return Acceptance(plan, added=added)
-    found = plan.race or _raced(job.capture.fx, rewritten, job.inputs)
-    return Acceptance(replace(plan, race=found), _lost(found, plan, options), added, found)
+        return Acceptance(plan, trial=trial)
+    found = plan.race or _raced(job.capture.fx, trial.graph, job.inputs)
+    return Acceptance(replace(plan, race=found), _lost(found, plan, options), trial, found)
 
 
 def declined(plan: Plan, options: Options) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch_eqsat.cost.measure.kernels import context_of, measure_many
 from torch_eqsat.cost.measure.timer import CpuTimer, CudaTimer
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.cost.programs import captured_program, residency_of, with_kernels
+from torch_eqsat.cost.programs import captured_program, repeated_ms, residency_of, with_kernels
 from torch_eqsat.cost.table import Table, open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.ir.program import Task
@@ -27,11 +27,13 @@ from torch_eqsat.search.worker.pool import WorkerPool
 
 @dataclass(frozen=True)
 class Found:
-    """What the searches of a graph's regions found; an outcome for each group of equal regions."""
+    """What the searches of a graph's regions found; an outcome for each group of equal regions. ``repeated_ms`` is what
+    the captured graph computes more than once."""
 
     partition: Partition
     outcomes: Mapping[str, Outcome]
     pricing: Pricing
+    repeated_ms: float = 0.0
 
     @property
     def groups(self) -> list[str]:
@@ -46,7 +48,7 @@ class Found:
         marked = with_kernels(program.graph, self.pricing)
         # As it is when it comes from the disk, where nothing is believed that can be inferred.
         chosen, origin = decode_program(encode_program(marked, program.origin))
-        base_ms = sum(r.count * r.base_ms for r in rows)
+        base_ms = sum(r.count * r.base_ms for r in rows) + self.repeated_ms
         return Plan(base_ms, sum(r.count * r.best_ms for r in rows), tuple(rows), chosen, origin)
 
     def _original(self, group: str, outcome: Outcome) -> Outcome:
@@ -54,15 +56,16 @@ class Found:
         return replace(outcome, program=program)
 
 
-def search_regions(task: Task, setting: Setting, spent: Spent) -> Found:
-    """What is found by searching each distinct region once."""
+def search_regions(task: Task, setting: Setting, spent: Spent, repeated: Mapping[int, int]) -> Found:
+    """What is found by searching each distinct region once; ``repeated`` are further calls by their term."""
     options = setting.options
     partition = Partition.of(task, options.nodes, setting.parameters)
     device = torch.device(setting.device)
     table = open_table(context_of(device.type))
     with WorkerPool(options.memory_bytes, options.executor) as pool:
         planner = Planner(setting, spent, pool, _times(setting, table, spent.kernels_failed), residency_of(task))
-        return Found(partition, planner.search(partition), planner.pricing())
+        outcomes, pricing = planner.search(partition), planner.pricing()
+        return Found(partition, outcomes, pricing, repeated_ms(task, repeated, pricing))
 
 
 def may_measure(setting: Setting) -> bool:

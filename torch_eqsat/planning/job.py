@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,6 +57,20 @@ def prepare(graph: Graph, setting: Setting, inputs: GraphInputs) -> Prepared:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A rewritten copy of a graph: how many calls were ``added``, and how many of the original's are ``gone``."""
+
+    graph: Graph
+    added: int
+    gone: int
+
+    @property
+    def is_original(self) -> bool:
+        """Whether nothing changed. Programs that only leave calls out add none: an output is one that was there."""
+        return self.added == self.gone == 0
+
+
+@dataclass(frozen=True)
 class Job:
     """A captured graph that is to be planned, judged and rewritten. The graph itself is ``capture.fx``."""
 
@@ -87,14 +102,21 @@ class Job:
         return self.capture.graph.digest()
 
     @cached_property
+    def repeated(self) -> dict[int, int]:
+        """Further calls by their term, of terms that are computed more than once; under freezing Inductor merges
+        them."""
+        return {} if self.setting.frozen else self.capture.repeated
+
+    @cached_property
     def key(self) -> str:
         """The key of its plan."""
-        return plan_key(self.task, self.setting)
+        return plan_key(self.task, self.setting, self.repeated)
 
-    def trial(self, plan: Plan) -> tuple[Graph, int]:
-        """A copy of the graph rewritten by ``plan``, and how many of its calls are new."""
+    def trial(self, plan: Plan) -> Trial:
+        """A copy of the graph, rewritten by ``plan``."""
         capture = self.capture.on_copy(*copied(self.capture.fx))
-        return capture.fx, self._rebuild(plan, capture)
+        added = self._rebuild(plan, capture)
+        return Trial(capture.fx, added, _calls(self.capture.fx) - _calls(capture.fx) + added)
 
     def rewrite(self, plan: Plan) -> None:
         """Rewrite the graph itself; if this raises, it is put back."""
@@ -106,10 +128,19 @@ class Job:
         return rebuild(capture, plan.program, plan.origin, frozen=self.setting.frozen)
 
 
-def plan_key(task: Task, setting: Setting) -> str:
-    """The key of the plan for ``task``: all that it depends on."""
-    parts = context_of(torch.device(setting.device).type), setting.calibration, setting.parameters
+def plan_key(task: Task, setting: Setting, repeated: Mapping[int, int]) -> str:
+    """The key of the plan for ``task``, of which some terms are ``repeated``: all that it depends on."""
+    parts = (
+        context_of(torch.device(setting.device).type),
+        setting.calibration,
+        setting.parameters,
+        sorted(repeated.items()),
+    )
     return hashlib.sha256(f"{setting.key} {parts!r} {task.graph.digest()}".encode()).hexdigest()
+
+
+def _calls(graph: Graph) -> int:
+    return sum(node.op == "call_function" for node in graph.nodes)
 
 
 def _captured(graph: Graph, setting: Setting, inputs: GraphInputs) -> Capture:

@@ -15,7 +15,7 @@ from torch_eqsat.errors import RebuildError
 from torch_eqsat.planning.acceptance import Acceptance, accept, declined
 from torch_eqsat.planning.disturbance import note_disturbance
 from torch_eqsat.planning.found import Found, search_regions
-from torch_eqsat.planning.job import Job, prepare
+from torch_eqsat.planning.job import Job, Trial, prepare
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan import Plan, Planned
 from torch_eqsat.planning.plans.plan_store import load_plan, store_plan
@@ -112,7 +112,13 @@ def _rebuilt(job: Job, planned: Planned, accepted: Acceptance, agree: Callable[[
     if reason:
         return Result(_left(reason), False, planned, accepted.race)
     job.rewrite(accepted.plan)
-    return Result(f"rewritten, {accepted.added} calls are new", True, planned, accepted.race)
+    return Result(_rewritten(accepted.trial), True, planned, accepted.race)
+
+
+def _rewritten(trial: Trial | None) -> str:
+    if trial is None or trial.added:
+        return f"rewritten, {trial.added if trial else 0} calls are new"
+    return f"rewritten, {trial.gone} calls are gone"
 
 
 def _left(reason: str) -> str:
@@ -127,7 +133,7 @@ def _stored(job: Job) -> Planned | None:
 def _made(job: Job) -> Planned:
     """A plan made by searching, of those regions that are right."""
     options = job.setting.options
-    found = search_regions(job.task, job.setting, job.spent)
+    found = search_regions(job.task, job.setting, job.spent, job.repeated)
     plan = found.plan(found.groups)
     disturbed = note_disturbance(plan.regions, job.spent.kernels_failed, strict=options.strict)
     planned = Planned(plan, may_store=not disturbed, disturbed=disturbed)
@@ -142,10 +148,10 @@ def _made(job: Job) -> Planned:
 def _problem(job: Job, plan: Plan) -> str:
     """Why the graph must not be rewritten by ``plan``; "" if it may."""
     try:
-        rewritten, added = job.trial(plan)
+        trial = job.trial(plan)
     except RebuildError as error:
         return str(error)
-    return job.judge(plan, rewritten).problem if added else ""
+    return "" if trial.is_original else job.judge(plan, trial.graph).problem
 
 
 def _narrowed(job: Job, planned: Planned, found: Found, problem: str) -> Planned:
