@@ -137,6 +137,7 @@ class Kernel:
         groups: int = 1,
         dtype: str = "float32",
         device: str = "cpu",
+        weight: bool = False,
     ) -> "Kernel":
         """The transposed convolution of [N, C, *spatial] with [C, O/groups, *window], without dilation."""
         shapes = _shapes(x, w)
@@ -145,7 +146,9 @@ class Kernel:
         if axes not in (1, 2, 3) or len(window) != len(image) or image[1] != window[0] or window[0] % groups:
             raise TypeMismatchError(f"transposed convolution of {image} with {window} in {groups} groups")
         steps = _per_axis(stride, axes), _per_axis(padding, axes), (1,) * axes
-        return cls("conv_transpose", shapes, _dtype(dtype), device, False, False, *steps, groups=groups)
+        depthwise = groups == image[1] > 1  # not packed by Inductor
+        packed = weight and device == "cpu" and axes > 1 and dtype in _PACKED and not depthwise
+        return cls("conv_transpose", shapes, _dtype(dtype), device, packed, False, *steps, groups=groups)
 
     @classmethod
     def sdpa(

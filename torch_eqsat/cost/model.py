@@ -25,6 +25,8 @@ class TermContext:
     """It is a gather that moves whole vectors of channels."""
     copies: int = 0
     """For so many users a view is copied."""
+    shuffled: bool = False
+    """It is a view whose elements are read one by one, by their indices."""
     added_later: bool = False
     """It is a product to which Inductor adds a tensor of its own size: `addmm` writes that tensor first."""
 

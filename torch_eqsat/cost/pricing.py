@@ -101,11 +101,11 @@ class Pricing:
             added = self._copy_ms(result) if context.added_later else 0.0
             return self.kernel_ms(node, types, constants, missing) + added
         if "view" in operator.traits:
-            return context.copies * self._copy_ms(result)
+            return context.copies * self._copy_ms(result) + self._copy_ms(result, "gather") * context.shuffled
         return self._fusible(node, types, result, constants, context)
 
-    def _copy_ms(self, copied: TensorType) -> float:
-        return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {"cheap": 1}, self.coefficients)
+    def _copy_ms(self, copied: TensorType, work: str = "cheap") -> float:
+        return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {work: 1}, self.coefficients)
 
     def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:
         """The price in ms of an operator that the language does not know: its bytes. What returns no tensor is taken to
@@ -207,7 +207,7 @@ class Pricing:
             return self._placed(product, not product.weight) if constants[1] else product
         if node.op == "conv_transpose":
             geometry = {name: node[name] for name in ("stride", "padding", "groups")}
-            return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, **geometry)
+            return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
     def _fusible(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch_eqsat.cost.inductor.residency import Residency
 from torch_eqsat.cost.kernel import Kernel
@@ -80,38 +80,52 @@ def captured_prices(task: Task, pricing: CostModel, missing: Missing | None = No
     return TermPrices(task.graph, pricing.as_captured(), uses, missing)
 
 
-def prices_of(
-    task: Task, program: Program, pricing: CostModel, missing: Missing | None = None
-) -> list[tuple[float, ...]]:
-    """For each node of a program found for ``task`` what it costs in ms at today's prices, without an e-graph: of a
-    captured operator, what each of its parts does."""
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a term costs in ms, and whether a kernel of its own computes it, whose time was measured, if it was."""
+
+    ms: float
+    heavy: bool
+
+
+def prices_of(task: Task, program: Program, pricing: CostModel, missing: Missing | None = None) -> list[list[Price]]:
+    """For each node of a program found for ``task`` what it costs at today's prices, without an e-graph: of a captured
+    operator, what each of its parts does."""
     whole = restarted(task, replace(program, meaning=program.captured))
     uses = Counter(c for node in program.graph.nodes for c in node.children)
     uses.update(program.graph.roots)
     own = TermPrices(whole.graph, pricing, uses, missing)
     captured = TermPrices(whole.graph, pricing.as_captured(), uses, missing)
-    prices: list[tuple[float, ...]] = []
+    nodes = whole.graph.nodes
+
+    def priced(prices: TermPrices, term: int) -> Price:
+        return Price(prices(term), "heavy" in OPERATORS[nodes[term].op].traits)
+
+    found: list[list[Price]] = []
     for index in range(len(program.graph)):
         parts = whole.parts.get(index)
         # No parts (None): rewritten, or opaque. Empty ones: of some calls the work is priced elsewhere.
-        prices.append((own(index),) if parts is None else tuple(map(captured, parts)))
-    return prices
+        found.append([priced(own, index)] if parts is None else [priced(captured, part) for part in parts])
+    return found
 
 
 def cost_of(task: Task, program: Program, pricing: CostModel, missing: Missing | None = None) -> float:
     """The cost in ms of a program found for ``task`` at today's prices, without an e-graph."""
     prices = prices_of(task, program, pricing, missing)
     rewritten = sum(program.captured.get(index, -1) not in task.parts for index in range(len(prices)))
-    return sum(map(sum, prices)) + NODE_MS * len(prices) + REWRITTEN_MS * rewritten
+    return sum(p.ms for node in prices for p in node) + NODE_MS * len(prices) + REWRITTEN_MS * rewritten
 
 
-def changed_ms(task: Task, program: Program, pricing: CostModel) -> float:
-    """How much work a program changes: what is in one of it and the captured program, and not in the other (ms)."""
+def changed_ms(task: Task, program: Program, pricing: CostModel) -> tuple[float, float]:
+    """How much work a program changes, in kernels of their own and in the rest: what is in one of it and the captured
+    program, and not in the other (ms)."""
     own, captured = (
-        Counter(round(price, 9) for node in prices_of(task, p, pricing) for price in node)
+        Counter(replace(price, ms=round(price.ms, 9)) for node in prices_of(task, p, pricing) for price in node)
         for p in (program, captured_program(task, pricing))
     )
-    return sum(price * count for price, count in ((own - captured) + (captured - own)).items())
+    changed = ((own - captured) + (captured - own)).items()
+    heavy, rest = (sum(p.ms * count for p, count in changed if p.heavy is kind) for kind in (True, False))
+    return heavy, rest
 
 
 def repeated_ms(task: Task, repeated: Mapping[int, int], pricing: CostModel) -> float:

@@ -3,9 +3,11 @@ makes of them, and slices of channels the copies that convolutions need."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from torch_eqsat.cost.inductor.copies import shuffled_views
 from torch_eqsat.cost.inductor.fusion import ABSORBABLE, Stage, stage_of
 from torch_eqsat.cost.inductor.layout import Layouts
 from torch_eqsat.cost.model import CostModel, Missing, TermContext
@@ -27,7 +29,10 @@ class TermPrices:
         self._stages = _term_stages(graph, uses) if pricing.epilogues else {}
         layouts = Layouts(graph) if pricing.epilogues and pricing.whole else None
         self._of_channels = layouts.gathers_of_channels() if layouts else frozenset()
-        self._copies = layouts.copies_of_slices() if layouts else {}
+        self._copies = layouts.copies_of_slices() if layouts else Counter[int]()
+        vectors, elements = shuffled_views(graph)
+        self._copies.update(vectors)
+        self._shuffled = elements
         self._added_later = _products_with_addends(graph, uses) if pricing.whole and not pricing.frozen else frozenset()
 
     def __call__(self, term: int) -> float:
@@ -37,6 +42,7 @@ class TermPrices:
             absorbed=node.op in ABSORBABLE and term in self._stages,
             of_channels=term in self._of_channels,
             copies=self._copies.get(term, 0),
+            shuffled=term in self._shuffled,
             added_later=term in self._added_later,
         )
         result, constant = graph.types[term], graph.constant[term]

@@ -256,7 +256,8 @@ class Planner:
         guessed = bool(unmeasured(outcome.program, after)) and not (self._waits and missing)
         doubt = 0.0
         if not self.setting.options.measure:
-            doubt = self.parameters.doubt * changed_ms(task, outcome.program, before)
+            heavy, rest = changed_ms(task, outcome.program, before)
+            doubt = self.parameters.kernel_doubt * heavy + self.parameters.fused_doubt * rest
         saves = captured.cost - cost > doubt and not guessed
         program = replace(outcome.program, cost=cost) if saves else captured
         bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)

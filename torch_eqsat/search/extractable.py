@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from torch_eqsat.cost.inductor.copies import VECTOR, contiguous, copied_run
 from torch_eqsat.cost.inductor.fusion import ABSORBABLE, Stage, stage_of
 from torch_eqsat.cost.model import ALONE, CostModel, Missing, TermContext
 from torch_eqsat.cost.programs import NODE_MS, REWRITTEN_MS, captured_prices
@@ -16,7 +17,7 @@ from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.search.parameters import SearchParameters
 
-ABSORBED = TermContext(absorbed=True)
+ABSORBED, COPIED, SHUFFLED = TermContext(absorbed=True), TermContext(copies=1), TermContext(shuffled=True)
 
 
 class Extractable:
@@ -41,13 +42,13 @@ class Extractable:
     def problem(self, pricing: CostModel, missing: Missing | None = None) -> ExtractionProblem:
         """The extraction problem at today's prices; ``missing`` gets the kernels that lack one."""
         parts = captured_prices(self.task, pricing, missing)
-        absorbed = absorbed_rows(self.snapshot) if pricing.epilogues else set()
+        contexts = dict.fromkeys(absorbed_rows(self.snapshot), ABSORBED) if pricing.epilogues else {}
+        contexts |= shuffled_rows(self.snapshot)
         rows = []
         for index, (node, owner) in enumerate(zip(self.snapshot.nodes, self.snapshot.classes, strict=True)):
             meant = self.task.parts.get(self.snapshot.terms[index])
             if meant is None:
-                context = ABSORBED if index in absorbed else ALONE
-                cost = self._price(pricing, node, owner, context, missing) + NODE_MS + REWRITTEN_MS
+                cost = self._price(pricing, node, owner, contexts.get(index, ALONE), missing) + NODE_MS + REWRITTEN_MS
             else:
                 cost = NODE_MS + sum(map(parts, meant))
             rows.append((self.dense[owner], tuple(self.dense[c] for c in node.children), cost))
@@ -155,3 +156,26 @@ def absorbed_rows(snapshot: Snapshot) -> set[int]:
                 stages[owner] = stage
                 grows = True
     return absorbed
+
+
+def shuffled_rows(snapshot: Snapshot) -> dict[int, TermContext]:
+    """The views, by index, that are copied because their operand is a permutation, whichever it is of those known."""
+    permutations: dict[int, list[Node]] = {}
+    for node, owner in zip(snapshot.nodes, snapshot.classes, strict=True):
+        if node.op == "permute":
+            permutations.setdefault(owner, []).append(node)
+    found = {}
+    for index, node in enumerate(snapshot.nodes):
+        if node.op == "view" and (operands := permutations.get(node.children[0])):
+            run = min(_run(snapshot, operand, node["shape"]) for operand in operands)
+            if run:
+                found[index] = COPIED if run >= VECTOR else SHUFFLED
+    return found
+
+
+def _run(snapshot: Snapshot, permuted: Node, shape: Sequence[int]) -> int:
+    source = snapshot.types[permuted.children[0]]
+    assert source is not None
+    strides = contiguous(source.shape)
+    dims = permuted["dims"]
+    return copied_run([source.shape[d] for d in dims], [strides[d] for d in dims], shape)
