@@ -27,14 +27,23 @@ def interpret(module: GraphModule, inputs: Sequence[Any], **_: Any) -> Callable[
 
 class _Runner(Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        # The kernels of attention read their operands as if the last axis were dense; Inductor makes it so.
+        # The kernels of attention read their operands as if the last axis were dense, those of oneDNN as if there were
+        # no gaps; Inductor makes it so.
         if str(target).startswith("aten._scaled_dot_product"):
-            args = tuple(_dense(a) for a in args)
-            kwargs = {name: _dense(a) for name, a in kwargs.items()}
+            args = tuple(_with_rows(a) for a in args)
+            kwargs = {name: _with_rows(a) for name, a in kwargs.items()}
+        if str(target).startswith("mkldnn."):
+            args = tuple(_without_gaps(a) for a in args)
         return super().call_function(target, args, kwargs)
 
 
-def _dense(value: Any) -> Any:
+def _with_rows(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or value.dim() < 4 or value.stride(-1) == 1:
         return value
     return value.contiguous()
+
+
+def _without_gaps(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return value
+    return value if torch.ops.aten.is_non_overlapping_and_dense(value) else value.contiguous()

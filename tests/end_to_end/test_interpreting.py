@@ -150,3 +150,22 @@ def test_numbers_are_reduced():
 
     with torch.no_grad():
         check(function, torch.tensor(2.0), torch.randn(256, 256), torch.randn(256, 256), torch.randn(256, 2))
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support")
+def test_packed_convolutions_of_complex_numbers():
+    """Their real parts are views with gaps, which oneDNN read as if there were none."""
+
+    class Widened(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.randn(3, 3, 3, 3, dtype=torch.complex64))
+            self.b = torch.nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+        def forward(self, x):
+            return torch.nn.functional.conv_transpose2d(x, self.w, self.b, stride=2, padding=2, output_padding=1)
+
+    model, x = Widened().eval(), torch.randn(1, 3, 4, 4, dtype=torch.complex64)
+    with torch.no_grad():
+        actual = compiled(model, freezing=True, **{"eqsat.strategy": "none"})(x)
+        torch.testing.assert_close(actual, model(x), rtol=1e-4, atol=1e-4)
