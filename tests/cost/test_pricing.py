@@ -131,3 +131,12 @@ def test_a_full_addend_is_written_before_the_product_is_added(task_of: Callable[
         return whole - nodes
 
     assert (cost(full) > 0) is not frozen and cost(bias) == 0
+
+
+def test_sums_along_the_windows_of_live_kernels_are_no_vectors() -> None:
+    kernel, made = TensorType((128, 128, 3, 3), "float32"), TensorType((512, 128, 1, 3), "float32")
+    bank = Node("filter_bank", attributes(dim=2, into=0, step=1, dilation=1, coefficients=((1.0, 1.0, 1.0),) * 4), (0,))
+    live, slow = (Pricing(frozen=False, coefficients=Coefficients(gather_ns=ns)) for ns in (0.45, 4.5))
+    price, slower = (p.price(bank, [kernel], made, [True], True) for p in (live, slow))
+    assert slower > 5 * price
+    assert live.price(bank, [kernel], made, [False], False) == slow.price(bank, [kernel], made, [False], False)
