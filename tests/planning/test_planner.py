@@ -86,7 +86,7 @@ def test_the_key_of_a_plan_changes_with_each_parameter(name, task_of):
 
 def test_parameters_reach_the_searches(partition):
     """Also those of other processes: they are part of each request."""
-    parameters, requests = SearchParameters(search_share=0.5, doubt=0.9), []
+    parameters, requests = SearchParameters(search_share=0.5, kernel_doubt=0.9), []
 
     class Listening(LocalPool):
         def map(self, asked, until):

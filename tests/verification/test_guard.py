@@ -119,10 +119,10 @@ def test_frozen_weights(stock):
 
 def test_inputs_that_are_written_to_are_put_back(stock):
     def function(buffer, x, w):
-        buffer.add_(torch.relu(x @ w))
+        buffer.add_(torch.relu(x - w))
         return buffer * 2
 
-    x, w, buffer, eager = torch.randn(8, 64), torch.randn(64, 4), torch.zeros(8, 4), torch.zeros(8, 4)
+    x, w, buffer, eager = torch.randn(8, 4), torch.randn(8, 4), torch.zeros(8, 4), torch.zeros(8, 4)
     with torch.no_grad():
         torch.testing.assert_close(wrong(function)(buffer, x, w), function(eager, x, w))
     torch.testing.assert_close(buffer, eager)

@@ -142,7 +142,7 @@ class SearchParameters:
     exact_needs: float = 4.0
     """Seconds. A region is extracted exactly if so many are left of the time. Measured with exact_seconds."""
     kernel_doubt: float = 0.02
-    """Share of the work of kernels of their own. So much of what a program takes away and puts in its place has to be
-    saved, for prices are not exact. Not measured; at 0.04 small savings in large products were lost."""
+    """Share of the work of heavy kernels. So much of what a program takes away and puts in its place has to be saved,
+    for prices are not exact. Not measured; at 0.04 small savings in large products were lost."""
     fused_doubt: float = 0.1
-    """The same share of all other work, whose median error was 24 %."""
+    """Share of all other work. As for kernels, whose prices are better: the median error of fused work was 24 %."""

@@ -100,7 +100,7 @@ def test_fusible_subjects_are_captured_and_priced():
     assert len({subject.name for subject in subjects}) == len(subjects)
     with Table(Context("cpu", "none", 1, "none"), ":memory:") as table:
         free = [s.name for s in subjects if costs.predicted_ms(s, table) < 1e-5]
-    assert free == ["permuted copy 128x12x64"]  # a reshape is taken for a view
+    assert not free
 
 
 def test_what_is_measured_is_a_copy_less_the_call(monkeypatch):
