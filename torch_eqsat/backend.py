@@ -26,6 +26,7 @@ from torch_eqsat.cost.table import close_tables
 from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
+from torch_eqsat.planning.folding import without_wrong_folds
 from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights
 from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Setting
@@ -138,7 +139,8 @@ class _Compilation:
     def _with_patches(self, **patches: Any) -> Callable[..., Any]:
         inputs = self.inputs if self.lifting is None else self.lifting.inputs
         settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
-        return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
+        with without_wrong_folds():
+            return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:

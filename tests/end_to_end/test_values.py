@@ -177,3 +177,29 @@ def test_equal_products_are_computed_once(freezing):
         torch.testing.assert_close(actual, model(*inputs))
     assert last().changed is not freezing
     assert freezing or last().best_ms < 0.7 * last().base_ms
+
+
+class Widened(nn.Module):
+    """A transposed convolution with as many outputs as inputs, and what follows it."""
+
+    def __init__(self, follower):
+        super().__init__()
+        self.widen, self.follower = nn.ConvTranspose2d(8, 8, 2, 2), follower
+        self.register_buffer("scale", torch.rand(8, 1, 1) + 0.5)
+
+    def forward(self, x):
+        y = self.widen(x)
+        return y * self.scale if self.follower is None else self.follower(y)
+
+
+@pytest.mark.parametrize("strategy", ["none", "mcts"])
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_follows_transposed_convolutions_is_not_folded_wrongly(strategy, norm):
+    """Inductor folds factors onto the axis of the inputs, under freezing; rewritten or not, we must not."""
+    follower = nn.BatchNorm2d(8) if norm else None
+    if follower is not None:
+        follower.running_var.uniform_(0.5, 2.0)
+    model, x = Widened(follower).eval(), torch.randn(1, 8, 6, 6)
+    with torch.no_grad():
+        actual = interpreted(model, freezing=True, **{"eqsat.strategy": strategy, "eqsat.strict": True})(x)
+        torch.testing.assert_close(actual, model(x), rtol=1e-4, atol=1e-5)

@@ -208,7 +208,8 @@ class Pricing:
             return self._placed(product, not product.weight) if constants[1] else product
         if node.op == "conv_transpose":
             geometry = {name: node[name] for name in ("stride", "padding", "groups")}
-            return Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+            product = Kernel.conv_transpose(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, **geometry)
+            return self._placed(product, not product.weight) if constants[1] else product
         return Kernel.sdpa(*shapes[:3], causal=node["causal"], dtype=dtype, device=device)
 
     def _fusible(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch.fx import Graph
 
 from torch_eqsat.cost.targets import HERE
+from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.options import Options
 from torch_eqsat.planning.job import Job, Trial
@@ -39,7 +40,10 @@ def accept(job: Job, planned: Planned) -> Acceptance:
     plan, options = planned.plan, job.setting.options
     if reason := declined(plan, options):
         return Acceptance(plan, _refused(planned.refused[0]) if planned.refused else reason)
-    trial = job.trial(plan)
+    try:
+        trial = job.trial(plan)
+    except RebuildError as error:
+        return Acceptance(plan, _refused(str(error)))
     if trial.is_original:
         return Acceptance(plan, "the chosen program is the original")
     if options.judge:

@@ -167,8 +167,8 @@ def shuffled_rows(snapshot: Snapshot) -> dict[int, TermContext]:
     found = {}
     for index, node in enumerate(snapshot.nodes):
         if node.op == "view" and (operands := permutations.get(node.children[0])):
-            run = min(_run(snapshot, operand, node["shape"]) for operand in operands)
-            if run:
+            runs = [_run(snapshot, operand, node["shape"]) for operand in operands]
+            if run := 0 if 0 in runs else max(runs):
                 found[index] = COPIED if run >= VECTOR else SHUFFLED
     return found
 

@@ -38,7 +38,7 @@ def stage_of(
 ) -> Stage:
     """The stage of the value of ``node``, given the types and stages of its operands and which of them are constant. An
     absorbable node that has one costs nothing."""
-    if node.op in ("conv", "conv_transpose"):
+    if node.op == "conv":
         return Stage.FOLDED if is_packed(node, types[0], constants) else Stage.NONE
     if node.op in _FUNCTIONS:
         return _function_stage(node, stages[0])
@@ -58,8 +58,7 @@ def stage_of(
 def is_packed(node: Node, image: TensorType | None, constants: Sequence[bool]) -> bool:
     """Whether ``node`` is a convolution whose weight alone is known, so that Inductor hands it to oneDNN, packed;
     ``image`` is the type of what it is applied to, ``constants`` says which operands are constant."""
-    convolves = node.op in ("conv", "conv_transpose")
-    return convolves and constants[1] and not constants[0] and image is not None and image.dtype in _DTYPES
+    return node.op == "conv" and constants[1] and not constants[0] and image is not None and image.dtype in _DTYPES
 
 
 def _function_stage(node: Node, before: Stage) -> Stage:
