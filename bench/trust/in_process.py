@@ -91,3 +91,9 @@ def searching_here(drawn_seed: int | None) -> Iterator[None]:
             stack.enter_context(mock.patch.object(finding, "Planner", DrawingPlanner))
             stack.enter_context(mock.patch.object(DrawingPlanner, "seed", drawn_seed))
         yield
+
+
+def brief(error: Exception) -> str:
+    """One line on an error; what a compiler wraps is named itself."""
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {inner}".partition("\n")[0][:300]

@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bench.trust.in_process import searching_here
+from bench.trust.in_process import brief, searching_here
 from torch_eqsat import report as reports
 from torch_eqsat.counters import COUNTERS
 from torch_eqsat.verification.guard import InDouble, difference, widened
@@ -195,11 +195,6 @@ def compute(function: Callable[..., Any], x: Any, grad: bool) -> list[Any]:
     parts = [y for y in results if isinstance(y, Tensor) and y.requires_grad]
     gradients = torch.autograd.grad([y.abs().sum() if y.is_complex() else y.sum() for y in parts], x) if parts else ()
     return [*(y.detach() if isinstance(y, Tensor) else y for y in results), *gradients]
-
-
-def brief(error: Exception) -> str:
-    """One line."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bench.trust.in_process import searching_here
+from bench.trust.in_process import brief, searching_here
 from torch_eqsat import report as reports
 from torch_eqsat.verification.guard import difference
 
@@ -194,12 +194,6 @@ def without_laws(model: nn.Module, x: Tensor, training: bool) -> bool:
     except Exception:
         return False
     return True
-
-
-def brief(error: Exception) -> str:
-    """One line; what a compiler wraps is named itself."""
-    inner = getattr(error, "inner_exception", error)
-    return f"{type(inner).__name__}: {inner}".partition("\n")[0][:300]
 
 
 def main() -> None:

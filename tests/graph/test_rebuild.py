@@ -239,3 +239,19 @@ def test_attention_reads_rows_that_lie_side_by_side(trace):
     finish(module, captured, program, t.apply("sdpa", (turned, *handles[1:]), causal=False, scale=0.5))
     expected = torch.nn.functional.scaled_dot_product_attention(q.permute(3, 2, 1, 0), k, v, scale=0.5)
     torch.testing.assert_close(module(q, k, v), expected)
+
+
+def test_views_in_another_dtype_of_sums_that_may_go(trace):
+    """Inductor removes a sum with zero whatever strides its operand has, and a view of what is left raised."""
+    graph = trace(lambda x: (x[:, :1].expand(4, 6), x * 2.0), torch.empty(4, 6)).graph
+    strided, dense = graph.find_nodes(op="output")[0].args[0]
+    with graph.inserting_after(dense):
+        view = graph.call_function(torch.ops.aten.view.dtype, (dense, torch.float16))
+    view.meta["val"] = dense.meta["val"].view(torch.float16)
+    captured = capture(graph)
+    (call,) = (call for call in captured.calls.values() if call.origin is view)
+    emitter = FxEmitter(captured)
+    sums = {node: emitter.fresh(torch.ops.aten.add.Tensor, node, 0.0) for node in (strided, dense)}
+    with pytest.raises(RebuildError, match="viewed in another dtype"):
+        emitter.repeat(call, [sums[strided]], [TensorType((4, 6), "float32")])
+    assert emitter.repeat(call, [sums[dense]], [TensorType((4, 6), "float32")]).args[0] is sums[dense]

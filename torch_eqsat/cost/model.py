@@ -24,7 +24,7 @@ class TermContext:
     of_channels: bool = False
     """It is a gather that moves whole vectors of channels."""
     copies: int = 0
-    """For so many users a view is copied."""
+    """So often a view is copied: for each convolution that reads a slice of channels, or once by a reshape."""
     shuffled: bool = False
     """It is a view whose elements are read one by one, by their indices."""
     added_later: bool = False

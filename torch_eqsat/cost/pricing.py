@@ -1,8 +1,8 @@
 """The price of an e-node in milliseconds: measured for heavy kernels, by what fusion leaves for the rest.
 
 Prices of one program's nodes add up, so fusible work is priced as if fused: what it computes, and a share of the
-bytes that a fused kernel would move. Views are free. Under freezing, what depends on constants alone is free too:
-it is computed once, at compile time.
+bytes that a fused kernel would move. Views are free, unless they are copies. Under freezing, what depends on constants
+alone is free too: it is computed once, at compile time.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class Pricing:
             added = self._copy_ms(result) if context.added_later else 0.0
             return self.kernel_ms(node, types, constants, missing) + added
         if "view" in operator.traits:
+            if self.device != "cpu":  # copies were measured there alone; a GPU's readers compute with indices
+                return 0.0
             return context.copies * self._copy_ms(result) + self._copy_ms(result, "gather") * context.shuffled
         return self._fusible(node, types, result, constants, context)
 

@@ -1,5 +1,6 @@
 """Prices of terms in their graph: what a convolution before them takes in is free, gathers cost what their layout
-makes of them, and slices of channels the copies that convolutions need."""
+makes of them, slices of channels and reshapes of permutations the copies that they need, and products with an addend of
+their own size the copy of that."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _pad(attrs: Attrs, types: Types) -> TensorType:
     return TensorType(shape, types[0].dtype)
 
 
-def _along(attrs: Attrs, types: Types) -> TensorType:
+def along(attrs: Attrs, types: Types) -> TensorType:
     """An operator along axis ``dim`` that keeps the shape."""
     require(0 <= attrs["dim"] < types[0].rank, f"axis {attrs['dim']} of rank {types[0].rank}")
     return types[0]
@@ -138,7 +138,7 @@ OPERATORS = [
     ),
     _layout(
         "flip",
-        _along,
+        along,
         "selection",
         acts_on={0: named_axis},
         samples=(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch_eqsat.ir.families.layout import named_axis
+from torch_eqsat.ir.families.layout import along, named_axis
 from torch_eqsat.ir.known import Interval, Known
 from torch_eqsat.ir.operator import (
     Attrs,
@@ -49,12 +49,6 @@ def _pool(attrs: Attrs, types: Types) -> TensorType:
     ]
     require(min(sizes) > 0, f"pooling window {attrs['kernel']} is larger than {x.shape}")
     return TensorType((*x.shape[:2], *sizes), x.dtype)
-
-
-def _along(attrs: Attrs, types: Types) -> TensorType:
-    """An operator along axis ``dim`` that keeps the shape."""
-    require(0 <= attrs["dim"] < types[0].rank, f"axis {attrs['dim']} of rank {types[0].rank}")
-    return types[0]
 
 
 def _filter_bank(attrs: Attrs, types: Types) -> TensorType:
@@ -133,7 +127,7 @@ def _reduction(name: str, infer: Any, traits: str, **own: Any) -> Operator:
 OPERATORS = [
     _reduction(
         "cumsum",
-        _along,
+        along,
         "integers",
         acts_on={0: named_axis},
         traffic=streamed,
