@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn laws docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -77,6 +77,9 @@ replay: $(INSTALLED) ## Write what the search chooses for 67 graphs; AGAINST=com
 
 bench-drawn: $(INSTALLED) ## Time models drawn from blocks, original and rewritten, for SECONDS=600 (goes on with new ones)
 	$(BIN)/python -m bench.prices.drawn --seconds $(SECONDS) $(BENCH)
+
+bench-decoding: $(INSTALLED) ## Time steps of decoding with a static cache and live weights, original and rewritten
+	$(BIN)/python -m bench.prices.decoding $(BENCH)
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
 	$(BIN)/python -m torch_eqsat.laws.document > docs/laws.md.new

@@ -35,6 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(command, "CompiledProbe", FakeProbe)
     monkeypatch.setattr(command, "measure", fake_measure)
+    monkeypatch.setattr(command, "time_copy", lambda elements: Measurement(elements * 1e-6, 0.0, 5))
     return tmp_path
 
 

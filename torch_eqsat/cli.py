@@ -12,7 +12,7 @@ import torch
 
 from torch_eqsat.cost.calibration import Calibration, calibrate, calibration_of
 from torch_eqsat.cost.measure.kernels import context_of, measure
-from torch_eqsat.cost.measure.probes import CompiledProbe
+from torch_eqsat.cost.measure.probes import CompiledProbe, time_copy
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
 from torch_eqsat.errors import EqsatError, MeasurementError
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "calibrate":
             timer = CpuTimer()
             try:
-                calibrate(table, CompiledProbe(timer), lambda kernel: measure(kernel, timer), _say)
+                calibrate(table, CompiledProbe(timer), time_copy, lambda kernel: measure(kernel, timer), _say)
             except MeasurementError as error:
                 _say(f"nothing is stored: {error}")
                 return 1

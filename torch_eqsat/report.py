@@ -29,15 +29,20 @@ class RegionReport:
 @dataclass(frozen=True)
 class RaceReport:
     """The original and the rewritten graph, compiled and timed in turn (ms, 0 if that failed). ``winner`` is
-    "original", "rewritten", or "" if the race is undecided; ``note`` says why it is undecided."""
+    "original", "rewritten", or "" if the race is undecided or failed; ``note`` says why."""
 
     original_ms: float
     rewritten_ms: float
     winner: str
     note: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether there are no times."""
+        return not self.original_ms
+
     def __str__(self) -> str:
-        if not self.original_ms:
+        if self.failed:
             return f"not measured ({self.note})"
         outcome = f"the {self.winner} graph is faster" if self.winner else f"undecided ({self.note})"
         return f"measured {self.original_ms:.3f} ms before, {self.rewritten_ms:.3f} ms after: {outcome}"

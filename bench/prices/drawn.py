@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.models.drawn_models import WAYS, drawn_case, drawn_name
+from bench.models.drawn_models import WAYS, drawn_name
+from bench.models.known import case_of
 from bench.speed.process import VariantError, VariantProcess
 from torch_eqsat.report import last_reports
 
@@ -35,8 +36,19 @@ PLAN_SECONDS = 180.0
 SLOWER = 0.98
 
 
+def row_of(name: str) -> dict[str, Any]:
+    """What is predicted of a model, and what is measured if it is rewritten."""
+    row = planned(name)
+    if row.get("rewritten"):
+        try:
+            row |= timed(name)
+        except VariantError as error:
+            row["problem"] = str(error).strip().splitlines()[-1][:300]
+    return row
+
+
 def planned(name: str) -> dict[str, Any]:
-    """What the search makes of a drawn model, planned in a process of its own, without code: see `plan`."""
+    """What the search makes of a model, planned in a process of its own, without code: see `plan`."""
     command = [sys.executable, "-m", "bench.prices.drawn", "--plan", name]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PLAN_SECONDS)
@@ -54,8 +66,7 @@ def plan(name: str) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    case = drawn_case(name)
-    assert case is not None, name
+    case = case_of(name)
     module, inputs = case.build()
     options: dict[str, Any] = {"freezing": name.endswith("frozen")}
     with torch.set_grad_enabled(case.training):
@@ -78,7 +89,7 @@ def plan(name: str) -> dict[str, Any]:
 
 def timed(name: str) -> dict[str, Any]:
     """Minima and medians in ms of both variants, whose processes are asked in turn."""
-    variants = VARIANTS[name.rpartition("-")[2]]
+    variants = VARIANTS.get(name.rpartition("-")[2], VARIANTS["live"])
     with tempfile.TemporaryDirectory(prefix="eqsat-drawn-") as folder:
         processes = [VariantProcess(name, v, {}, Path(folder) / f"{v}.log") for v in variants]
         try:
@@ -116,27 +127,36 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> float:
     return statistics.correlation(ranks([a for a, _ in pairs]), ranks([b for _, b in pairs]))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Counts, means and the worst models."""
+def summary(title: str, rows: list[dict[str, Any]]) -> str:
+    """Counts and means."""
+    done = [row for row in rows if "eqsat_min_ms" in row]
+    mean = math.exp(statistics.fmean(math.log(ratios(row)[1]) for row in done)) if done else math.nan
+    return (
+        f"{title}: {len(rows)} models, {len(done)} rewritten and timed, geometric mean {mean:.2f}x, "
+        f"rank correlation of predicted and measured {rank_correlation([ratios(row)[:2] for row in done]):.2f}, "
+        f"{sum(is_slower(row) for row in done)} below {SLOWER}x, {sum('problem' in row for row in rows)} with a problem"
+    )
+
+
+def is_slower(row: dict[str, Any]) -> bool:
+    """Whether a model was made slower, by its fastest calls and by the medians."""
+    return "eqsat_min_ms" in row and max(ratios(row)[1:]) < SLOWER
+
+
+def worst(rows: list[dict[str, Any]], count: int = 10) -> list[str]:
+    """A line for each of the models that gained least, with the laws, and of each that has a problem."""
     lines = []
-    for way in (*WAYS, "all"):
-        own = [row for row in rows if way in ("all", row["name"].rpartition("-")[2])]
-        done = [row for row in own if "eqsat_min_ms" in row]
-        slow = [row for row in done if max(ratios(row)[1:]) < SLOWER]
-        mean = math.exp(statistics.fmean(math.log(ratios(row)[1]) for row in done)) if done else math.nan
-        rank = rank_correlation([ratios(row)[:2] for row in done])
-        lines.append(
-            f"{way}: {len(own)} drawn, {len(done)} rewritten and timed, geometric mean {mean:.2f}x, "
-            f"rank correlation of predicted and measured {rank:.2f}, {len(slow)} below {SLOWER}x, "
-            f"{sum('problem' in row for row in own)} with a problem"
-        )
-    worst = sorted((row for row in rows if "eqsat_min_ms" in row), key=lambda row: ratios(row)[1])[:10]
-    for row in worst:
+    for row in sorted((row for row in rows if "eqsat_min_ms" in row), key=lambda row: ratios(row)[1])[:count]:
         predicted, by_min, by_median = ratios(row)
         laws = ", ".join(sorted(row["laws"], key=lambda law: -row["laws"][law])[:5])
         lines.append(f"  {row['name']}: predicted {predicted:.2f}x, measured {by_min:.2f}x ({by_median:.2f}x): {laws}")
-    lines += [f"  {row['name']}: {row['problem']}" for row in rows if "problem" in row]
-    return "\n".join(lines)
+    return [*lines, *(f"  {row['name']}: {row['problem']}" for row in rows if "problem" in row)]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Counts, means and the worst models."""
+    by_way = {way: [row for row in rows if row["name"].endswith(way)] for way in WAYS}
+    return "\n".join([*(summary(way, own) for way, own in by_way.items()), summary("all", rows), *worst(rows)])
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -163,18 +183,13 @@ def main() -> int:
     for name in names:
         if time.monotonic() > end:
             break
-        row = planned(name)
-        if row.get("rewritten"):
-            try:
-                row |= timed(name)
-            except VariantError as error:
-                row["problem"] = str(error).strip().splitlines()[-1][:300]
+        row = row_of(name)
         print(json.dumps(row), flush=True)
         rows.append(row)
         with arguments.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     print(table(rows))
-    return int(any("eqsat_min_ms" in row and max(ratios(row)[1:]) < SLOWER for row in rows))
+    return int(any(map(is_slower, rows)))
 
 
 if __name__ == "__main__":

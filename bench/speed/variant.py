@@ -23,9 +23,8 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from bench.models.cases import CASES, Case
-from bench.models.drawn_models import drawn_case
-from bench.models.suite_models import MODELS
+from bench.models.cases import Case
+from bench.models.known import KNOWN, case_of
 from bench.speed.variants import VARIANTS
 
 _WARM_UP_S = 0.5
@@ -56,16 +55,16 @@ class Ready:
 
 def main() -> None:
     """Serve one variant until told to quit."""
-    known = {**MODELS, **CASES}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", help=f"drawn-SEED-WAY, or one of {', '.join(known)}")
+    parser.add_argument("case", help=f"drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, or one of {', '.join(KNOWN)}")
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
     replies = _own_stdout()
     torch.set_num_threads(1)
-    case = known.get(arguments.case) or drawn_case(arguments.case)
-    if case is None:
-        parser.error(f"unknown case {arguments.case!r}")
+    try:
+        case = case_of(arguments.case)
+    except ValueError as error:
+        parser.error(str(error))
     with torch.set_grad_enabled(case.training):
         call, ready = prepare(case, arguments.variant)
         _reply(replies, asdict(ready))

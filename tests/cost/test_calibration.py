@@ -2,14 +2,18 @@
 
 import math
 import multiprocessing
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from torch_eqsat.cost import calibration
 from torch_eqsat.cost.calibration import (
     CHEAP_FUNCTIONS,
     ELEMENTS,
+    FRESH,
     FUNCTIONS,
     GATHER,
     KERNELS,
@@ -19,8 +23,10 @@ from torch_eqsat.cost.calibration import (
     WINDOW,
     calibrate,
     calibration_of,
+    copied_sizes,
     default_calibration,
     fit,
+    last_level_bytes,
     measure_bandwidths,
 )
 from torch_eqsat.cost.kernel import Kernel, Measurement
@@ -33,6 +39,7 @@ MACHINE = Coefficients(
     division_ns=0.05, transcendental_ns=0.2, slow_ns=1.0, reduction_ns=0.03, pooling_ns=0.3, gather_ns=0.4,
 )  # fmt: skip
 CLASS_OF = {name: group for group, names in FUNCTIONS.items() for name in names}
+MEASURED = len(copied_sizes()) + 3 + len(CLASS_OF) + len(REDUCTIONS) + 2 + len(KERNELS)
 
 
 def machine_ms(name: str, elements: int) -> float:
@@ -51,6 +58,13 @@ def probe(name: str, elements: int, copies: int) -> Measurement:
     return Measurement(machine_ms(name, elements), 0.1, 5)
 
 
+def copy(elements: int) -> Measurement:
+    """Nothing that is written is fresh memory."""
+    machine = replace(MACHINE, fresh_ms_per_byte=0.0)
+    ms = elementwise_ms(elements, 4 * elements, 4 * elements, {"cheap": 1}, machine, launches=0)
+    return Measurement(ms, 0.1, 5)
+
+
 def measure(kernel: Kernel) -> Measurement:
     return Measurement(kernel.flops / 1e9, 0.0, 5)
 
@@ -58,17 +72,15 @@ def measure(kernel: Kernel) -> Measurement:
 def test_the_machine_is_found_again() -> None:
     names = ["relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL, GATHER]
     times = {(name, ELEMENTS): machine_ms(name, ELEMENTS) for name in names}
-    times |= {("relu", size): machine_ms("relu", size) for size in SIZES}
-    found = fit(times, CPU)
-    for name in MACHINE.__dataclass_fields__:
+    times["relu", FRESH] = machine_ms("relu", FRESH)
+    found = fit(times, {size: machine_ms("relu", size) for size in SIZES}, CPU)
+    for name in MACHINE.__dataclass_fields__.keys() - {"last_level_bytes"}:  # which is read
         assert getattr(found, name) == pytest.approx(getattr(MACHINE, name), rel=1e-6), name
 
 
 def test_times_without_sense_give_no_negative_price() -> None:
-    times = {(name, ELEMENTS): 1.0 for name in ("relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL, GATHER)} | {
-        ("relu", size): 1e-6 for size in SIZES
-    }
-    found = fit(times, CPU)
+    times = {(name, ELEMENTS): 1.0 for name in ("relu", "cheap", *CLASS_OF, *REDUCTIONS, POOL, GATHER)}
+    found = fit(times | {("relu", FRESH): 1e-6}, dict.fromkeys(SIZES, 1e-6), CPU)
     assert all(value >= 0 and math.isfinite(value) for value in vars(found).values())
 
 
@@ -76,33 +88,63 @@ def test_what_is_fitted_is_kept_for_this_context_alone(tmp_path: Path) -> None:
     lines: list[str] = []
     with Table(HERE, tmp_path / "t") as table:
         assert calibration_of(table) == default_calibration(HERE)
-        fitted = calibrate(table, probe, measure, lines.append)
+        fitted = calibrate(table, probe, copy, measure, lines.append)
         empty = table.lookup_many(kernel.key for kernel in KERNELS)
     with Table(HERE, tmp_path / "t") as again, Table(Context("cpu", "some CPU", 2, "2.14.1"), tmp_path / "t") as other:
         assert calibration_of(again) == fitted != default_calibration(HERE)
         assert calibration_of(other) == default_calibration(other.context)
     assert fitted.roofline.peak_flops_per_ms == pytest.approx(1e9)
     assert empty == {}
-    assert len(lines) == len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 2 + len(KERNELS)
+    assert len(lines) == MEASURED
     assert lines[-1].startswith(f"{len(lines)}/{len(lines)} ")
 
 
 def test_bandwidths_alone_are_measured_where_nothing_is_known(tmp_path: Path) -> None:
     sizes: list[int] = []
 
-    def copy(elements: int) -> Measurement:
+    def noted(elements: int) -> Measurement:
         sizes.append(elements)
-        return probe("relu", elements, 1)
+        return copy(elements)
 
     with Table(HERE, tmp_path / "t") as table:
-        measure_bandwidths(table, copy)
+        measure_bandwidths(table, noted)
         found = calibration_of(table).coefficients
-        measure_bandwidths(table, copy)
-    assert sizes == list(SIZES[:-1])
+        measure_bandwidths(table, noted)
+    assert sizes == list(copied_sizes())
     assert found.bytes_per_ms == pytest.approx(MACHINE.bytes_per_ms, rel=0.2)
     assert found.cache_bytes_per_ms == pytest.approx(MACHINE.cache_bytes_per_ms, rel=0.2)
     assert found.cache_bytes == MACHINE.cache_bytes
     assert found.slow_ns == CPU.slow_ns
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in place of the system's description of its caches."""
+    monkeypatch.setattr(calibration, "CACHES", tmp_path)
+    last_level_bytes.cache_clear()
+    yield tmp_path
+    last_level_bytes.cache_clear()
+
+
+def describe(folder: Path, index: int, level: str, kind: str, size: str) -> None:
+    (entry := folder / f"index{index}").mkdir()
+    for name, text in (("level", level), ("type", kind), ("size", size)):
+        (entry / name).write_text(text + "\n")
+
+
+def test_the_last_level_is_read_as_the_system_describes_it(caches: Path) -> None:
+    """It was asked for by a name that Python does not know, and was 0 everywhere."""
+    describe(caches, 0, "1", "Data", "48K")
+    describe(caches, 1, "1", "Instruction", "32K")
+    describe(caches, 2, "3", "Unified", "32768K")
+    describe(caches, 3, "4", "Unified", "much")
+    assert last_level_bytes() == 32 << 20
+    assert copied_sizes() == (*SIZES, 2**24)
+
+
+def test_a_system_that_describes_no_caches(caches: Path) -> None:
+    assert last_level_bytes() == 0.0
+    assert copied_sizes() == SIZES
 
 
 def calibrate_at_once(path: str, number: int, gate: "multiprocessing.synchronize.Barrier", found: Any) -> None:
@@ -139,9 +181,9 @@ def test_what_another_process_stored_first_stays(tmp_path: Path) -> None:
 
 def test_provenance_is_stored(tmp_path: Path) -> None:
     with Table(HERE, tmp_path / "t") as table:
-        calibrate(table, probe, measure, lambda line: None)
+        calibrate(table, probe, copy, measure, lambda line: None)
         rows = table._database.execute("SELECT DISTINCT spread, samples, measured_at > 0 FROM coefficient").fetchall()
-    assert rows == [(0.1, len(SIZES) + 2 + len(CLASS_OF) + len(REDUCTIONS) + 2 + len(KERNELS), 1)]
+    assert rows == [(0.1, MEASURED, 1)]
 
 
 def test_a_damaged_table_leaves_the_defaults(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

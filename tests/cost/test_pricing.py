@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from torch_eqsat.cost.calibration import default_calibration, last_level_bytes
 from torch_eqsat.cost.inductor.residency import Residency
-from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.pricing import PART_MS, Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
@@ -104,7 +102,17 @@ def test_weights_that_the_last_level_holds_stay_there() -> None:
     for megabytes, is_cold in ((12, False), (80, True)):
         pricing = Pricing(frozen=False, coefficients=large, residency=Residency(shared=megabytes << 20))
         assert pricing.kernel_of(product, [ROW, WEIGHT], [False, True]).cold is is_cold
-    assert default_calibration(context_of("cpu")).coefficients.last_level_bytes == 0.0 <= last_level_bytes()
+
+
+@pytest.mark.parametrize("op", ["matmul", "conv"])
+def test_what_is_just_made_is_in_memory_where_it_is_large(op: str) -> None:
+    """The weight of a vocabulary, scaled anew for each token of a decoder, was priced as lying in the cache: 0.68x."""
+    pricing = Pricing(frozen=False, coefficients=Coefficients(cache_bytes=8 << 20, last_level_bytes=32 << 20))
+    steps = attributes(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1) if op == "conv" else ()
+    for width, is_cold in ((1024, False), (32_000, True)):
+        shapes = [(1, 1024), (1024, width)] if op == "matmul" else [(1, 1024, 1, 1), (width, 1024, 1, 1)]
+        types = [TensorType(shape, "float32") for shape in shapes]
+        assert pricing.kernel_of(Node(op, steps, (0, 1)), types, [False, False]).cold is is_cold
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from torch_eqsat.cost.inductor.forms import forms_of
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
 from torch_eqsat.cost.kernel import Kernel
@@ -53,7 +55,23 @@ def test_a_large_weight_that_is_used_again_stays_unpacked():
 
 
 def test_weights_are_counted_by_use_and_once():
-    assert residency_of(Task(products(8, 16), {})) == Residency(packed=8 * 16 * 16 * 4, shared=16 * 16 * 4)
+    counted = Residency(packed=8 * 16 * 16 * 4, shared=16 * 16 * 4)
+    assert residency_of(Task(products(8, 16), {}), frozen=True) == counted
+    assert residency_of(Task(products(8, 16), {}), frozen=False) == counted
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_live_weights_and_what_is_made_of_them_are_counted(frozen: bool) -> None:
+    """Of a decoder whose largest weight is scaled for each token, that weight was not counted at all."""
+    graph = TermGraph()
+    matrix, row, number = (TensorType(shape, "float32") for shape in ((16, 64), (1, 16), (1, 1)))
+    weight, table = (graph.add(Node("input", (("uid", uid),), ()), matrix, True) for uid in "wt")
+    x, scale = (graph.add(Node("input", (("uid", uid),), ()), t, False) for uid, t in (("x", row), ("s", number)))
+    scaled = graph.add(Node("mul", (), (weight, scale)), matrix, False)
+    both = graph.add(Node("add", (), (weight, table)), matrix, True)
+    graph.roots = [graph.add(Node("matmul", (), (x, w)), TensorType((1, 64), "float32"), False) for w in (scaled, both)]
+    one = matrix.bytes
+    assert residency_of(Task(graph, {}), frozen=frozen) == Residency(packed=one, shared=one if frozen else 4 * one)
 
 
 def test_nothing_without_alternatives():

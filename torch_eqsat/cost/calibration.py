@@ -6,18 +6,27 @@ beside the measured kernels, by the same context.
 
 from __future__ import annotations
 
+import itertools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from statistics import fmean, geometric_mean, median
+from typing import TypeVar
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.roofline import Coefficients, Roofline, cpu_roofline, gpu_coefficients, gpu_roofline
 from torch_eqsat.cost.table import Context, Table
 
-SIZES = (2**16, 2**17, 2**18, 2**19, 2**20, 2**21, 2**22, 2**23)
-"""Elements of the copies that bandwidths are found from: 0.5 MiB read and written in all to 64 MiB."""
+SIZES = (2**16, 2**17, 2**18, 2**19, 2**20, 2**21, 2**22)
+"""Elements of the copies that the caches' bandwidths are found from: 0.5 MiB read and written in all to 32 MiB."""
+
+MOST_COPIED = 2**26
+"""The largest copy, where a cache is larger than any other."""
+
+FRESH = 2**23
+"""Elements of a result that is fresh memory in each call."""
 
 FUNCTIONS: Mapping[str, Sequence[str]] = {
     "division": ("reciprocal", "sqrt"),
@@ -47,11 +56,18 @@ KERNELS = (
 )
 """Kernels that come near to the machine's bandwidth and peak."""
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+"""Where Linux describes the caches of a core."""
+
 _FLOAT = 4
 _LEAST_NS = 1e-4
+_K = TypeVar("_K")
 
 Probe = Callable[[str, int, int], Measurement]
 """Times one copy of a function over so many float32 elements, in a graph of so many copies."""
+
+Copy = Callable[[int], Measurement]
+"""Times reading so many float32 elements and writing as many."""
 
 
 @dataclass(frozen=True)
@@ -85,49 +101,68 @@ def calibration_of(table: Table) -> Calibration:
 
 
 def calibrate(
-    table: Table, probe: Probe, measure: Callable[[Kernel], Measurement], say: Callable[[str], None]
+    table: Table,
+    probe: Probe,
+    copy: Copy,
+    measure: Callable[[Kernel], Measurement],
+    say: Callable[[str], None],
 ) -> Calibration:
     """Measure, fit and store, with a line of progress for each time."""
-    times: dict[tuple[str, int], Measurement] = {}
-    wanted = [("relu", size, 1) for size in SIZES]
+    sizes = copied_sizes()
     names = ("relu", "cheap", *(name for names in FUNCTIONS.values() for name in names), *REDUCTIONS, POOL, GATHER)
-    wanted += [(name, ELEMENTS, COPIES) for name in names]
-    for number, (name, elements, copies) in enumerate(wanted):
-        times[name, elements] = found = probe(name, elements, copies)
-        say(f"{number + 1}/{len(wanted) + len(KERNELS)} {name} of {elements} elements: {found.ms * 1e3:.2f} µs")
+    wanted = [("relu", FRESH, 1), *((name, ELEMENTS, COPIES) for name in names)]
+    total = len(sizes) + len(wanted) + len(KERNELS)
+    done = itertools.count(1)
+    copies: dict[int, Measurement] = {}
+    for size in sizes:
+        copies[size] = found = copy(size)
+        say(f"{next(done)}/{total} copy of {size} elements: {found.ms * 1e3:.2f} µs")
+    times: dict[tuple[str, int], Measurement] = {}
+    for name, elements, together in wanted:
+        times[name, elements] = found = probe(name, elements, together)
+        say(f"{next(done)}/{total} {name} of {elements} elements: {found.ms * 1e3:.2f} µs")
     kernels = []
-    for number, kernel in enumerate(KERNELS):
+    for kernel in KERNELS:
         found = measure(kernel)
         kernels.append((kernel, found.ms))
-        say(f"{len(wanted) + number + 1}/{len(wanted) + len(KERNELS)} {kernel.key}: {found.ms:.4f} ms")
+        say(f"{next(done)}/{total} {kernel.key}: {found.ms:.4f} ms")
     default = default_calibration(table.context)
-    fitted = Calibration(
-        fit({key: value.ms for key, value in times.items()}, default.coefficients), default.roofline.fitted(kernels)
-    )
-    spread = max(found.spread for found in times.values())
+    coefficients = fit(_ms(times), _ms(copies), default.coefficients)
+    fitted = Calibration(coefficients, default.roofline.fitted(kernels))
+    spread = max(found.spread for found in (*times.values(), *copies.values()))
     values = {f"fusible {name}": value for name, value in asdict(fitted.coefficients).items()}
     values |= {f"roofline {name}": value for name, value in asdict(fitted.roofline).items()}
-    table.store_coefficients(values, spread, len(times) + len(kernels))
+    table.store_coefficients(values, spread, total)
     return fitted
 
 
-def measure_bandwidths(table: Table, copy: Callable[[int], Measurement]) -> None:
+def _ms(found: Mapping[_K, Measurement]) -> dict[_K, float]:
+    return {key: value.ms for key, value in found.items()}
+
+
+def copied_sizes() -> tuple[int, ...]:
+    """Elements of the copies that bandwidths are found from. The last is beyond all caches: it moves four times as
+    much as the last level holds. One of 32 MiB, which an L3 holds, ran at 69 GB/s, one of 128 MiB at 47."""
+    beyond = min(MOST_COPIED, 2 ** math.ceil(math.log2(max(1.0, 4 * last_level_bytes() / (2 * _FLOAT)))))
+    return (*SIZES, max(beyond, 2 * SIZES[-1])) if last_level_bytes() else SIZES
+
+
+def measure_bandwidths(table: Table, copy: Copy) -> None:
     """Measure and store the bandwidths of memory and caches where the table has no coefficients at all: they differ
-    most between machines (an L3 of 25 GB/s here, of 98 there), and need no code generation. ``copy`` times reading and
-    writing so many float32 elements; half a second in all. Of processes that do so at once the first one is believed:
-    plans depend on these numbers."""
+    most between machines (an L3 of 25 GB/s here, of 98 there), and need no code generation. Half a second in all. Of
+    processes that do so at once the first one is believed: plans depend on these numbers."""
     if table.coefficients():
         return
-    found = {size: copy(size) for size in SIZES[:-1]}
-    default = default_calibration(table.context).coefficients
-    fitted = _bandwidths({size: value.ms for size, value in found.items()}, default)
+    found = {size: copy(size) for size in copied_sizes()}
+    fitted = _bandwidths(_ms(found), default_calibration(table.context).coefficients)
     names = ("bytes_per_ms", "cache_bytes", "cache_bytes_per_ms", "last_level_bytes")
     values = {f"fusible {name}": getattr(fitted, name) for name in names}
     table.agree_on_coefficients(values, max(value.spread for value in found.values()), len(found))
 
 
-def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coefficients:
-    """Coefficients from times in ms by function and elements; what no time tells is taken from ``default``."""
+def fit(times: Mapping[tuple[str, int], float], copies: Mapping[int, float], default: Coefficients) -> Coefficients:
+    """Coefficients from times in ms, by function and elements, and of ``copies`` by elements; ``default`` has what no
+    time tells."""
     plain = times["relu", ELEMENTS]
     cheap = _ns(times["cheap", ELEMENTS] - plain, ELEMENTS * (CHEAP_FUNCTIONS - 1))
     classes = {
@@ -135,10 +170,9 @@ def fit(times: Mapping[tuple[str, int], float], default: Coefficients) -> Coeffi
         for group, names in FUNCTIONS.items()
     }
 
-    memory = _bandwidths({size: times["relu", size] for size in SIZES[:-1]}, replace(default, cheap_ns=cheap))
-    fresh = SIZES[-1]
-    written = _FLOAT * fresh
-    paged = times["relu", fresh] - 2 * written / memory.bytes_per_ms - cheap * fresh * 1e-6
+    memory = _bandwidths(copies, replace(default, cheap_ns=cheap))
+    written = _FLOAT * FRESH
+    paged = times["relu", FRESH] - 2 * written / memory.bytes_per_ms - cheap * FRESH * 1e-6
     return replace(
         memory,
         fresh_bytes=float(written),
@@ -170,13 +204,31 @@ def _bandwidths(times: Mapping[int, float], default: Coefficients) -> Coefficien
     return replace(default, **found, last_level_bytes=last_level_bytes())
 
 
+@cache
 def last_level_bytes() -> float:
-    """The size of the last level of this machine's cache; 0 where the system does not say."""
-    for name in ("SC_LEVEL4_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
-        size = os.sysconf(name) if name in os.sysconf_names else 0
-        if size > 0:
-            return float(size)
-    return 0.0
+    """The size of the last level of this machine's cache as Linux gives it; 0 where the system does not say.
+
+    Not by sysconf: Python knows no name for it, and on a virtual machine it said 384 MiB of 32."""
+    sizes = {}
+    for entry in CACHES.glob("index*"):
+        try:
+            level, size, kind = (
+                int((entry / "level").read_text()),
+                _bytes(entry / "size"),
+                (entry / "type").read_text(),
+            )
+        except (OSError, ValueError):
+            continue
+        if kind.strip() != "Instruction":
+            sizes[level] = size
+    return sizes[max(sizes)] if sizes else 0.0
+
+
+def _bytes(file: Path) -> float:
+    """A size such as 32768K in bytes. Raises ValueError for anything else."""
+    text = file.read_text().strip()
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return float(int(text[:-1]) * units[text[-1]]) if text[-1:] in units else float(int(text))
 
 
 def _ns(ms: float, elements: int) -> float:

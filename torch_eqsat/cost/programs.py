@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from torch_eqsat.cost.inductor.residency import Residency
 from torch_eqsat.cost.kernel import Kernel
@@ -51,26 +52,53 @@ def _operands(graph: TermGraph, node: Node) -> tuple[list[TensorType], list[bool
     return types, [graph.constant[c] for c in node.children]
 
 
-def residency_of(task: Task, program: Program | None = None) -> Residency:
-    """The weights of the heavy terms of ``task``, or those of a program for it."""
+def residency_of(task: Task, program: Program | None = None, *, frozen: bool) -> Residency:
+    """The weights that a call of ``task`` goes through, or a call of a program for it."""
     if program is None:
-        return _residency(task.graph, range(len(task.graph)))
-    calls = [part for term in program.captured.values() for part in task.parts.get(term, ())]
-    return _residency(program.graph, range(len(program.graph))) + _residency(task.graph, calls)
+        return _residency(task.graph, range(len(task.graph)), frozen)
+    whole = restarted(task, replace(program, meaning=program.captured))
+    terms = chain.from_iterable(whole.parts.get(index, (index,)) for index in range(len(program.graph)))
+    return _residency(whole.graph, terms, frozen)
 
 
-def _residency(graph: TermGraph, terms: Iterable[int]) -> Residency:
+def _residency(graph: TermGraph, terms: Iterable[int], frozen: bool) -> Residency:
     packed, shared = 0, dict[int, int]()
     for term in terms:
         node = graph.nodes[term]
-        if "heavy" not in OPERATORS[node.op].traits or graph.constant[node.children[0]]:
+        traits = OPERATORS[node.op].traits
+        if node.op == "fx" or "view" in traits or (frozen and graph.constant[term]):
+            continue
+        if "heavy" not in traits:
+            if not frozen:
+                shared.update(_through_weights(graph, term))
             continue
         weight = node.children[1]
         type_ = graph.types[weight]
-        if graph.constant[weight] and type_ is not None:
+        if graph.constant[weight] and not graph.constant[node.children[0]] and type_ is not None:
             packed += type_.bytes
-            shared[weight] = type_.bytes
+            shared[_source(graph, weight)] = type_.bytes
     return Residency(packed, sum(shared.values()))
+
+
+def _through_weights(graph: TermGraph, term: int) -> dict[int, int]:
+    """The bytes that are read of live weights, and of what is made of them, where that is as large: the scale of a norm
+    times the matrix of a vocabulary reads that matrix and leaves another one to be read."""
+    node, result = graph.nodes[term], graph.types[term]
+    types, constants = _operands(graph, node)
+    if result is None or len(types) != len(node.children) or not types:
+        return {}
+    most = OPERATORS[node.op].traffic(dict(node.attrs), types, result).read
+    read = {
+        _source(graph, c): min(most, t.bytes) for c, t, own in zip(node.children, types, constants, strict=True) if own
+    }
+    return {**read, term: result.bytes} if 2 * sum(read.values()) >= result.bytes else read
+
+
+def _source(graph: TermGraph, term: int) -> int:
+    """What ``term`` is a view of."""
+    while "view" in OPERATORS[graph.nodes[term].op].traits and graph.nodes[term].children:
+        term = graph.nodes[term].children[0]
+    return term
 
 
 def captured_prices(task: Task, pricing: CostModel, missing: Missing | None = None) -> TermPrices:

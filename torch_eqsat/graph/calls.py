@@ -54,6 +54,20 @@ def positional(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tupl
     return args, kwargs
 
 
+def written_by(node: FxNode) -> list[FxNode]:
+    """The operands that a call writes into."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    args, kwargs = positional(node.target, node.args, dict(node.kwargs))
+    given = [*zip(node.target._schema.arguments, args, strict=False)]
+    given += [(a, kwargs[a.name]) for a in node.target._schema.arguments if a.name in kwargs]
+    found: list[FxNode] = []
+    for argument, value in given:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            torch.fx.map_arg(value, found.append)
+    return found
+
+
 def is_pinned(node: FxNode) -> bool:
     """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
     if node.op != "call_function":

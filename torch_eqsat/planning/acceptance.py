@@ -55,6 +55,8 @@ def accept(job: Job, planned: Planned) -> Acceptance:
     if not options.measure:
         return Acceptance(plan, trial=trial)
     found = plan.race or _raced(job.capture.fx, trial.graph, job.inputs)
+    if found.failed:  # which another process may try again
+        return Acceptance(plan, f"it could not be timed ({found.note})", trial, found)
     return Acceptance(replace(plan, race=found), _lost(found, plan, options), trial, found)
 
 
@@ -87,15 +89,14 @@ def _lost(found: RaceReport, plan: Plan, options: Options) -> str:
 
 
 def _raced(original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
-    """Which graph is faster, as measured now. Where this fails or finds no difference beyond the noise, the winner is
-    left open, for the table to decide: it is still the best that is known.
-    """
+    """Which graph is faster, as measured now. Where there is no difference beyond the noise the winner is left open, for
+    the table to decide: it is still the best that is known."""
     try:
         values = sample_inputs(original, inputs.values)
         found = race([copy_of(original), rewritten], inputs.weights, values, RACE_SECONDS)
     except Exception as error:
         report = RaceReport(0.0, 0.0, "", f"{type(error).__name__}: {error}".partition("\n")[0])
-        logger.warning("graphs are not measured, predicted costs decide: %s", report.note)
+        logger.warning("the graphs cannot be timed, the original is kept: %s", report.note)
         return report
     before, after = found.ms
     winner = "original" if found.faster(0, 1) else "rewritten" if found.faster(1, 0) else ""

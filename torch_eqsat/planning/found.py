@@ -63,7 +63,8 @@ def search_regions(task: Task, setting: Setting, spent: Spent, repeated: Mapping
     device = torch.device(setting.device)
     table = open_table(context_of(device.type))
     with WorkerPool(options.memory_bytes, options.executor) as pool:
-        planner = Planner(setting, spent, pool, _times(setting, table, spent.kernels_failed), residency_of(task))
+        residency = residency_of(task, frozen=setting.frozen)
+        planner = Planner(setting, spent, pool, _times(setting, table, spent.kernels_failed), residency)
         outcomes, pricing = planner.search(partition), planner.pricing()
         return Found(partition, outcomes, pricing, repeated_ms(task, repeated, pricing))
 

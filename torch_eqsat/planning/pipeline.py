@@ -164,4 +164,6 @@ def _narrowed(job: Job, planned: Planned, found: Found, problem: str) -> Planned
     kept, refused = narrowed(found.groups, problem_of, seconds)
     total = len(found.groups)
     logger.warning("%d of %d regions left as they are: the judge refused %s", len(refused), total, problem)
-    return replace(planned, plan=found.plan(kept), refused=tuple(refused.values()))
+    decided = not any(reason.startswith(UNDECIDED) for reason in refused.values())
+    may_store = planned.may_store and decided
+    return replace(planned, plan=found.plan(kept), may_store=may_store, refused=tuple(refused.values()))

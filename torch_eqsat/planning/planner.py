@@ -238,9 +238,10 @@ class Planner:
         """
         before = self.pricing(whole=True)
         everywhere = chain.from_iterable(
-            repeat(residency_of(t, o.program), n) for t, o, n in zip(tasks, outcomes, counts, strict=True)
+            repeat(residency_of(t, o.program, frozen=self.setting.frozen), n)
+            for t, o, n in zip(tasks, outcomes, counts, strict=True)
         )
-        self._residency = sum(everywhere, RESIDENT).at_most(self._residency)
+        self._residency = sum(everywhere, RESIDENT)
         unknown: Missing = {}
         for task, outcome in zip(tasks, outcomes, strict=True):
             cost_of(task, outcome.program, self.pricing(whole=True), unknown)

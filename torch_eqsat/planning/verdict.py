@@ -25,7 +25,7 @@ from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, dis
 
 # For finding the regions that a refused program is wrong in; what was not looked at by then is left as it is.
 NARROWING_SECONDS = 60.0
-UNDECIDED = ("it is too large to be checked", "it cannot be checked")
+UNDECIDED = ("it is too large to be checked", "it cannot be checked", "there was no time")
 """How problems begin that are none of a plan."""
 VERDICTS = 32  # that a plan remembers
 
@@ -148,7 +148,7 @@ def narrowed(
 
     def keep(some: Sequence[str], known: str = "") -> None:
         late = time.monotonic() > deadline
-        problem = known or ("there was no time to look for what is wrong" if late else problem_of([*kept, *some]))
+        problem = known or (f"{UNDECIDED[-1]} to look for what is wrong" if late else problem_of([*kept, *some]))
         if not problem:
             kept.extend(some)
         elif len(some) == 1 or late:

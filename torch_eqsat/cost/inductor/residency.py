@@ -18,18 +18,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Bytes of weights that a call of a program goes through: with a ``packed`` copy for each use, and ``shared`` by
-    all uses."""
+    """Bytes of weights, and of what is made of them, that a call of a program goes through: with a ``packed`` copy for
+    each use, and ``shared`` by all uses."""
 
     packed: int = 0
     shared: int = 0
 
     def __add__(self, other: Residency) -> Residency:
         return Residency(self.packed + other.packed, self.shared + other.shared)
-
-    def at_most(self, other: Residency) -> Residency:
-        """The smaller of both, number by number."""
-        return Residency(min(self.packed, other.packed), min(self.shared, other.shared))
 
 
 RESIDENT = Residency()

@@ -1,0 +1,22 @@
+"""All cases by their names."""
+
+from __future__ import annotations
+
+from bench.models.cases import CASES, Case
+from bench.models.decoding_models import decoding_case
+from bench.models.drawn_models import drawn_case
+from bench.models.suite_models import MODELS
+
+KNOWN = {**MODELS, **CASES}
+"""Those that have a name of their own."""
+
+
+def case_of(name: str) -> Case:
+    """The case of a name. Raises ValueError for an unknown one."""
+    case = KNOWN.get(name) or drawn_case(name) or decoding_case(name)
+    if case is None:
+        raise ValueError(
+            f"unknown case {name!r}; it is drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, or one of "
+            + ", ".join(KNOWN)
+        )
+    return case
