@@ -1,4 +1,4 @@
-"""The torch.compile backends: ``eqsat_mcts``, stock Inductor with one more pass over the functional ATen graph, and
+"""The torch.compile backends: ``eqsat_mcts``, Inductor with one more pass over the functional ATen graph, and
 ``eqsat_mcts_eager``, which runs the same graphs without generating code."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.folding import without_wrong_folds
-from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights
+from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights, watch_weights
 from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
@@ -81,17 +81,19 @@ def _backend(
     patches.update(settings)
     # Dynamo traces inference graphs without grad mode; only then may weights be constants.
     freeze = bool(patches.get("freezing", inductor_config.freezing)) and not torch.is_grad_enabled()
-    values = list(inputs)
-    weights = [i for i, (n, v) in enumerate(zip(_placeholders(module), inputs, strict=False)) if is_weight(n, v)]
+    values, placeholders = list(inputs), module.graph.find_nodes(op="placeholder")
+    weights = [i for i, (n, v) in enumerate(zip(placeholders, inputs, strict=False)) if is_weight(n, v)]
     lifting = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
     patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
     our_pass = EqsatPass(own, frozen, weights, values, user_laws)
     compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
     reference = Reference(module) if own.guard == "first_calls" else None
     compiled = compilation.run()
-    if reference is None or compilation.lifting is not lifting:  # our freezing was taken back: the inputs are others
+    if compilation.lifting is not lifting:  # it was taken back: the inputs are others
         return compiled
-    return guarded(compiled, reference, own.guard_calls, our_pass.blame, patches)
+    if frozen:
+        watch_weights(module)
+    return guarded(compiled, reference, own.guard_calls, our_pass.blame, patches) if reference else compiled
 
 
 @dataclass
@@ -145,10 +147,6 @@ class _Compilation:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
-def _placeholders(module: GraphModule) -> list[Any]:
-    return list(module.graph.find_nodes(op="placeholder"))
 
 
 def _user_passes(patches: dict[str, Any]) -> list[Any]:

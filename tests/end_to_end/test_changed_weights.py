@@ -1,0 +1,120 @@
+"""Weights that change after they were frozen: every answer is that of the weights as they are now."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch._inductor import config as inductor_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh")]
+SETTINGS = {"freezing": True, "eqsat.seconds": 2, "eqsat.measure_seconds": 0, "force_disable_caches": True}
+
+
+class Model(nn.Module):
+    """Two linear layers, which are folded into one, a batch norm, and a weight that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(8, 16), nn.Linear(16, 8), nn.BatchNorm1d(8)
+        self.tied = nn.Linear(8, 8)
+        self.again = nn.Linear(8, 8)
+        self.again.weight = self.tied.weight
+        self.register_buffer("shift", torch.rand(8))
+
+    def forward(self, x):
+        return self.norm(self.again(torch.relu(self.tied(self.second(self.first(x)))))) + self.shift
+
+
+def train(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()
+    with torch.enable_grad():
+        model(torch.rand(4, 8)).square().sum().backward()
+    optimizer.step()
+    model.eval()
+
+
+def load(model):
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+
+
+def replace(model):
+    model.first.weight = nn.Parameter(torch.rand(16, 8))
+
+
+def retie(model):
+    model.again.weight = nn.Parameter(torch.rand(8, 8))
+
+
+def retype(model):
+    model.double().float()
+
+
+def initialise(model):
+    nn.init.normal_(model.second.weight)
+
+
+def write_a_row(model):
+    model.first.weight[2] = 0.5
+
+
+WAYS = {
+    "add_": lambda model: model.first.weight.add_(1.0),
+    "a buffer": lambda model: model.shift.mul_(2.0),
+    "statistics": lambda model: model.norm.running_mean.fill_(3.0),
+    "a tied weight": lambda model: model.tied.weight.mul_(-1.0),
+    "foreach": lambda model: torch._foreach_mul_(list(model.parameters()), 0.5),
+    "an optimizer": train,
+    "load_state_dict": load,
+    "replaced": replace,
+    "tied anew": retie,
+    "to another dtype and back": retype,
+    "initialised": initialise,
+    "through a view": write_a_row,
+}
+
+
+@pytest.mark.parametrize("globally", [False, True], ids=["by option", "by Inductor's setting"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_changed_weight_is_seen(way, globally):
+    """It went on with the old values, without a line."""
+    torch.manual_seed(0)
+    model, x = Model().eval(), torch.rand(4, 8)
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+    with inductor_config.patch(freezing=globally), torch.no_grad():
+        before = compiled(x)
+        torch.testing.assert_close(before, model(x), rtol=1e-4, atol=1e-5)
+        WAYS[way](model)
+        torch.testing.assert_close(compiled(x), copy.deepcopy(model)(x), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(before, model(x)) or way == "to another dtype and back"
+
+
+class Counting(nn.Module):
+    """Writes into a buffer in each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.linear(x) * self.calls
+
+
+def test_what_a_model_writes_itself_does_not_compile_it_again():
+    model, x = Counting().eval(), torch.rand(4, 8)
+    reference = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(compiled(x), reference(x), rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_weights_made_in_inference_mode():
+    with torch.inference_mode():
+        model, x = Model().eval(), torch.rand(4, 8)
+        compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
