@@ -3,31 +3,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._dynamo.exc import RestartAnalysis, SkipFrame
 from torch._dynamo.utils import counters
 from torch._guards import TracingContext
 from torch._inductor import config as inductor_config
 from torch._inductor import list_mode_options
-from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-from torch._inductor.custom_graph_pass import CustomGraphPass, get_custom_graph_passes
+from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
+from torch_eqsat.compiling import Compilation, first_line
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
-from torch_eqsat.planning.folding import without_wrong_folds
-from torch_eqsat.planning.freezing import Lifting, is_weight, lift_weights, watch_weights
+from torch_eqsat.planning.freezing import is_weight, lift_weights, watch_weights
 from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
@@ -86,7 +83,7 @@ def _backend(
     lifting = lift_weights(module, inputs) if freeze and not inductor_config.freezing else None
     patches["freezing"] = frozen = lifting is not None or (freeze and inductor_config.freezing)
     our_pass = EqsatPass(own, frozen, weights, values, user_laws)
-    compilation = _Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
+    compilation = Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
     reference = Reference(module) if own.guard == "first_calls" else None
     compiled = compilation.run()
     if compilation.lifting is not lifting:  # it was taken back: the inputs are others
@@ -94,65 +91,6 @@ def _backend(
     if frozen:
         watch_weights(module)
     return guarded(compiled, reference, own.guard_calls, our_pass.blame, patches) if reference else compiled
-
-
-@dataclass
-class _Compilation:
-    """One Dynamo graph on its way; ``lifting`` is there if its weights are frozen."""
-
-    module: GraphModule
-    inputs: list[Any]
-    lifting: Lifting | None
-    patches: dict[str, Any]
-    our_pass: EqsatPass
-    inner: Callable[..., Any]
-
-    def run(self) -> Callable[..., Any]:
-        """Compile with our pass; where that fails without it, and then without our freezing."""
-        try:
-            return self._with_patches(joint_custom_pre_pass=[*_user_passes(self.patches), self.our_pass])
-        except (SkipFrame, RestartAnalysis):  # how compilers speak to Dynamo
-            raise
-        except Exception as error:
-            if self.our_pass.options.strict or not (self.our_pass.rewritten or self.lifting):
-                raise
-            return self._run_otherwise(error)
-
-    def _run_otherwise(self, error: Exception) -> Callable[..., Any]:
-        """Compile without our pass if that rewrote anything; and if that fails too or nothing was rewritten, without
-        our freezing. Raises ``error``, with which all of it failed, if this does too."""
-        if self.our_pass.rewritten:
-            # The first attempt's passes before autograd may have changed the module; what it computes they keep.
-            with contextlib.suppress(Exception):
-                compiled = self._with_patches()
-                self.our_pass.take_back(error)
-                return compiled
-        if self.lifting is None:
-            raise error
-        self.lifting.put_back()
-        self.lifting = None
-        try:
-            compiled = self._with_patches(freezing=False)
-        except Exception:
-            raise error from None
-        self.our_pass.take_back(error, "frozen")
-        return compiled
-
-    def _with_patches(self, **patches: Any) -> Callable[..., Any]:
-        inputs = self.inputs if self.lifting is None else self.lifting.inputs
-        settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
-        with without_wrong_folds():
-            return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
-def _user_passes(patches: dict[str, Any]) -> list[Any]:
-    """The passes that the user set for this hook; ours comes after them."""
-    given = patches.get("joint_custom_pre_pass", inductor_config.joint_custom_pre_pass)
-    return list(get_custom_graph_passes(given))
 
 
 def reset() -> None:
@@ -210,7 +148,7 @@ class EqsatPass(CustomGraphPass):
             counters[COUNTERS]["faults"] += 1
             if self.options.strict:
                 raise
-            logger.warning("graph left as it is: %s", _first_line(error))
+            logger.warning("graph left as it is: %s", first_line(error))
             reports.record(
                 reports.GraphReport(len(graph.nodes), self.frozen, f"left as it is: {type(error).__name__}: {error}")
             )
@@ -240,7 +178,7 @@ class EqsatPass(CustomGraphPass):
     def take_back(self, error: Exception, what: str = "rewritten") -> None:
         """Say that what was ``what`` (rewritten or frozen) did not compile, and keep rewritten graphs from coming back
         from the disk."""
-        reason = f"left as it is: {what} it does not compile ({_first_line(error)})"
+        reason = f"left as it is: {what} it does not compile ({first_line(error)})"
         for report in self.reports:
             if report.changed:
                 forget_plan(report.plan_key)
@@ -250,7 +188,7 @@ class EqsatPass(CustomGraphPass):
                 report.changed, report.decision = False, reason
             report.frozen = report.frozen and what != "frozen"
         counters[COUNTERS]["faults"] += 1
-        logger.warning("graph left as it is: %s it does not compile: %s", what, _first_line(error))
+        logger.warning("graph left as it is: %s it does not compile: %s", what, first_line(error))
 
     def _inputs(self, graph: Graph) -> GraphInputs:
         """Which placeholders hold weights: under freezing the first ones, else those that Dynamo marked."""

@@ -19,6 +19,9 @@ Value = Any
 class Emitter(Protocol):
     """Calls an ATen operator: runs it, or adds it to a graph."""
 
+    keeps_whole: bool
+    """Whether operators of our own are calls, to be taken apart later (see `graph/whole.py`)."""
+
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value: ...
 
     def constant(self, make: Callable[[], torch.Tensor]) -> Value: ...
@@ -34,6 +37,8 @@ class Emitter(Protocol):
 
 class Evaluator:
     """An Emitter that runs operators on real tensors."""
+
+    keeps_whole = False
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value:
         if target is torch.ops.prims.convert_element_type.default:  # prims have no gradient

@@ -41,7 +41,7 @@ class FxEmitter:
 
     def __init__(self, capture: Capture, frozen: bool = True) -> None:
         self.graph: Graph = capture.fx
-        self.frozen = frozen
+        self.frozen = self.keeps_whole = frozen
         self.added = 0
         self.origin: FxNode | None = None
         self._made: dict[Any, Any] = {}

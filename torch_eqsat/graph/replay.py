@@ -18,12 +18,13 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from torch_eqsat.graph.calls import GETITEM, VIEWS, is_pinned, operands_of
 from torch_eqsat.graph.emitter import aten
+from torch_eqsat.graph.whole import NAMESPACE
 
 EXACT_NUMBER = "eqsat_number"
 """Metadata of a constant that a law made: the number that all its elements are, not rounded to its dtype."""
 STANDS_FOR = "eqsat_stands_for"
 """Metadata of a call that was repeated on other operands: the name of the captured one."""
-OWN_NAMESPACES = ("aten", "prims")
+OWN_NAMESPACES = ("aten", "prims", NAMESPACE)
 WIDE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 
 

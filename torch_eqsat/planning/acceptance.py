@@ -89,8 +89,8 @@ def _lost(found: RaceReport, plan: Plan, options: Options) -> str:
 
 
 def _raced(original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport:
-    """Which graph is faster, as measured now. Where there is no difference beyond the noise the winner is left open, and
-    the table decides: it is still the best that is known."""
+    """Which graph is faster, as measured now. Where there is no difference beyond the noise the winner is left open:
+    the table, which is still the best that is known, decides."""
     try:
         values = sample_inputs(original, inputs.values)
         found = race([copy_of(original), rewritten], inputs.weights, values, RACE_SECONDS)

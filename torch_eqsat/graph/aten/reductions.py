@@ -16,8 +16,8 @@ from torch_eqsat.graph.emitter import (
     aten,
     filled,
     prims,
-    shape_of,
 )
+from torch_eqsat.graph.whole import FILTER_BANK, filter_bank
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.types import TensorType
 
@@ -97,22 +97,9 @@ def _from_cumsum(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result
 def _to_filter_bank(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
     # Inductor would compute what is read here, a padded image as a rule, again in each filter and each tap of it.
     emit.store(args[0])
-    dim, step = a["dim"], a["step"]
-    starts = [a["dilation"] * k for k in range(len(a["coefficients"][0]))]
-    reach = (shape_of(args[0])[dim] - starts[-1] - 1) // step * step + 1
-    inputs = [emit.call(aten.slice.Tensor, args[0], dim, start, start + reach, step) for start in starts]
-    return emit.call(aten.cat.default, [_combination(emit, row, inputs) for row in a["coefficients"]], a["into"])
-
-
-def _combination(emit: Emitter, coefficients: Sequence[float], inputs: Sequence[Value]) -> Value:
-    """Σ coefficient · input; a coefficient that is not zero is there by the operator's type rule."""
-    total: Value = None
-    for coefficient, x in zip(coefficients, inputs, strict=True):
-        if coefficient == 0:
-            continue
-        term = x if coefficient == 1 else emit.call(aten.mul.Tensor, x, coefficient)
-        total = term if total is None else emit.call(aten.add.Tensor, total, term)
-    return total
+    places = (a["dim"], a["into"], a["step"], a["dilation"])
+    bank = (*places, [c for row in a["coefficients"] for c in row], len(a["coefficients"]))
+    return emit.call(FILTER_BANK, args[0], *bank) if emit.keeps_whole else filter_bank(emit.call, args[0], *bank)
 
 
 def _from_topk(item: int) -> Translation:

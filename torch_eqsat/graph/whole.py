@@ -1,0 +1,111 @@
+"""Banks of filters as calls of their own in frozen graphs, taken apart once Inductor has frozen the graph.
+
+A bank is a hundred calls of ATen. Of resnet18, whose convolutions became Winograd's, 26 banks were 1,800 of 1,875
+nodes, and freezing looks at each node some thirty times: 6 of the 7.8 s that a start took whose code was cached.
+Taking them apart comes after that cache is asked, so that a start from the cache never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch.fx import Graph
+from torch.fx import Node as FxNode
+
+from torch_eqsat.graph.emitter import Value, aten, shape_of
+
+NAMESPACE = "torch_eqsat"
+Make = Callable[..., Value]
+"""Makes a call: runs it, or adds it to a graph."""
+
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_LIBRARY.define(
+    "filter_bank(Tensor x, int dim, int into, int step, int dilation, float[] coefficients, int filters) -> Tensor"
+)
+
+
+def filter_bank(
+    call: Make, x: Value, dim: int, into: int, step: int, dilation: int, coefficients: Sequence[float], filters: int
+) -> Value:
+    """The calls that a bank of ``filters`` filters is made of; ``coefficients`` are those of all filters, in order."""
+    taps = len(coefficients) // filters
+    starts = [dilation * k for k in range(taps)]
+    reach = (shape_of(x)[dim] - starts[-1] - 1) // step * step + 1
+    inputs = [call(aten.slice.Tensor, x, dim, start, start + reach, step) for start in starts]
+    rows = [coefficients[k * taps : (k + 1) * taps] for k in range(filters)]
+    return call(aten.cat.default, [_combination(call, row, inputs) for row in rows], into)
+
+
+def _combination(call: Make, coefficients: Sequence[float], inputs: Sequence[Value]) -> Value:
+    """Σ coefficient · input; a coefficient that is not zero is there by the operator's type rule."""
+    total: Value = None
+    for coefficient, x in zip(coefficients, inputs, strict=True):
+        if coefficient == 0:
+            continue
+        term = x if coefficient == 1 else call(aten.mul.Tensor, x, coefficient)
+        total = term if total is None else call(aten.add.Tensor, total, term)
+    return total
+
+
+def _run(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    result = filter_bank(lambda target, *args: target(*args), x, *arguments)
+    assert isinstance(result, torch.Tensor)
+    return result
+
+
+@lru_cache(maxsize=4096)
+def _laid(shape: tuple[int, ...], stride: tuple[int, ...], *arguments: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """The size and strides of a result, as its calls make them."""
+    y = _run(torch.empty_strided(shape, stride, device="meta"), *arguments)
+    return y.shape, y.stride()
+
+
+def _fake(
+    x: torch.Tensor, dim: int, into: int, step: int, dilation: int, coefficients: Sequence[float], filters: int
+) -> torch.Tensor:
+    arguments = dim, into, step, dilation, tuple(coefficients), filters
+    return x.new_empty_strided(*_laid(tuple(x.shape), x.stride(), *arguments))
+
+
+_LIBRARY.impl("filter_bank", _run, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{NAMESPACE}::filter_bank", _fake, lib=_LIBRARY)
+FILTER_BANK = torch.ops.torch_eqsat.filter_bank.default
+
+
+class TakeApart(CustomGraphPass):
+    """Inductor's pass that takes banks apart; ``uuid`` tells its caches which version of it did so."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def uuid(self) -> str:
+        return self._version
+
+    def __call__(self, graph: Graph) -> None:
+        for node in list(graph.find_nodes(op="call_function", target=FILTER_BANK)):
+            made: dict[str, FxNode] = {}
+
+            def call(target: Any, *args: Any, node: FxNode = node, made: dict[str, FxNode] = made) -> FxNode:
+                key = f"{target} {args}"
+                if key not in made:
+                    made[key] = _added(graph, node, target, args)
+                return made[key]
+
+            result = filter_bank(call, *node.args)
+            result.meta = {**node.meta, "val": result.meta["val"]}
+            node.replace_all_uses_with(result)
+            graph.erase_node(node)
+
+
+def _added(graph: Graph, before: FxNode, target: Any, args: Sequence[Any]) -> FxNode:
+    values = torch.fx.map_arg(args, lambda n: n.meta["val"])
+    with torch._guards.detect_fake_mode([before.meta["val"]]):
+        value = target(*values)
+    with graph.inserting_before(before):
+        node = graph.call_function(target, tuple(args))
+    node.meta["val"] = value
+    return node
