@@ -84,7 +84,9 @@ def _timm(name: str) -> Callable[[], Built]:
     return make
 
 
-def _torchvision(name: str) -> Callable[[], Built]:
+def torchvision_model(name: str) -> Callable[[], Built]:
+    """What makes a model of torchvision."""
+
     def make() -> Built:
         import torchvision
 
@@ -176,10 +178,10 @@ _ALL = (
     Case("linear_768_64_768", 0.98, "two linear maps, M=256, better left alone", lambda: _two_linears(768, 64, 256)),
     Case("lstm_loop", 1.5, "LSTMCell in a loop, 16 steps, 512 wide", _recurrence),
     Case("conv_after_upsample", 3.0, "1x1 convolution after 2x nearest upsampling", _convolution_after_upsample),
-    Case("densenet121", 1.05, "torchvision DenseNet-121", _torchvision("densenet121")),
+    Case("densenet121", 1.05, "torchvision DenseNet-121", torchvision_model("densenet121")),
     Case("bert_classifier", 1.15, "BERT classifier, 4 layers, 312 wide, 128 tokens", _bert_classifier),
     Case("causal_lm", 1.7, "causal LM of distilgpt2's shape, logits[:, -1], 128 tokens", _language_model),
-    Case("resnet50", 0.98, "torchvision ResNet-50, nothing to win", _torchvision("resnet50")),
+    Case("resnet50", 0.98, "torchvision ResNet-50, nothing to win", torchvision_model("resnet50")),
     Case("bert_base", 0.98, "BERT-base, 128 tokens, nothing to win", _bert_base),
 )
 

@@ -46,18 +46,13 @@ class Step(nn.Module):
         from transformers import StaticCache
 
         self.model = model
-        self.cache = StaticCache(model.config, max_cache_len=LENGTH)
+        self.cache: Any = StaticCache(model.config, max_cache_len=LENGTH)
         with torch.no_grad():
             model(torch.randint(VOCABULARY, (batch, POSITION)), past_key_values=self.cache)
 
-    @torch.compiler.disable
-    def _go_back(self) -> None:
-        for layer in self.cache.layers:
-            layer.cumulative_length.fill_(POSITION)
-
     def forward(self, tokens: Tensor) -> Tensor:
         """The logits of the token after ``tokens`` [batch, 1]."""
-        self._go_back()
+        _go_back(self.cache)
         logits: Tensor = self.model(tokens, past_key_values=self.cache).logits
         return logits
 
@@ -67,6 +62,15 @@ class Step(nn.Module):
             layer.dtype = layer.keys.dtype
         super()._apply(change, recurse)
         return self
+
+
+def _back(cache: Any) -> None:
+    """Go back to :data:`POSITION`."""
+    for layer in cache.layers:
+        layer.cumulative_length.fill_(POSITION)
+
+
+_go_back = torch.compiler.disable(_back)  # no part of the step
 
 
 def _llama(width: int, layers: int) -> nn.Module:

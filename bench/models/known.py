@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.models.cases import CASES, Case
+from bench.models.cases import CASES, Case, torchvision_model
 from bench.models.decoding_models import decoding_case
 from bench.models.drawn_models import drawn_case
 from bench.models.suite_models import MODELS
 
-KNOWN = {**MODELS, **CASES}
+_SMALL = Case("resnet18", 0.98, "torchvision ResNet-18, whose start is timed", torchvision_model("resnet18"))
+KNOWN = {**MODELS, **CASES, _SMALL.name: _SMALL}
 """Those that have a name of their own."""
 
 

@@ -133,7 +133,7 @@ def predicted_ms(subject: Subject, table: Table) -> float:
         roofline=known.roofline,
         memory_share=1.0 if subject.kind == "operator" else MEMORY_SHARE,
         epilogues=True,
-        residency=residency_of(task),
+        residency=residency_of(task, frozen=True),
     )
     missing: Missing = {}
     captured_program(task, prices, missing)
