@@ -23,6 +23,7 @@ from torch_eqsat.graph.strided import replace_contiguous_views
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.found import may_measure
 from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.plans.artifacts import adopt_coefficients, offer_coefficients
 from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.program_json import check_fits
 from torch_eqsat.planning.spent import Spent
@@ -51,8 +52,12 @@ def prepare(graph: Graph, setting: Setting, inputs: GraphInputs) -> Prepared:
         return Prepared(setting, reason=reason)
     folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0
     table = open_table(context_of(device))
+    if setting.options.cache:
+        adopt_coefficients(table)
     if may_measure(setting) and device == "cpu":
         measure_bandwidths(table, time_copy)
+    if setting.options.cache:
+        offer_coefficients(table)
     return Prepared(replace(setting, calibration=calibration_of(table)), folded)
 
 

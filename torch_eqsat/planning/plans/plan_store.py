@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch_eqsat.cost.folder import cache_folder, sweep, tell_trouble
 from torch_eqsat.errors import PlanError
+from torch_eqsat.planning.plans.artifacts import offer, offered, plan_name
 from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.plan_file import FORMAT, LARGEST_PLAN, seal, unseal
 
@@ -28,7 +29,7 @@ def load_plan(key: str) -> Plan | None:
         with path.open("rb") as file:
             raw = file.read(LARGEST_PLAN + 1)
     except FileNotFoundError:
-        return None
+        return _loaded_with_artifacts(key)
     except OSError as error:
         tell_trouble(error)
         return None
@@ -38,9 +39,23 @@ def load_plan(key: str) -> Plan | None:
         logger.warning("plan %s is not used and removed: %s", path, error)
         forget_plan(key)
         return None
+    offer(plan_name(key), raw)
     with suppress(OSError):
         os.utime(path)  # those that are used are evicted last
     return plan
+
+
+def _loaded_with_artifacts(key: str) -> Plan | None:
+    """The plan among torch's artifacts that were loaded here, kept from now on."""
+    for raw in offered(plan_name(key), LARGEST_PLAN):
+        try:
+            plan = unseal(key, raw)
+        except PlanError as error:
+            logger.warning("the loaded plan %s is not used: %s", key, error)
+            continue
+        store_plan(key, plan)
+        return plan
+    return None
 
 
 def store_plan(key: str, plan: Plan) -> None:
@@ -48,6 +63,7 @@ def store_plan(key: str, plan: Plan) -> None:
     what others left behind are removed."""
     try:
         raw = seal(key, plan)
+        offer(plan_name(key), raw)
         path = plan_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, raw)
