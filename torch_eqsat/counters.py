@@ -18,6 +18,11 @@ def count_transient() -> None:
     counters[COUNTERS]["transient"] += 1
 
 
+def count_refused_sizes() -> None:
+    """Note a graph with symbolic sizes whose rewriting did not hold for all of them."""
+    counters[COUNTERS]["refused_sizes"] += 1
+
+
 def timings() -> int:
     """How often a kernel or a graph was timed since the last ``torch.compiler.reset()``."""
     return sum(n for name, n in counters.get(COUNTERS, {}).items() if name.startswith("timed_"))

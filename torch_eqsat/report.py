@@ -58,7 +58,7 @@ class GraphReport:
     each region that it refused. ``kernels_left`` counts kernels that the search met and that have no time, mostly
     because `eqsat.measure_seconds` was over; ``kernels_failed`` has those whose timing failed temporarily, by key, with
     the reason. ``disturbed`` names a temporary failure that cut the search short, so that the plan is used once and not
-    stored.
+    stored. ``refused_sizes`` says why what was found for a graph with symbolic sizes does not hold for all of them.
     """
 
     nodes: int
@@ -81,6 +81,7 @@ class GraphReport:
     plan_key: str = ""
     race: RaceReport | None = None
     refused: list[str] = field(default_factory=list)
+    refused_sizes: str = ""
 
     @property
     def laws(self) -> Counter[str]:

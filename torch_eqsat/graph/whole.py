@@ -68,6 +68,8 @@ def _fake(
     x: torch.Tensor, dim: int, into: int, step: int, dilation: int, coefficients: Sequence[float], filters: int
 ) -> torch.Tensor:
     arguments = dim, into, step, dilation, tuple(coefficients), filters
+    if any(isinstance(n, torch.SymInt) for n in (*x.shape, *x.stride())):
+        return _run(x, *arguments)
     return x.new_empty_strided(*_laid(tuple(x.shape), x.stride(), *arguments))
 
 

@@ -42,7 +42,7 @@ class Prepared:
     reason: str = ""
 
 
-def prepare(graph: Graph, setting: Setting, inputs: GraphInputs) -> Prepared:
+def prepare(graph: Graph, setting: Setting, inputs: GraphInputs, *, folds: bool = True) -> Prepared:
     """Run the passes that come before the capture; values stay bitwise the same."""
     device = torch.device(setting.device).type
     if device not in DEVICES:
@@ -50,7 +50,7 @@ def prepare(graph: Graph, setting: Setting, inputs: GraphInputs) -> Prepared:
     replace_contiguous_views(graph)
     if reason := why_untouchable(graph):
         return Prepared(setting, reason=reason)
-    folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0
+    folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen and folds else 0
     table = open_table(context_of(device))
     if setting.options.cache:
         adopt_coefficients(table)
@@ -139,6 +139,7 @@ def plan_key(task: Task, setting: Setting, repeated: Mapping[int, int]) -> str:
         context_of(torch.device(setting.device).type),
         setting.calibration,
         setting.parameters,
+        setting.forms,
         sorted(repeated.items()),
     )
     return hashlib.sha256(f"{setting.key} {parts!r} {task.graph.digest()}".encode()).hexdigest()

@@ -38,15 +38,16 @@ class Result:
     race: RaceReport | None = None
 
 
-def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
+def optimize(graph: Graph, setting: Setting, inputs: GraphInputs, *, folds: bool = True) -> GraphReport:
     """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
 
     Until everything is decided and checked, work is done on copies; an exception leaves ``graph`` as it was (but for
-    folded factory operators and reads of contiguous memory made views, whose values are bitwise the same).
+    folded factory operators and reads of contiguous memory made views, whose values are bitwise the same). Factory
+    operators are only folded if ``folds``.
     """
     calls = sum(node.op == "call_function" for node in graph.nodes)
     target = "" if setting.options.target == HERE else setting.options.target
-    prepared = prepare(graph, setting, inputs)
+    prepared = prepare(graph, setting, inputs, folds=folds)
     report = GraphReport(calls, setting.frozen, folded=prepared.folded, target=target)
     if prepared.reason:
         return replace(report, decision=_left(prepared.reason))

@@ -1,0 +1,204 @@
+"""Graphs with symbolic sizes: searched with numbers in place of the symbols, and rewritten with symbols.
+
+What is found for numbers holds for all sizes where three checks say so: every result has the same size as before, as an
+expression; no guard was added; and the judge finds original and rewritten graph equal at the sizes of now, at sizes of
+2 and at others that have nothing in common with those of the search. Where one says no the graph stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import sympy
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.fx import Graph, GraphModule
+
+from torch_eqsat.counters import count_refused_sizes
+from torch_eqsat.errors import RebuildError
+from torch_eqsat.graph.copies import copied, undone_on_error
+from torch_eqsat.graph.fold import fold_factories
+from torch_eqsat.graph.symbolic import (
+    Numbers,
+    Static,
+    carry_back,
+    is_symbolic,
+    number_of,
+    static_numbers,
+    symbols_of,
+    with_numbers,
+)
+from torch_eqsat.planning import pipeline
+from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.verdict import GraphInputs
+from torch_eqsat.report import GraphReport
+from torch_eqsat.verification.hard_inputs import sample_inputs
+from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, disagreement
+
+logger = logging.getLogger("torch_eqsat")
+
+OF_ONE_SIZE = ("winograd",)
+"""Families of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
+out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
+SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
+
+
+def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
+    """Rewrite ``graph`` in place, as :func:`torch_eqsat.planning.pipeline.optimize` does, also if it has symbolic
+    sizes."""
+    if not is_symbolic(graph):
+        return pipeline.optimize(graph, setting, inputs)
+    folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0  # those of static sizes
+    # What a kernel of another kind asks of its operands may be a guard on their sizes.
+    setting = replace(setting, forms=False)
+    try:
+        report = _for_all_sizes(graph, setting, inputs)
+        if report.changed or not report.refused_sizes:
+            return replace(report, folded=folded)
+        again = replace(setting.options, disable=(*setting.options.disable, *OF_ONE_SIZE))
+        return replace(_for_all_sizes(graph, replace(setting, options=again), inputs), folded=folded)
+    except _OpaqueError as error:
+        logger.info("symbolic sizes stay opaque: %s", error)
+        return pipeline.optimize(graph, setting, inputs)
+
+
+class _OpaqueError(Exception):
+    """No numbers can stand for the symbols of a graph."""
+
+
+def _for_all_sizes(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
+    try:
+        numbers = primes_for(graph)
+        static = with_numbers(graph, numbers)
+    except Exception as error:  # an operator that takes no other sizes, a size that depends on data
+        raise _OpaqueError(str(error)) from error
+    known = replace(inputs, values=values_at(graph, numbers, inputs))
+    with torch._guards.tracing(None), unset_fake_temporarily():  # the static graph has fake tensors of its own
+        report = pipeline.optimize(static.graph, setting, known, folds=False)
+    if not report.changed:
+        return report
+    if problem := _carried(graph, static, inputs, setting):
+        count_refused_sizes()
+        logger.warning("what was found holds for some sizes alone: %s", problem)
+        decision = f"left as it is: what was found holds for some sizes alone ({problem})"
+        return replace(report, changed=False, decision=decision, refused_sizes=problem)
+    return replace(report, decision=f"{report.decision}, for all sizes (searched at {_list(numbers)})")
+
+
+def _list(numbers: Numbers) -> str:
+    return ", ".join(f"{symbol} = {number}" for symbol, number in numbers.items())
+
+
+def primes_for(graph: Graph) -> Numbers:
+    """A prime for each symbol of ``graph``, the same for all hints between two powers of 2. Raises RebuildError where
+    the graph has sizes that depend on data."""
+    hints, taken = symbols_of(graph), static_numbers(graph)
+    environment = _environment(graph)
+    numbers: dict[sympy.Symbol, int] = {}
+    for symbol, hint in sorted(hints.items(), key=lambda pair: str(pair[0])):
+        prime = max(SMALLEST, 2 ** int(math.log2(max(2, hint))))
+        while not sympy.isprime(prime) or prime in numbers.values() or any(n % prime == 0 for n in taken if n > 1):
+            prime += 1
+        if prime not in environment.bound_sympy(symbol):
+            raise RebuildError(f"{prime} is outside of the range of {symbol}")
+        numbers[symbol] = prime
+    return numbers
+
+
+def _environment(graph: Graph) -> Any:
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
+            return value.fake_mode.shape_env
+    raise RebuildError("a graph with symbolic sizes has no environment of them")
+
+
+def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting) -> str:
+    """Rewrite ``graph`` as ``static`` was; why not, if it must not be."""
+    try:
+        with no_guards(_environment(graph)):
+            trial, copy_of = copied(graph)
+            original_of = {made: copy_of.get(old, trial.output_node()) for made, old in static.original_of.items()}
+            carry_back(trial, replace(static, original_of=original_of))
+            if setting.options.judge and (problem := _judged(graph, trial, static.numbers, inputs)):
+                return problem
+            with undone_on_error(graph):
+                carry_back(graph, static)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return ""
+
+
+@contextmanager
+def no_guards(environment: Any) -> Iterator[None]:
+    """Raise RebuildError if the block adds a guard, and take it back."""
+    guards, replacements = list(environment.guards), dict(environment.replacements)
+    try:
+        yield
+        if len(environment.guards) != len(guards) or environment.replacements != replacements:
+            raise RebuildError("it would hold for some sizes alone")
+    except BaseException:
+        environment.guards[:] = guards
+        environment.replacements.clear()
+        environment.replacements.update(replacements)
+        environment._update_version_counter()
+        raise
+
+
+def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInputs) -> str:
+    """Why both graphs differ at some size; "" if they do not. Sizes that the original does not take are left out, but
+    not those of now."""
+    hints = symbols_of(graph)
+    environment = _environment(graph)
+    others = {symbol: sympy.nextprime(number + index) + 1 for index, (symbol, number) in enumerate(searched.items())}
+    first, second = (GraphModule(g.owning_module, g) for g in (graph, rewritten))
+    for numbers in (hints, dict.fromkeys(hints, 2), others):
+        if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
+            continue
+        values = values_at(graph, numbers, inputs)
+        try:
+            problem = disagreement(first, second, values, inputs.live(len(values)), HARD_SECONDS)
+        except OriginalFaultError as error:
+            problem = f"it cannot be checked: {error}" if numbers is hints else ""
+        if problem:
+            return f"{problem} at {_list(numbers)}"
+    return ""
+
+
+def values_at(graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphInputs) -> list[Any]:
+    """Values for the placeholders of ``graph`` with other sizes: known ones, or random ones, cut or repeated."""
+    nodes = graph.find_nodes(op="placeholder")
+    hints = symbols_of(graph)
+    samples = sample_inputs(graph, inputs.values)
+    values: list[Any] = []
+    with unset_fake_temporarily(), torch.no_grad():
+        for index, (node, sample) in enumerate(zip(nodes, samples, strict=True)):
+            fake = node.meta.get("val")
+            if isinstance(fake, torch.SymInt):
+                values.append(number_of(fake, numbers))
+                continue
+            if isinstance(fake, torch.Tensor):
+                known = inputs.values[index] if index < len(inputs.values) else None
+                if _fits(known, [number_of(n, hints) for n in fake.shape], fake.dtype):
+                    sample = known
+                sample = _resized(sample, [number_of(n, numbers) for n in fake.shape])
+            values.append(sample)
+    return values
+
+
+def _fits(value: Any, shape: Sequence[int], dtype: torch.dtype) -> bool:
+    if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
+        return False
+    return list(value.shape) == list(shape) and value.dtype == dtype
+
+
+def _resized(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    for dim, size in enumerate(shape):
+        if value.shape[dim] != size:
+            value = value.index_select(dim, torch.arange(size, device=value.device) % value.shape[dim])
+    return value
