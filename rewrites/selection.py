@@ -111,9 +111,22 @@ def slice_of_pair(t: Builder, s: Handle, c: Handle, a: Handle, b: Handle) -> Han
 @law("s := slice(m := matmul(a, b))", example="slice(matmul([2, 4, 3], [2, 3, 5]), dim=0, start=1, stop=2)")
 def slice_of_batch_of_matmuls(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """slice(A B) = slice(A) slice(B) for batches"""
-    if s["dim"] >= m.rank - 2:
+    if s["dim"] >= m.rank - 2 or a.rank != b.rank:
         return None
     return t.matmul(*(t.slice(x, s["dim"], s["start"], s["stop"]) for x in (a, b)))
+
+
+@law(
+    "s := slice(m := matmul(a, b))",
+    example="slice(matmul([2, 4, 3], [3, 5]), dim=2, start=1, stop=2)",
+    refused=[
+        "slice(matmul([2, 4, 3], [3, 5]), dim=1, start=1, stop=2)",
+        "slice(matmul([2, 4, 3], [2, 3, 5]), dim=2, start=1, stop=2)",
+    ],
+)
+def columns_of_product_with_matrix(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """Some columns of A B = A (those of B) for rows of higher rank"""
+    return t.matmul(a, t.slice(b, 1, s["start"], s["stop"])) if s["dim"] == m.rank - 1 and a.rank > b.rank else None
 
 
 @law(

@@ -107,6 +107,14 @@ def test_weights_that_the_last_level_holds_stay_there() -> None:
     assert default_calibration(context_of("cpu")).coefficients.last_level_bytes == 0.0 <= last_level_bytes()
 
 
+def test_rows_of_any_rank_are_one_product() -> None:
+    product, pricing = Node("matmul", (), (0, 1)), Pricing(frozen=True)
+    flat, split = (TensorType(shape, "float32") for shape in ((6, 8), (2, 3, 8)))
+    matrix = TensorType((8, 4), "float32")
+    kernels = [pricing.kernel_of(product, [rows, matrix], [False, True]).key for rows in (flat, split)]
+    assert kernels[0] == kernels[1]
+
+
 @pytest.mark.parametrize(
     ("exponent", "work"), [("3", "cheap"), ("-1", "cheap"), ("0.5", "cheap"), ("2.7", "slow"), ("64", "slow")]
 )

@@ -201,8 +201,9 @@ class Pricing:
         weight = self.frozen and constants[1]
         if node.op == "matmul":
             # Weights of linear layers come transposed; what is computed in the graph lies as it was made.
-            turned = constants[1] and not weight and types[0].rank == 2
-            product = Kernel.matmul(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
+            turned = constants[1] and not weight and types[1].rank == 2
+            rows = shapes[0] if types[1].rank == 3 else (math.prod(shapes[0][:-1]), shapes[0][-1])
+            product = Kernel.matmul(rows, shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
             return self._placed(product, not product.weight) if constants[1] else product
         if node.op == "conv":
             geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}

@@ -97,13 +97,19 @@ def _biases(program: TermGraph, uses: Counter[int]) -> dict[int, int]:
             if uses[heavy] != 1 or x is None or bias is None or y != x or program.nodes[other].op == "scalar":
                 continue
             op = program.nodes[heavy].op
-            per_column = op == "matmul" and x.rank == 2 and bias.shape in ((x.shape[1],), (1, x.shape[1]))
+            per_column = _is_product_with_matrix(program, heavy) and bias.shape in ((x.shape[-1],), (1, x.shape[-1]))
             channels = (x.shape[1], *(1,) * (x.rank - 2)) if x.rank > 2 else ()
             per_channel = op == "conv" and bias.shape in (channels, (1, *channels)) and program.constant[other]
             if (per_column or per_channel) and bias.numel > 1:
                 found[index] = heavy
                 break
     return found
+
+
+def _is_product_with_matrix(program: TermGraph, term: int) -> bool:
+    node = program.nodes[term]
+    weight = program.types[node.children[1]] if node.op == "matmul" else None
+    return weight is not None and weight.rank == 2
 
 
 def _with_bias(emitter: FxEmitter, program: TermGraph, index: int, heavy: int, values: list[Any]) -> Any:
@@ -113,7 +119,7 @@ def _with_bias(emitter: FxEmitter, program: TermGraph, index: int, heavy: int, v
     x, w = (values[child] for child in node.children)
     type_ = program.types[heavy]
     assert type_ is not None
-    channels = type_.shape[1]
+    channels = type_.shape[-1 if node.op == "matmul" else 1]
     bias = emitter.call(aten.reshape.default, values[other], [channels])
     types = [t for c in (*node.children, other) if (t := program.types[c]) is not None]
     return lower(emitter, node, [x, w, bias], types)
