@@ -17,6 +17,7 @@ from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.fx import STORED
 from torch_eqsat.graph.fx_emitter import FxEmitter, is_opaque
 from torch_eqsat.graph.lowering import lower
+from torch_eqsat.graph.rounding import Unrounded
 from torch_eqsat.graph.strides import copied_with_strides, same_strides
 from torch_eqsat.ir.term import TermGraph
 
@@ -36,7 +37,8 @@ def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int], *, froz
     stable_topological_sort(capture.fx)
     capture.fx.eliminate_dead_code(is_impure_node=is_pinned)
     capture.fx.lint()
-    return emitter.added
+    left = set(capture.fx.nodes)
+    return sum(node in left for node in emitter.made)
 
 
 def _realise(
@@ -57,6 +59,7 @@ def _realise(
     pinned_by_uid = {f"pinned {number}": n for number, n in enumerate(capture.pinned)}
     pinned: dict[FxNode, list[Any]] = {}
     values: list[Any] = []
+    unrounded = Unrounded(program, values, frozen=emitter.frozen)
     for index, node in enumerate(program.nodes):
         emitter.origin = node_of_term.get(origin[index])
         args = [values[child] for child in node.children]
@@ -75,8 +78,7 @@ def _realise(
         elif index in with_bias:
             value = None  # made together with its bias
         else:
-            types = [t for c in node.children if (t := program.types[c]) is not None]
-            value = lower(emitter, node, args, types)
+            value = unrounded.lower(emitter, index, args)
         if emitter.origin is not None and STORED in emitter.origin.meta:
             emitter.store(value)
         values.append(value)
