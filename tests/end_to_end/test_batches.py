@@ -18,6 +18,8 @@ class Model(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
         self.norm, self.function = nn.LayerNorm(WIDTH), function
+        self.register_buffer("positions", torch.tensor([3, 0, -1]))
+        self.register_buffer("lengths", torch.arange(8) * 3 + 1)
 
     def forward(self, x):
         return self.function(self, x)
@@ -46,6 +48,8 @@ READINGS = {
     "some_of_layers": lambda m, x: m.second(torch.relu(m.first(x)))[:, 5:7],
     "mean_of_a_linear": lambda m, x: m.second(x).mean(1),
     "mean_of_two_linears": lambda m, x: m.second(m.first(x)).mean(1),
+    "positions_by_index": lambda m, x: m.second(torch.relu(m.first(x)))[:, m.positions],
+    "one_position_of_each": lambda m, x: m.second(m.norm(m.first(x)))[torch.arange(len(x)), m.lengths[: len(x)]],
 }
 
 
@@ -61,6 +65,22 @@ def rewritten(model, x, freezing):
 def test_what_is_not_read_is_not_computed(name, batch, freezing):
     report = rewritten(Model(READINGS[name]).eval(), torch.randn(batch, LENGTH, WIDTH), freezing)
     assert report.best_ms < 0.5 * report.base_ms
+
+
+def test_sum_over_a_batch():
+    report = rewritten(Model(lambda m, x: m.second(x).sum(0)).eval(), torch.randn(8, LENGTH, WIDTH), True)
+    assert report.best_ms < 0.3 * report.base_ms
+
+
+def test_an_index_out_of_range_is_still_an_error():
+    model, x = Model(READINGS["one_position_of_each"]).eval(), torch.randn(2, LENGTH, WIDTH)
+    ours = interpreted(model)
+    with torch.no_grad():
+        assert_close(ours(x), model(x))
+        model.lengths[1] = LENGTH
+        for run in (model, ours):
+            with pytest.raises(IndexError, match="out of bounds"):
+                run(x)
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["encoder", "decoder"])

@@ -148,6 +148,9 @@ def test_sdpa_index_embedding():
     agrees("embedding", [f32(10, 4), index])
     agrees("index", [f32(3, 5), TensorType((6,), "int64")], first=1)
     agrees("index", [f32(3, 5, 5), TensorType((6, 1), "int64"), TensorType((7,), "int64")], first=1)
+    agrees("index", [f32(3, 5, 4), TensorType((6,), "int64")], first=1)
+    agrees("index", [f32(3, 5, 4), TensorType((6,), "int64"), TensorType((6,), "int64")], first=0)
+    agrees("index", [f32(3, 5, 4), TensorType((2, 6), "int64")], first=0)
 
 
 def test_factories():
@@ -200,7 +203,7 @@ REFUSED = [
     ("avg_pool", POOL, [f32(2, 3, 4)]),
     ("avg_pool", POOL, [f32(1, 1, 1, 4)]),
     ("avg_pool", {**POOL, "ceil_mode": True}, [f32(1, 1, 4, 4)]),
-    ("index", {"first": 0}, [f32(2, 3), TensorType((2,), "int64")]),
+    ("index", {"first": 1}, [f32(2, 3), TensorType((2,), "int64"), TensorType((2,), "int64")]),
     ("embedding", {}, [f32(2, 3, 4), TensorType((2,), "int64")]),
 ]
 
