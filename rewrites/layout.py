@@ -32,11 +32,12 @@ def view_of_view(t: Builder, v: Handle, x: Handle) -> Handle:
         "view(F([6, 4], [6, 1]), shape=[2, 3, 4])",
         "view(F([6, 4], [4]), shape=[6, 2, 2])",
         "view(F([2, 3, 4], [4]), shape=[6, 4])",
+        "view(F(2.0, 3.0), shape=[1, 1])",
     ],
 )
 def split_rows_with_operand_of_columns(t: Builder, v: Handle, y: Handle, x: Handle, c: Handle) -> Handle | None:
     """view(f(x, c)) = f(view(x), c) where the view splits axes along which c does not vary"""
-    if v.rank <= y.rank or v.shape[-1] != y.shape[-1] or x.shape != y.shape or c.rank > y.rank:
+    if y.rank == 0 or v.rank <= y.rank or v.shape[-1] != y.shape[-1] or x.shape != y.shape or c.rank > y.rank:
         return None
     if aligned(c.shape, y.rank)[:-1] != (1,) * (y.rank - 1) or c.numel != y.shape[-1]:
         return None
