@@ -100,12 +100,16 @@ class Pricing:
             return 0.0
         if "heavy" in operator.traits:
             added = self._copy_ms(result) if context.added_later else 0.0
-            return self.kernel_ms(node, types, constants, missing) + added
+            return self.kernel_ms(node, types, constants, missing) + added + self._copies_ms(types[0], context)
         if "view" in operator.traits:
-            if self.device != "cpu":  # copies were measured there alone; a GPU's readers compute with indices
-                return 0.0
-            return context.copies * self._copy_ms(result) + self._copy_ms(result, "gather") * context.shuffled
+            return self._copies_ms(result, context)
         return self._fusible(node, types, result, constants, context)
+
+    def _copies_ms(self, copied: TensorType, context: TermContext) -> float:
+        # Copies were measured on CPUs alone; a GPU's readers compute with indices.
+        if self.device != "cpu" or not (context.copies or context.shuffled):
+            return 0.0
+        return context.copies * self._copy_ms(copied) + self._copy_ms(copied, "gather") * context.shuffled
 
     def _copy_ms(self, copied: TensorType, work: str = "cheap") -> float:
         return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {work: 1}, self.coefficients)
