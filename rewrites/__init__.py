@@ -23,6 +23,7 @@ def catalogue() -> tuple[Law, ...]:
         matmul,
         merging,
         normalisation,
+        precision,
         principles,
         reduction,
         resampling,
@@ -46,6 +47,7 @@ def catalogue() -> tuple[Law, ...]:
         resampling,
         attention,
         lookup,
+        precision,
         blocks,
         merging,
     )

@@ -124,7 +124,7 @@ def neighbouring_slices_join(t: Builder, c: Handle, s: Handle, r: Handle, x: Han
 )
 def products_join(t: Builder, m: Handle, a: Handle, b: Handle, u: Handle, v: Handle) -> Handle:
     """A U + B V = [A, B] [U; V]"""
-    return t.matmul(t.cat([a, b], m.rank - 1), t.cat([u, v], m.rank - 2))
+    return t.matmul(t.cat([a, b], m.rank - 1), t.cat([u, v], u.rank - 2))
 
 
 @law(
@@ -144,7 +144,7 @@ def product_with_concatenation(t: Builder, m: Handle, c: Handle, w: Handle) -> H
     stops = list(accumulate(part.shape[-1] for part in c.operands))
     total = None
     for part, stop in zip(c.operands, stops, strict=True):
-        term = t.matmul(part, t.slice(w, m.rank - 2, stop - part.shape[-1], stop))
+        term = t.matmul(part, t.slice(w, w.rank - 2, stop - part.shape[-1], stop))
         total = term if total is None else t.add(total, term)
     return total
 

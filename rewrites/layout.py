@@ -5,10 +5,11 @@ No law moves elementwise work of whole tensors through views, because Inductor f
 
 import math
 
-from torch_eqsat.rewrites.shapes import slice_before_view
+from torch_eqsat.rewrites.shapes import aligned, slice_before_view
 
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place
 
 
 @law(
@@ -20,6 +21,27 @@ from torch_eqsat.laws.law import law
 def view_of_view(t: Builder, v: Handle, x: Handle) -> Handle:
     """view(view(x)) = view(x)"""
     return t.view(x, v.shape)
+
+
+@law(
+    "v := view(y := F(x, c))",
+    F=[Place("add", 2), Place("mul", 2)],
+    exactness="bitwise",
+    example=["view(F([6, 4], [4]), shape=[2, 3, 4])", "view(F([6, 4], [1, 4]), shape=[2, 3, 4])"],
+    refused=[
+        "view(F([6, 4], [6, 1]), shape=[2, 3, 4])",
+        "view(F([6, 4], [4]), shape=[6, 2, 2])",
+        "view(F([2, 3, 4], [4]), shape=[6, 4])",
+        "view(F(2.0, 3.0), shape=[1, 1])",
+    ],
+)
+def split_rows_with_operand_of_columns(t: Builder, v: Handle, y: Handle, x: Handle, c: Handle) -> Handle | None:
+    """view(f(x, c)) = f(view(x), c) where the view splits axes along which c does not vary"""
+    if y.rank == 0 or v.rank <= y.rank or v.shape[-1] != y.shape[-1] or x.shape != y.shape or c.rank > y.rank:
+        return None
+    if aligned(c.shape, y.rank)[:-1] != (1,) * (y.rank - 1) or c.numel != y.shape[-1]:
+        return None
+    return t.like(y, t.view(x, v.shape), t.view(c, (c.numel,)))
 
 
 @law(

@@ -27,8 +27,25 @@ def like_matmuls_meet(t: Builder, r: Handle, p: Handle, q: Handle) -> Handle:
 
 
 @law(
+    "v := view(m := matmul(a, b))",
+    example=["view(matmul([6, 3], [3, 5]), shape=[2, 3, 5])", "view(matmul([2, 6, 3], [3, 5]), shape=[2, 2, 3, 5])"],
+    refused=[
+        "view(matmul([6, 3], [3, 5]), shape=[6, 5, 1])",
+        "view(matmul([6, 3], [3, 4]), shape=[6, 2, 2])",
+        "view(matmul([2, 6, 3], [3, 5]), shape=[12, 5])",
+        "view(matmul([2, 6, 3], [2, 3, 5]), shape=[2, 2, 3, 5])",
+    ],
+)
+def split_rows_of_product(t: Builder, v: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """The rows of A B, split over several axes = (the rows of A, so split) B"""
+    if v.rank <= m.rank or v.shape[-1] != m.shape[-1] or b.rank != 2:
+        return None
+    return t.matmul(t.view(a, (*v.shape[:-1], a.shape[-1])), b)
+
+
+@law(
     "p := mul(m := matmul(x, y), s)",
-    example="mul(matmul([2, 3], [3, 4]), [4])",
+    example=["mul(matmul([2, 3], [3, 4]), [4])", "mul(matmul([2, 5, 3], [3, 4]), [1, 1, 4])"],
     refused="mul(matmul([2, 3], [3, 4]), [2, 1])",
     assumes={"x": "finite", "y": "no_overflow", "s": "no_overflow"},
 )
@@ -36,22 +53,22 @@ def column_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle
     """(X Y) · s = X (Y · s) for a number, or a factor per column"""
     if not varies_only_along(s, {m.rank - 1}, m.rank) or s.rank > m.rank or p.shape != m.shape:
         return None
-    return t.matmul(x, t.mul(y, s))
+    return t.matmul(x, t.mul(y, s if s.rank <= y.rank else t.view(s, s.shape[-1:])))
 
 
 @law(
     "m := matmul(add(x, c), w)",
-    example="matmul(add([5, 3], [3]), [3, 4])",
-    refused="matmul(add([5, 3], [5, 1]), [3, 4])",
+    example=["matmul(add([5, 3], [3]), [3, 4])", "matmul(add([2, 5, 3], [3]), [3, 4])"],
+    refused=["matmul(add([5, 3], [5, 1]), [3, 4])", "matmul(add([2, 5, 3], [5, 1]), [3, 4])"],
     assumes={"x|c": "no_cancellation", "x": "finite no_overflow"},
 )
 def shift_through_matmul(t: Builder, m: Handle, x: Handle, c: Handle, w: Handle) -> Handle | None:
     """(X + 1 cᵀ) W = X W + 1 (cᵀ W) for a shift that is the same in every row"""
-    if x.rank != 2 or c.rank > 2 or aligned(c.shape, 2) != (1, x.shape[1]):
+    if w.rank != 2 or c.rank > x.rank or aligned(c.shape, x.rank) != (*(1,) * (x.rank - 1), x.shape[-1]):
         return None
-    if x.shape[0] == 1 and (t.is_constant(x) or not t.is_constant(c)):  # of two rows, the constant one is the shift
+    if x.numel == c.numel and (t.is_constant(x) or not t.is_constant(c)):  # of two rows, the constant one is the shift
         return None
-    return t.add(t.matmul(x, w), t.matmul(t.view(c, aligned(c.shape, 2)), w))
+    return t.add(t.matmul(x, w), t.matmul(t.view(c, (1, c.numel)), w))
 
 
 @law(
@@ -67,7 +84,7 @@ def transposed_matmul(t: Builder, p: Handle, a: Handle, b: Handle) -> Handle | N
 
 @law(
     "m := matmul(mul(x, c), w)",
-    example="matmul(mul([5, 3], [3]), [3, 4])",
+    example=["matmul(mul([5, 3], [3]), [3, 4])", "matmul(mul([2, 5, 3], [1, 1, 3]), [3, 4])"],
     refused=["matmul(mul([5, 3], [5, 1]), [3, 4])", "matmul(mul([5, 3], [5, 3]), [3, 4])"],
     assumes={"c": "no_overflow", "w": "no_overflow"},
 )
@@ -105,7 +122,7 @@ def row_scale_moves_in(t: Builder, p: Handle, m: Handle, x: Handle, y: Handle, s
 )
 def batch_with_one_matrix(t: Builder, m: Handle, x: Handle, e: Handle, w: Handle) -> Handle | None:
     """A batch of products with copies of one matrix = one product with it"""
-    if m.rank != 3 or aligned(w.shape, 3) != (1, *e.shape[1:]):
+    if e.rank != 3 or aligned(w.shape, 3) != (1, *e.shape[1:]):
         return None
     rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
     return t.view(t.matmul(rows, t.view(w, e.shape[1:])), m.shape)
@@ -118,7 +135,7 @@ def batch_with_one_matrix(t: Builder, m: Handle, x: Handle, e: Handle, w: Handle
 )
 def batch_of_one(t: Builder, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """A batch of one product is that product"""
-    if m.rank != 3 or m.shape[0] != 1:
+    if b.rank != 3 or m.shape[0] != 1:
         return None
     return t.view(t.matmul(t.view(a, a.shape[1:]), t.view(b, b.shape[1:])), m.shape)
 

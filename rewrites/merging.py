@@ -29,20 +29,33 @@ def _of(members: Sequence[Member], name: str) -> list[Handle]:
 # Matrix products
 
 
+def _are_plain(members: Sequence[Member]) -> bool:
+    """Whether the products have operands of one rank. Rows of higher rank by one matrix are also known as rows of a
+    matrix (matmul.py), and are merged as such."""
+    return all(member["x"].rank == member["w"].rank for member in members)
+
+
 @siblings("m := matmul(x, w)", shared="x", example="add(matmul(x := [2, 3], [3, 4]), matmul(x, [3, 4]))")
-def matmuls_of_one_input(t: Builder, members: list[Member]) -> list[Handle]:
+def matmuls_of_one_input(t: Builder, members: list[Member]) -> list[Handle] | None:
     """X A, X B = split(X [A B])"""
+    if not _are_plain(members):
+        return None
     dim = members[0]["m"].rank - 1
     merged = t.matmul(members[0]["x"], t.cat(_of(members, "w"), dim))
     return _parts(t, merged, [w.shape[dim] for w in _of(members, "w")], dim)
 
 
 @siblings("m := matmul(x, w)", shared="w", example="add(matmul([2, 3], w := [3, 4]), matmul([2, 3], w))")
-def matmuls_by_one_matrix(t: Builder, members: list[Member]) -> list[Handle]:
+def matmuls_by_one_matrix(t: Builder, members: list[Member]) -> list[Handle | None] | None:
     """A W, B W = split([A; B] W)"""
-    dim = members[0]["m"].rank - 2
-    merged = t.matmul(t.cat(_of(members, "x"), dim), members[0]["w"])
-    return _parts(t, merged, [x.shape[dim] for x in _of(members, "x")], dim)
+    plain = [member for member in members if _are_plain([member])]
+    if len(plain) < 2:
+        return None
+    dim = plain[0]["m"].rank - 2
+    merged = t.matmul(t.cat(_of(plain, "x"), dim), plain[0]["w"])
+    parts = _parts(t, merged, [x.shape[dim] for x in _of(plain, "x")], dim)
+    results = {member["m"].id: part for member, part in zip(plain, parts, strict=True)}
+    return [results.get(member["m"].id) for member in members]
 
 
 @siblings("m := matmul(x, w)", example="add(matmul([2, 3], [3, 4]), matmul([2, 3], [3, 4]))", expansive=True)

@@ -26,7 +26,7 @@ def _is_fixed_along(c: Handle, r: Handle, x: Handle) -> bool:
 @law(
     "r := reduce(p := add(x, c))",
     example="reduce(add([4, 3], [3]), kind='mean', dims=[0])",
-    refused="reduce(add([4, 3], [3]), kind='sum', dims=[0])",
+    refused=["reduce(add([4, 3], [3]), kind='sum', dims=[0])", "reduce(add([4, 3], [4, 1]), kind='mean', dims=[0])"],
     assumes={"x|c": "no_cancellation"},
 )
 def shift_moves_out_of_mean(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
@@ -34,6 +34,19 @@ def shift_moves_out_of_mean(t: Builder, r: Handle, p: Handle, x: Handle, c: Hand
     if r["kind"] != "mean" or x.shape != p.shape or not _is_fixed_along(c, r, x):
         return None
     return t.add(t.like(r, x), c)
+
+
+@law(
+    "r := reduce(p := add(x, c))",
+    example="reduce(add([4, 3], [3]), kind='sum', dims=[0])",
+    refused=["reduce(add([4, 3], [3]), kind='mean', dims=[0])", "reduce(add([4, 3], [4, 1]), kind='sum', dims=[0])"],
+    assumes={"x|c": "no_cancellation"},
+)
+def shift_moves_out_of_sum(t: Builder, r: Handle, p: Handle, x: Handle, c: Handle) -> Handle | None:
+    """Σ (x + c) = Σ x + n · c for a shift that does not vary along the sum"""
+    if r["kind"] != "sum" or x.shape != p.shape or not _is_fixed_along(c, r, x) or narrow(x):
+        return None
+    return t.add(t.like(r, x), t.mul(c, t.scalar(x.numel / r.numel, c.type.dtype)))
 
 
 @law(

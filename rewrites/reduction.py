@@ -186,27 +186,7 @@ def sum_of_product(t: Builder, r: Handle, m: Handle, a: Handle, b: Handle) -> Ha
     rows, columns = m.rank - 2, m.rank - 1
     if r["kind"] != "sum" or r["dims"] != (rows, columns) or narrow(a):
         return None
-    return t.matmul(t.reduce(a, "sum", [rows]), t.reduce(b, "sum", [columns]))
-
-
-@law(
-    "r := reduce(v := view(m := matmul(a, b)))",
-    example="reduce(view(matmul([6, 3], [3, 5]), shape=[2, 3, 5]), kind='mean', dims=[1])",
-    refused=[
-        "reduce(view(matmul([6, 3], [3, 5]), shape=[2, 3, 5]), kind='mean', dims=[2])",
-        "reduce(view(matmul([6, 3], [3, 5]), shape=[2, 3, 5]), kind='amax', dims=[1])",
-        "reduce(view(matmul([6, 3], [3, 5]), shape=[5, 6]), kind='sum', dims=[0])",
-    ],
-    assumes={"a": "finite"},
-)
-def reduction_of_split_rows(t: Builder, r: Handle, v: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
-    """Σ over axes that a view splits the rows of A B into = (Σ of the rows of A so split) B"""
-    if r["kind"] not in ("sum", "mean") or m.rank != 2 or v.rank < 3 or v.shape[-1] != m.shape[-1]:
-        return None
-    if v.rank - 1 in r["dims"] or narrow(a):
-        return None
-    reduced = t.like(r, t.view(a, (*v.shape[:-1], a.shape[-1])))
-    return t.view(t.matmul(t.view(reduced, (reduced.numel // a.shape[-1], a.shape[-1])), b), r.shape)
+    return t.matmul(t.reduce(a, "sum", [rows]), t.reduce(b, "sum", [b.rank - 1]))
 
 
 @law(

@@ -5,10 +5,11 @@ Slices of a map of one operand (a reduction, a matmul, a 1x1 convolution, an ele
 laws in principles.py. This module has the slices of operators with several operands, and of operators on shapes.
 """
 
-from torch_eqsat.rewrites.shapes import slice_before_view
+from torch_eqsat.rewrites.shapes import aligned, slice_before_view
 
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law, pointwise
+from torch_eqsat.laws.pattern import Place
 
 
 def _cut(t: Builder, s: Handle, x: Handle, whole: int, rank: int) -> Handle:
@@ -111,9 +112,22 @@ def slice_of_pair(t: Builder, s: Handle, c: Handle, a: Handle, b: Handle) -> Han
 @law("s := slice(m := matmul(a, b))", example="slice(matmul([2, 4, 3], [2, 3, 5]), dim=0, start=1, stop=2)")
 def slice_of_batch_of_matmuls(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
     """slice(A B) = slice(A) slice(B) for batches"""
-    if s["dim"] >= m.rank - 2:
+    if s["dim"] >= m.rank - 2 or a.rank != b.rank:
         return None
     return t.matmul(*(t.slice(x, s["dim"], s["start"], s["stop"]) for x in (a, b)))
+
+
+@law(
+    "s := slice(m := matmul(a, b))",
+    example="slice(matmul([2, 4, 3], [3, 5]), dim=2, start=1, stop=2)",
+    refused=[
+        "slice(matmul([2, 4, 3], [3, 5]), dim=1, start=1, stop=2)",
+        "slice(matmul([2, 4, 3], [2, 3, 5]), dim=2, start=1, stop=2)",
+    ],
+)
+def columns_of_product_with_matrix(t: Builder, s: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """Some columns of A B = A (those of B) for rows of higher rank"""
+    return t.matmul(a, t.slice(b, 1, s["start"], s["stop"])) if s["dim"] == m.rank - 1 and a.rank > b.rank else None
 
 
 @law(
@@ -184,3 +198,86 @@ def slice_through_masked_attention(
         return None
     mask = _cut(t, s, m, y.shape[2], 4) if m.shape[2] == q.shape[2] else m
     return t.like(y, t.slice(q, 2, s["start"], s["stop"]), k, v, mask)
+
+
+# Elements read by indices
+
+
+INDEXED = [Place("index", 2), Place("index", 3)]
+_OF_OPERATION = {
+    2: "index({}([4, 6], [4, 1]), integers(2), first=0)",
+    3: "index({}([2, 4, 6], [4, 1]), integers(2), integers(2), first=0)",
+}
+
+
+def _places(g: Handle) -> tuple[int, int, int]:
+    """The first of the indexed axes, how many there are, and how many axes come in their place."""
+    count = len(g.operands) - 1
+    return g["first"], count, g.rank - g.operands[0].rank + count
+
+
+def _indexed(t: Builder, g: Handle, x: Handle) -> Handle:
+    """The elements of ``x`` that the look-up ``g`` reads, where x is broadcast to what g is applied to."""
+    y = g.operands[0]
+    first, count, instead = _places(g)
+    own = first - (y.rank - x.rank)
+    axes = slice(max(own, 0), max(own + count, 0))
+    sizes = x.shape[axes]
+    if sizes == y.shape[first : first + count]:
+        return t.on(g, 0, x, first=own)
+    if any(n != 1 for n in sizes):  # x varies along some of the indexed axes alone
+        shape = aligned(x.shape, y.rank)
+        whole = (*shape[:first], *y.shape[first : first + count], *shape[first + count :])
+        return t.on(g, 0, t.expand(t.view(x, shape), whole))
+    return t.view(x, (*x.shape[: axes.start], *(1,) * (instead if sizes else 0), *x.shape[axes.stop :]))
+
+
+@law(
+    "g := G(y := F(a, b))",
+    exactness="bitwise",
+    F=pointwise(2),
+    G=INDEXED,
+    example=lambda F, G: [_OF_OPERATION[G.arity].format(F.op)],
+    refused=lambda F, G: [f"index({F.op}([4, 6], [4, 6]), integers(9), first=0)"] if G.arity == 2 else [],
+)
+def look_up_goes_before_operation(t: Builder, g: Handle, y: Handle, a: Handle, b: Handle) -> Handle | None:
+    """f(a, b)[i] = f(a[i], b[i]) for a look-up that reads fewer elements"""
+    if g.numel >= y.numel:
+        return None
+    return t.like(y, *(_indexed(t, g, x) for x in (a, b)))
+
+
+@law(
+    "g := G(m := matmul(a, b))",
+    G=INDEXED,
+    example=lambda G: (
+        ["index(matmul([2, 4, 3], [3, 5]), integers(2), integers(2), first=0)"]
+        if G.arity == 3
+        else ["index(matmul([4, 3], [3, 5]), integers(1, 2), first=0)"]
+    ),
+    refused=lambda G: ["index(matmul([4, 3], [3, 5]), integers(1, 2), first=1)"] if G.arity == 2 else [],
+)
+def look_up_goes_before_product(t: Builder, g: Handle, m: Handle, a: Handle, b: Handle) -> Handle | None:
+    """(A B)[i] = A[i] B for rows, where other axes come in place of those that are read"""
+    first, count, instead = _places(g)
+    if g.numel >= m.numel or b.rank != 2 or instead == count or first + count > m.rank - 1:
+        return None
+    return t.matmul(t.on(g, 0, a), b)
+
+
+@law(
+    "g := G(r := reduce(x))",
+    G=INDEXED,
+    example=lambda G: (
+        ["index(reduce([4, 5, 3], kind='sum', dims=[2]), integers(2), integers(2), first=0)"]
+        if G.arity == 3
+        else ["index(reduce([4, 3], kind='sum', dims=[1]), integers(1, 2), first=0)"]
+    ),
+    refused=lambda G: ["index(reduce([4, 3], kind='sum', dims=[1]), integers(1, 2), first=1)"] if G.arity == 2 else [],
+)
+def look_up_goes_before_reduction(t: Builder, g: Handle, r: Handle, x: Handle) -> Handle | None:
+    """(Σ x)[i] = Σ x[i] over other axes, where other axes come in place of those that are read"""
+    first, count, instead = _places(g)
+    if g.numel >= r.numel or instead == count or any(first <= d < first + count for d in r["dims"]):
+        return None
+    return t.like(r, t.on(g, 0, x), dims=tuple(d if d < first else d + instead - count for d in r["dims"]))

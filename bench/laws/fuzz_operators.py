@@ -217,9 +217,10 @@ class Operators:
 
     def make_index(self, x: Handle) -> Handle:
         first = self.rng.choice((x.rank - 1, max(0, x.rank - 2)))
+        stop = self.rng.choice((first + 1, x.rank))
         indices = []
-        for position, size in enumerate(x.shape[first:]):
-            after = (1,) * (x.rank - first - position - 1)
+        for position, size in enumerate(x.shape[first:stop]):
+            after = (1,) * (stop - first - position - 1)
             times = self.rng.choice((0, 1, 2))
             length = size * times if times else self.rng.choice((1, 2, 3))
             facts = {"repeats": times} if times else {}

@@ -115,6 +115,14 @@ def test_what_is_just_made_is_in_memory_where_it_is_large(op: str) -> None:
         assert pricing.kernel_of(Node(op, steps, (0, 1)), types, [False, False]).cold is is_cold
 
 
+def test_rows_of_any_rank_are_one_product() -> None:
+    product, pricing = Node("matmul", (), (0, 1)), Pricing(frozen=True)
+    flat, split = (TensorType(shape, "float32") for shape in ((6, 8), (2, 3, 8)))
+    matrix = TensorType((8, 4), "float32")
+    kernels = [pricing.kernel_of(product, [rows, matrix], [False, True]).key for rows in (flat, split)]
+    assert kernels[0] == kernels[1]
+
+
 @pytest.mark.parametrize(
     ("exponent", "work"), [("3", "cheap"), ("-1", "cheap"), ("0.5", "cheap"), ("2.7", "slow"), ("64", "slow")]
 )

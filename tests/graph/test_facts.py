@@ -18,6 +18,17 @@ def facts(trace, function, *inputs):
     return [fact for fact in known if fact]
 
 
+@pytest.mark.parametrize(("dtype", "found"), [(torch.float32, {"tame": 1}), (torch.float16, None)])
+def test_converted_weights_are_no_masks(trace, dtype, found):
+    """The running mean of a batch norm in half precision."""
+    module = trace(lambda x, w: x + w.to(dtype), torch.randn(4), torch.ones(4).bfloat16())
+    weights = module.graph.find_nodes(op="placeholder")[1:]
+    graph = capture(module.graph, weights, modest=weights).graph
+    (constant,) = [n for i, n in enumerate(graph.nodes) if n.op == "input" and graph.constant[i] and n["shape"] == (4,)
+                   and n["dtype"] == str(dtype).removeprefix("torch.")]  # fmt: skip
+    assert {k: v for k, v in constant.attrs if k in ("tame", "modest")} == (found or {})
+
+
 def test_repeats(trace):
     assert facts(trace, lambda x: x[torch.arange(8) // 2], torch.randn(4, 3)) == [{"repeats": 2}]
 

@@ -72,6 +72,17 @@ def test_a_product_in_another_form(trace, form, rows, calls):
     torch.testing.assert_close(module(*values), expected)
 
 
+def test_rows_of_higher_rank_are_multiplied_as_linear_layers_are(trace):
+    values = torch.rand(2, 3, 8), torch.rand(8, 6), torch.rand(6)
+    module = trace(lambda x, a, b: (x.view(6, 8) @ a).view(2, 3, 6) + b, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, a, b) = start(captured, 0, 1, 2)
+    finish(module, captured, program, t.add(t.matmul(x, a), b))
+    assert targets(module) == ["aten.reshape.default", "aten.addmm.default", "aten.reshape.default"]
+    torch.testing.assert_close(module(*values), expected)
+
+
 def test_the_copy_of_a_shared_output_belongs_where_that_output_does(trace):
     """Of a gradient's copy that was tagged as part of the forward graph the partitioner made an error."""
     module = trace(lambda x: (torch.sin(x), torch.sin(x + 0.0)), torch.randn(4))

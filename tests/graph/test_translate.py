@@ -52,6 +52,28 @@ def meaning(trace, function, *inputs):
     return evaluate(graph, values, dtype, [meant[root]])[meant[root]]
 
 
+MIXED = {
+    "sum": lambda x, y: x + y,
+    "difference": lambda x, y: y - x,
+    "product": lambda x, y: x * y,
+    "quotient": lambda x, y: y / (x + 3),
+    "maximum": torch.maximum,
+    "choice": lambda x, y: torch.where(x > 0, x, y),
+}
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float16, torch.float64)])
+@pytest.mark.parametrize("name", MIXED)
+def test_arithmetic_of_several_dtypes_converts_first(trace, name, dtypes):
+    x, y = torch.randn(4, 3).to(dtypes[0]), torch.randn(3).to(dtypes[1])
+    captured = capture(trace(MIXED[name], x, y).graph)
+    (root,) = captured.graph.roots
+    meant = dict(captured.graph.equal)[root]
+    assert captured.graph.nodes[meant].op != "pointwise"
+    assert captured.graph.types[meant].dtype == str(dtypes[1]).removeprefix("torch.")
+    assert any(node.op == "convert" for node in captured.graph.nodes)
+
+
 def check_product(trace, function, inputs, dtype):
     inputs = [x.to(dtype) for x in inputs]
     meant, expected = meaning(trace, function, *inputs), function(*inputs)

@@ -43,6 +43,12 @@ def test_matmul(batch, n, k, m):
 
 
 @relaxed
+@given(st.lists(sizes, min_size=1, max_size=3), sizes, sizes)
+def test_rows_of_any_rank_by_one_matrix(leading, k, m):
+    assert agrees("matmul", [f32(*leading, k), f32(k, m)]).shape == (*leading, m)
+
+
+@relaxed
 @given(st.data())
 def test_conv(data):
     draw = data.draw
@@ -142,6 +148,9 @@ def test_sdpa_index_embedding():
     agrees("embedding", [f32(10, 4), index])
     agrees("index", [f32(3, 5), TensorType((6,), "int64")], first=1)
     agrees("index", [f32(3, 5, 5), TensorType((6, 1), "int64"), TensorType((7,), "int64")], first=1)
+    agrees("index", [f32(3, 5, 4), TensorType((6,), "int64")], first=1)
+    agrees("index", [f32(3, 5, 4), TensorType((6,), "int64"), TensorType((6,), "int64")], first=0)
+    agrees("index", [f32(3, 5, 4), TensorType((2, 6), "int64")], first=0)
 
 
 def test_factories():
@@ -167,7 +176,9 @@ REFUSED = [
     ("matmul", {}, [f32(2, 3), f32(4, 5)]),
     ("matmul", {}, [f32(2), f32(2)]),
     ("matmul", {}, [f32(1, 2, 3), f32(2, 3, 4)]),
-    ("matmul", {}, [f32(1, 2, 3), f32(3, 4)]),
+    ("matmul", {}, [f32(1, 2, 3), f32(2, 4)]),
+    ("matmul", {}, [f32(2, 3), f32(1, 3, 4)]),
+    ("matmul", {}, [f32(1, 1, 2, 3), f32(1, 3, 4)]),
     ("matmul", {}, [f32(2, 3), TensorType((3, 4), "float16")]),
     ("conv", GEOMETRY, [f32(1, 3, 5, 5), f32(4, 2, 3, 3)]),
     ("conv", GEOMETRY, [f32(1, 2, 5, 5), f32(4, 2, 6, 3)]),
@@ -192,7 +203,7 @@ REFUSED = [
     ("avg_pool", POOL, [f32(2, 3, 4)]),
     ("avg_pool", POOL, [f32(1, 1, 1, 4)]),
     ("avg_pool", {**POOL, "ceil_mode": True}, [f32(1, 1, 4, 4)]),
-    ("index", {"first": 0}, [f32(2, 3), TensorType((2,), "int64")]),
+    ("index", {"first": 1}, [f32(2, 3), TensorType((2,), "int64"), TensorType((2,), "int64")]),
     ("embedding", {}, [f32(2, 3, 4), TensorType((2,), "int64")]),
 ]
 

@@ -137,6 +137,29 @@ def test_zero_but_for_rounding(judged):
     assert judged(original, rewritten, torch.randn(6, 50)) == ""
 
 
+def test_zero_but_for_rounding_at_any_size(judged):
+    """Large inputs make large rounding errors: 1e-8 is none of a gradient of a key's bias, whose factors are 1e6."""
+
+    def shifted(x, w):
+        y = x @ w
+        return (y - y.mean(1, keepdim=True)).sum(1) * y.square().sum()
+
+    def summed(x, w):
+        y = x @ w
+        return (y.sum(1) - y.mean(1) * y.shape[1]) * y.square().sum()
+
+    assert judged(shifted, summed, 0.1 * torch.randn(6, 50), torch.randn(50, 40)) == ""
+
+
+def test_defaults_of_factories_are_doubles_too(judged):
+    """The addend of baddbmm with beta=0 is an empty tensor of the default dtype."""
+
+    def added(x, w):
+        return torch.addmm(torch.empty(1, 8), x, w, beta=0, alpha=0.3)
+
+    assert judged(added, lambda x, w: (x @ w) * 0.3, X, W) == ""
+
+
 def test_complex_numbers_are_numbers(judged):
     def spectrum(x):
         return torch.fft.fft(x.to(torch.complex64))

@@ -100,12 +100,16 @@ class Pricing:
             return 0.0
         if "heavy" in operator.traits:
             added = self._copy_ms(result) if context.added_later else 0.0
-            return self.kernel_ms(node, types, constants, missing) + added
+            return self.kernel_ms(node, types, constants, missing) + added + self._copies_ms(types[0], context)
         if "view" in operator.traits:
-            if self.device != "cpu":  # copies were measured there alone; a GPU's readers compute with indices
-                return 0.0
-            return context.copies * self._copy_ms(result) + self._copy_ms(result, "gather") * context.shuffled
+            return self._copies_ms(result, context)
         return self._fusible(node, types, result, constants, context)
+
+    def _copies_ms(self, copied: TensorType, context: TermContext) -> float:
+        # Copies were measured on CPUs alone; a GPU's readers compute with indices.
+        if self.device != "cpu" or not (context.copies or context.shuffled):
+            return 0.0
+        return context.copies * self._copy_ms(copied) + self._copy_ms(copied, "gather") * context.shuffled
 
     def _copy_ms(self, copied: TensorType, work: str = "cheap") -> float:
         return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {work: 1}, self.coefficients)
@@ -209,8 +213,9 @@ class Pricing:
         weight = self.frozen and constants[1]
         if node.op == "matmul":
             # Weights of linear layers come transposed; what is computed in the graph lies as it was made.
-            turned = constants[1] and not weight and types[0].rank == 2
-            product = Kernel.matmul(shapes[0], shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
+            turned = constants[1] and not weight and types[1].rank == 2
+            rows = shapes[0] if types[1].rank == 3 else (math.prod(shapes[0][:-1]), shapes[0][-1])
+            product = Kernel.matmul(rows, shapes[1], dtype=dtype, device=device, weight=weight, turned=turned)
             return self._placed(product, not product.weight) if constants[1] else self._just_made(product, types[1])
         if node.op == "conv":
             geometry = {name: node[name] for name in ("stride", "padding", "dilation", "groups")}

@@ -12,7 +12,7 @@ from torch_eqsat.egraph.compile import constructor, declare
 from torch_eqsat.egraph.constants import ConstantForms
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.errors import UnsoundRewriteError
-from torch_eqsat.ir.intervals import analyse
+from torch_eqsat.ir.intervals import analyse, analyse_graph
 from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
@@ -65,6 +65,8 @@ class Terms:
         """Add every term of ``graph`` under its own index, and its equalities. There must be no terms yet."""
         for node, type_, constant in zip(graph.nodes, graph.types, graph.constant, strict=True):
             self._append(node, type_, constant)
+        known = analyse_graph(graph)  # of a captured call its meaning is known, which the calls after it build on
+        self._known = [known[term] for term in range(len(graph))]
         for a, b in graph.equal:
             self.unite(a, b)
         self.loaded = len(self.nodes)

@@ -17,6 +17,7 @@ from torch_eqsat.ir.known import MODEST
 FOLDED_PREFIX = "_eqsat_folded_"
 _ARITHMETIC = "add sub rsub mul div neg sqrt rsqrt reciprocal pow mm bmm addmm sum mean cat clone"
 ARITHMETIC = frozenset(getattr(torch.ops.aten, name) for name in _ARITHMETIC.split())
+WIDE = (torch.float32, torch.float64, torch.bfloat16)
 LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
 
@@ -66,13 +67,19 @@ def _is_tame(node: FxNode, modest: Collection[FxNode], known: dict[FxNode, bool]
             known[node] = True
         elif node.op == "call_function" and node.all_input_nodes:
             numbers = [v for v in tree_leaves((node.args, node.kwargs)) if isinstance(v, (int, float))]
-            plain = getattr(node.target, "overloadpacket", None) in ARITHMETIC or base_of(node) is not node
+            packet = getattr(node.target, "overloadpacket", None)
+            plain = packet in ARITHMETIC or base_of(node) is not node or _widens(node)
             small = all(abs(number) <= MODEST for number in numbers)
             known[node] = plain and small and all(_is_tame(n, modest, known) for n in node.all_input_nodes)
         else:
             value = _known_value(node, {})
             known[node] = value is not None and is_modest(value)
     return known[node]
+
+
+def _widens(node: FxNode) -> bool:
+    """Whether ``node`` converts to a dtype in which no modest number is infinite."""
+    return node.target is torch.ops.prims.convert_element_type.default and node.args[1] in WIDE
 
 
 def _facts_of(value: torch.Tensor) -> dict[str, Any]:

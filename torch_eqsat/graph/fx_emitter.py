@@ -42,7 +42,7 @@ class FxEmitter:
     def __init__(self, capture: Capture, frozen: bool = True) -> None:
         self.graph: Graph = capture.fx
         self.frozen = self.keeps_whole = frozen
-        self.added = 0
+        self.made: list[FxNode] = []
         self.origin: FxNode | None = None
         self._made: dict[Any, Any] = {}
         self._constants = 0
@@ -77,7 +77,7 @@ class FxEmitter:
         node.meta["val"] = value
         if self.origin is not None:
             node.meta.update({k: self.origin.meta[k] for k in CARRIED_META if k in self.origin.meta})
-        self.added += 1
+        self.made.append(node)
         return node
 
     def store(self, value: Any) -> None:

@@ -17,6 +17,7 @@ from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.fx import STORED
 from torch_eqsat.graph.fx_emitter import FxEmitter, is_opaque
 from torch_eqsat.graph.lowering import lower
+from torch_eqsat.graph.rounding import Unrounded
 from torch_eqsat.graph.strides import copied_with_strides, same_strides
 from torch_eqsat.ir.term import TermGraph
 
@@ -36,7 +37,8 @@ def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int], *, froz
     stable_topological_sort(capture.fx)
     capture.fx.eliminate_dead_code(is_impure_node=is_pinned)
     capture.fx.lint()
-    return emitter.added
+    left = set(capture.fx.nodes)
+    return sum(node in left for node in emitter.made)
 
 
 def _realise(
@@ -57,6 +59,7 @@ def _realise(
     pinned_by_uid = {f"pinned {number}": n for number, n in enumerate(capture.pinned)}
     pinned: dict[FxNode, list[Any]] = {}
     values: list[Any] = []
+    unrounded = Unrounded(program, values, frozen=emitter.frozen)
     for index, node in enumerate(program.nodes):
         emitter.origin = node_of_term.get(origin[index])
         args = [values[child] for child in node.children]
@@ -75,8 +78,7 @@ def _realise(
         elif index in with_bias:
             value = None  # made together with its bias
         else:
-            types = [t for c in node.children if (t := program.types[c]) is not None]
-            value = lower(emitter, node, args, types)
+            value = unrounded.lower(emitter, index, args)
         if emitter.origin is not None and STORED in emitter.origin.meta:
             emitter.store(value)
         values.append(value)
@@ -97,13 +99,19 @@ def _biases(program: TermGraph, uses: Counter[int]) -> dict[int, int]:
             if uses[heavy] != 1 or x is None or bias is None or y != x or program.nodes[other].op == "scalar":
                 continue
             op = program.nodes[heavy].op
-            per_column = op == "matmul" and x.rank == 2 and bias.shape in ((x.shape[1],), (1, x.shape[1]))
+            per_column = _is_product_with_matrix(program, heavy) and bias.shape in ((x.shape[-1],), (1, x.shape[-1]))
             channels = (x.shape[1], *(1,) * (x.rank - 2)) if x.rank > 2 else ()
             per_channel = op == "conv" and bias.shape in (channels, (1, *channels)) and program.constant[other]
             if (per_column or per_channel) and bias.numel > 1:
                 found[index] = heavy
                 break
     return found
+
+
+def _is_product_with_matrix(program: TermGraph, term: int) -> bool:
+    node = program.nodes[term]
+    weight = program.types[node.children[1]] if node.op == "matmul" else None
+    return weight is not None and weight.rank == 2
 
 
 def _with_bias(emitter: FxEmitter, program: TermGraph, index: int, heavy: int, values: list[Any]) -> Any:
@@ -113,7 +121,7 @@ def _with_bias(emitter: FxEmitter, program: TermGraph, index: int, heavy: int, v
     x, w = (values[child] for child in node.children)
     type_ = program.types[heavy]
     assert type_ is not None
-    channels = type_.shape[1]
+    channels = type_.shape[-1 if node.op == "matmul" else 1]
     bias = emitter.call(aten.reshape.default, values[other], [channels])
     types = [t for c in (*node.children, other) if (t := program.types[c]) is not None]
     return lower(emitter, node, [x, w, bias], types)

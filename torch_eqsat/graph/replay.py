@@ -115,7 +115,9 @@ class _Replay(Interpreter):
             return self._in_own_dtypes(n)
         args, kwargs = tree_map_only(torch.dtype, _wide_dtype, self.fetch_args_kwargs_from_env(n))
         try:
-            return n.target(*args, **kwargs)
+            result = n.target(*args, **kwargs)
+            # Factories make their default dtype.
+            return result if n.all_input_nodes else tree_map_only(torch.Tensor, widened, result)
         except (RuntimeError, NotImplementedError, TypeError, ValueError):  # no kernel for double precision
             return self._in_own_dtypes(n)
 

@@ -13,6 +13,7 @@ ITEM_BYTES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
 }  # fmt: skip
 FLOATING = frozenset({"float64", "float32", "bfloat16", "float16"})
+HALF = frozenset({"bfloat16", "float16"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 A list of sizes is a new input tensor, and keywords are attributes: ``permute(x := [2, 3], dims=[1, 0])``. A named term
 may be used again, and so may its shape: ``matmul(x := [2, 3], [x.shape[1], 4])``. Several terms in parentheses denote
 the last one. A number is a scalar; ``integers(2, 3)`` is a tensor of small indices, ``integers(4, repeats=2)`` is 0, 0,
-1, 1, ``booleans(2, 3)`` a mask and ``weights(2, 3)`` a constant.
+1, 1, ``booleans(2, 3)`` a mask, ``weights(2, 3)`` a constant and ``halves(2, 3)`` a tensor of bfloat16.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "integers": ("int64", {}),
     "booleans": ("bool", {}),
     "weights": ("float32", {"weight": 1}),
+    "halves": ("bfloat16", {}),
 }
 
 

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.graph.emitter import torch_dtype
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.ir.types import HALF
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.matcher import rewrites
@@ -84,7 +86,7 @@ def needed_between(graph: TermGraph, old: int, new: int, seed: int) -> set[str]:
             found |= _poisoned(both, inputs, number, free, agree, generator)
         if all(node.op != "sdpa" for node in graph.nodes):  # a softmax of large numbers selects one, it is no sum
             added = [number for number in free if number not in _multiplied(graph, old)]
-            found |= _cancelling(both, inputs, free, generator) | _masked(both, inputs, added, base)
+            found |= _cancelling(graph, both, inputs, free, generator) | _masked(both, inputs, added, base)
         found |= _overflowing(both, inputs, free, agree, generator)
     return found | _out_of_range(graph, old, new, inputs, read)
 
@@ -192,6 +194,7 @@ def _beside(reached: Tensor) -> Tensor:
 
 
 def _cancelling(
+    graph: TermGraph,
     both: partial[tuple[Tensor, Tensor] | None],
     inputs: Inputs,
     free: Sequence[int],
@@ -201,7 +204,7 @@ def _cancelling(
     for _ in range(DRAWS):
         picks = torch.randint(len(OFFSETS), (len(free),), generator=generator).tolist()
         drawn = {**inputs, **{n: inputs[n] + OFFSETS[pick] for n, pick in zip(free, picks, strict=True)}}
-        single = {n: v.float() if v.is_floating_point() else v for n, v in drawn.items()}
+        single = {n: _in_single(graph, n, v) for n, v in drawn.items()}
         double = {n: v.double() if v.is_floating_point() else v for n, v in single.items()}
         exact, rounded = both(double, "float64"), both(single, "float32")
         if exact is None or rounded is None:
@@ -213,6 +216,15 @@ def _cancelling(
         if other > SLACK * max(error, EPSILON * _rms(exact[0][known])):
             return {"no_cancellation"}
     return set()
+
+
+def _in_single(graph: TermGraph, number: int, value: Tensor) -> Tensor:
+    """An input in single precision; one of half precision in its own."""
+    if not value.is_floating_point():
+        return value
+    type_ = graph.types[number]
+    assert type_ is not None
+    return value.to(torch_dtype(type_.dtype)) if type_.dtype in HALF else value.float()
 
 
 def _rms(x: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch_eqsat.graph.emitter import Evaluator, torch_dtype
 from torch_eqsat.graph.lowering import lower
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.ir.types import FLOATING, TensorType
+from torch_eqsat.ir.types import FLOATING, HALF, TensorType
 
 SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0)
 
@@ -70,7 +70,8 @@ def draw_input(node: Node, type_: TensorType, drawing: Drawing, generator: torch
     if type_.dtype in ("int64", "bool"):
         drawn = torch.randint(0, bound if type_.dtype == "int64" else 2, shape, generator=generator)
         return drawn.to(torch_dtype(type_.dtype))
-    dtype = torch_dtype(drawing.dtype if type_.dtype in FLOATING else type_.dtype)
+    own = _evaluated(type_.dtype, drawing.dtype) if type_.dtype in HALF else drawing.dtype
+    dtype = torch_dtype(own if type_.dtype in FLOATING else type_.dtype)
     if "value" in facts:
         return torch.full(shape, facts["value"], dtype=dtype)
     if drawing.kind == "normal" and dtype.is_floating_point:
@@ -94,7 +95,8 @@ def _strided(value: Tensor) -> Tensor:
 def evaluate(
     graph: TermGraph, inputs: Mapping[int, Tensor], dtype: str = "float64", roots: Sequence[int] | None = None
 ) -> dict[int, Tensor]:
-    """The value of every term (or of those below ``roots``), with ``dtype`` in place of float32."""
+    """The value of every term (or of those below ``roots``), with ``dtype`` in place of float32, and float64 in place
+    of all floating dtypes."""
     values = dict(inputs)
     for number in range(len(graph)) if roots is None else graph.reachable(roots):
         node = graph.nodes[number]
@@ -104,7 +106,7 @@ def evaluate(
         value = values[number] = apply(node, [values[child] for child in node.children], types, dtype)
         type_ = graph.types[number]
         assert type_ is not None
-        expected = torch_dtype(dtype if type_.dtype == "float32" else type_.dtype)
+        expected = torch_dtype(_evaluated(type_.dtype, dtype))
         if value.dtype != expected:
             raise TypeMismatchError(f"{node.op} of {types} is {value.dtype}, its type says {expected}")
     return values
@@ -114,9 +116,15 @@ def apply(node: Node, args: Sequence[Tensor], types: Sequence[TensorType], dtype
     """One operator on tensors. An opaque elementwise function is replaced by one without algebraic identities."""
     if node.op == "pointwise":
         return _opaque(args)
-    attrs = tuple((name, dtype if value == "float32" else value) for name, value in node.attrs)
+    attrs = tuple((name, _evaluated(value, dtype) if name == "dtype" else value) for name, value in node.attrs)
     value = lower(Evaluator(), Node(node.op, attrs, node.children), args, types)
     return torch.tensor(value, dtype=torch_dtype(dict(attrs)["dtype"])) if isinstance(value, (int, float)) else value
+
+
+def _evaluated(dtype: str, chosen: str) -> str:
+    """The dtype in which a term of ``dtype`` is evaluated: float32 as ``chosen``, and in doubles the halves too, which
+    so are not rounded."""
+    return chosen if dtype == "float32" or (chosen == "float64" and dtype in HALF) else dtype
 
 
 def _opaque(args: Sequence[Tensor]) -> Tensor:

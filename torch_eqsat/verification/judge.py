@@ -131,6 +131,8 @@ class _Pair:
                     max((_rms_finite(made[index].double() - values[0]) for made in runs), default=0.0)
                     for runs in (noisy, dusty)
                 )
+                # Large numbers make large dust: it is bounded on the known inputs, and shows on these what is dust.
+                dust = dust if judged.variant.name else min(dust, MOST_DUST / DUST)
                 problem = compare(values, spared, noise, dust, rounding=judged.variant.rounding)
             if problem:
                 return f"{name}: {problem}"
@@ -201,7 +203,7 @@ def compare(
     finite = torch.isfinite(exact) & torch.isfinite(exact_rewritten)
     scale = _rms(exact[finite])
     off = _rms((exact - exact_rewritten)[finite])
-    if off > FP64_TOLERANCE * scale + min(DUST * dust, MOST_DUST):
+    if off > FP64_TOLERANCE * scale + DUST * dust:
         return f"in float64 off by {off:.3g} of {scale:.3g}"
     if not rounding:
         return ""

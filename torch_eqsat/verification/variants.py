@@ -51,7 +51,7 @@ class _Perturbation(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
-        if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans", "weights"):
+        if isinstance(node.func, ast.Name) and node.func.id in ("integers", "booleans", "weights", "halves"):
             args: list[Any] = [self._element(arg) for arg in node.args]
         else:
             args = [self.visit(arg) for arg in node.args]

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch_eqsat.cost.inductor.copies import VECTOR, contiguous, shuffled_views, viewed
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program
+from torch_eqsat.ir.builder import Builder, GraphStore
+from torch_eqsat.ir.term import TermGraph
 
 relaxed = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 SHAPES = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=5).map(tuple)
@@ -43,3 +45,13 @@ def test_heads_that_come_together_are_copied(task_of, width, kind):
     free = task_of(lambda x: x.permute(0, 2, 1).reshape(4, width, 3), (4, 3, width))
     assert shuffled_views(free.graph) == (frozenset(), frozenset())
     assert captured_program(task, Pricing(False)).cost > captured_program(free, Pricing(False)).cost
+
+
+def test_rows_of_a_product_are_copied_as_a_view_of_them_is():
+    graph = TermGraph()
+    t = Builder(GraphStore(graph))
+    heads, matrix = t.input((2, 4, 3, 2 * VECTOR)), t.input((2 * VECTOR, 5))
+    copied = t.matmul(t.permute(heads, (0, 2, 1, 3)), matrix)
+    t.matmul(heads, matrix)
+    t.matmul(t.permute(t.input((4, 3)), (1, 0)), t.input((4, 5)))
+    assert shuffled_views(graph) == (frozenset([copied.id]), frozenset())

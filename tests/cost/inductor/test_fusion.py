@@ -37,6 +37,11 @@ def test_one_tensor_is_added_then_relu_alone():
     assert stage("sigmoid", ADDED) == NONE
 
 
+def test_a_batch_norm_of_half_precision_is_folded_too():
+    assert stage("convert", FOLDED, dtype="float32") == FOLDED
+    assert stage("convert", ADDED, dtype="float32") == stage("convert", NONE, dtype="float32") == NONE
+
+
 def test_one_function_is_applied():
     assert {stage(op, FOLDED) for op in ("relu", "sigmoid", "tanh")} == {ENDED}
     assert stage("relu", ENDED) == stage("exp", FOLDED) == stage("relu", NONE) == NONE

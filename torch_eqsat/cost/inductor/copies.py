@@ -4,27 +4,42 @@ program 0.7 times as fast."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.ir.term import Node, TermGraph
 
 VECTOR = 8
 """Elements that lie side by side, from which on they are moved together (one register of AVX2)."""
 
 
 def shuffled_views(graph: TermGraph) -> tuple[frozenset[int], frozenset[int]]:
-    """The ``view`` terms that are copied, of vectors and of single elements."""
+    """The ``view`` terms that are copied, of vectors and of single elements, and the ``matmul`` terms whose rows are
+    copied into a matrix."""
     meaning = dict(graph.equal)
     vectors: set[int] = set()
     elements: set[int] = set()
     for term, node in enumerate(graph.nodes):
-        if node.op != "view":
+        target = _reshaped_to(graph, node)
+        if target is None:
             continue
         operand = _value(meaning, node.children[0])
-        run = copied_run(*_lying(graph, meaning, operand), node["shape"])
+        run = copied_run(*_lying(graph, meaning, operand), target)
         if run:
             (vectors if run >= VECTOR else elements).add(term)
     return frozenset(vectors), frozenset(elements)
+
+
+def _reshaped_to(graph: TermGraph, node: Node) -> Sequence[int] | None:
+    """The shape to which ``node`` reshapes its first operand: a view, or a product of rows of higher rank."""
+    if node.op == "view":
+        shape: Sequence[int] = node["shape"]
+        return shape
+    if node.op != "matmul":
+        return None
+    rows, matrix = (graph.types[child] for child in node.children)
+    assert rows is not None and matrix is not None
+    return (math.prod(rows.shape[:-1]), rows.shape[-1]) if rows.rank > matrix.rank else None
 
 
 def copied_run(shape: Sequence[int], strides: Sequence[int], target: Sequence[int]) -> int:

@@ -28,7 +28,7 @@ class Stage(IntEnum):
 
 
 _FUNCTIONS = frozenset({"relu", "clamp", "sigmoid", "tanh"})
-ABSORBABLE = _FUNCTIONS | {"add", "mul", "div"}
+ABSORBABLE = _FUNCTIONS | {"add", "mul", "div", "convert"}
 """Operators that a convolution may take in."""
 _DTYPES = frozenset({"float32", "bfloat16", "float16"})
 
@@ -42,6 +42,8 @@ def stage_of(
         return Stage.FOLDED if is_packed(node, types[0], constants) else Stage.NONE
     if node.op in _FUNCTIONS:
         return _function_stage(node, stages[0])
+    if node.op == "convert":  # a half-precision batch norm is computed in single precision, and folded all the same
+        return stages[0] if stages[0] is Stage.FOLDED else Stage.NONE
     if node.op not in ABSORBABLE or Stage.FOLDED not in stages:
         return Stage.NONE
     first = stages[0] is Stage.FOLDED

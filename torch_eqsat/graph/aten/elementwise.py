@@ -27,15 +27,25 @@ def _from_arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Tr
         if kwargs:  # alpha, rounding_mode
             return None
         tensors = [a for a in args if isinstance(a, Handle)]
-        if not tensors or not all(a.type.is_floating for a in tensors) or len({a.type.dtype for a in tensors}) != 1:
+        if not tensors or not all(a.type.is_floating for a in tensors):
             return None
         if not all(isinstance(a, Handle) or type(a) in (int, float) for a in args):
             return None
-        dtype = tensors[0].type.dtype
-        a, b = (a if isinstance(a, Handle) else t.scalar(float(a), dtype) for a in args)
+        a, b = _of_one_dtype(
+            t, [a if isinstance(a, Handle) else t.scalar(float(a), result.dtype) for a in args], result
+        )
         return combine(t, a, b)
 
     return translate
+
+
+def _of_one_dtype(t: Builder, operands: Sequence[Handle], result: TensorType) -> list[Handle]:
+    """``operands`` in the dtype of the result, which arithmetic of floating tensors of several dtypes converts to."""
+    dtype = result.dtype
+    return [
+        x if x.type.dtype == dtype or not x.type.is_floating else t.apply("convert", (x,), dtype=dtype)
+        for x in operands
+    ]
 
 
 def _from_negate(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
@@ -64,7 +74,7 @@ def _from_divide(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result
     if kwargs or not isinstance(x, Handle) or not x.type.is_floating or (isinstance(d, int | float) and d == 0):
         return None
     if isinstance(d, Handle):
-        return t.apply("div", args)
+        return t.apply("div", _of_one_dtype(t, args, result)) if d.type.is_floating else None
     normal = torch.finfo(getattr(torch, x.type.dtype))
     if not normal.tiny <= abs(1.0 / d) <= normal.max:  # 0 / 1e-40 is 0, 0 · 1e40 is NaN where that is infinite
         return None
@@ -77,7 +87,7 @@ def _from_function(name: str) -> Translation:
     def translate(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
         if kwargs or not all(isinstance(a, Handle) for a in args):
             return None
-        return t.apply(name, args)
+        return t.apply(name, _of_one_dtype(t, args, result) if result.is_floating else args)
 
     return translate
 

@@ -25,8 +25,6 @@ def _from_index(checked: bool) -> Translation:
         tensors = indices[first:]
         if not all(isinstance(i, Handle) and i.type.dtype in ("int64", "int32") for i in tensors):
             return None
-        if first + len(tensors) != x.rank:
-            return None
         return t.apply("index", (x, *tensors), first=first, checked=checked)
 
     return translate

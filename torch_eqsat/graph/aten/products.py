@@ -47,8 +47,13 @@ def _to_matmul(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value
     """A product of matrices, with a bias or without, in the form that its kernel needs."""
     x, w, bias = (*args, None)[:3]
     form = a.get(KERNEL)
-    if len(shape_of(x)) == 3:
+    if len(shape_of(w)) == 3:
         return emit.call(aten.bmm.default, x, w)
+    if len(shape_of(x)) > 2:  # rows of any rank, as torch's own linear layers compute them
+        *leading, inner = shape_of(x)
+        rows = emit.call(aten.reshape.default, x, [math.prod(leading), inner])
+        y = _to_matmul(emit, a, [rows, w, bias])
+        return emit.call(aten.reshape.default, y, [*leading, shape_of(w)[1]])
     if form is None:
         return emit.call(aten.mm.default, x, w) if bias is None else emit.call(aten.addmm.default, bias, x, w)
     rows, inner = shape_of(x)

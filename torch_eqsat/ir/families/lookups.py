@@ -24,10 +24,11 @@ from torch_eqsat.ir.types import TensorType, broadcast_shapes
 
 
 def _index(attrs: Attrs, types: Types) -> TensorType:
-    """x indexed on its trailing axes, from ``first`` on, by broadcast integer tensors."""
-    x, indices = types[0], types[1:]
-    require(attrs["first"] + len(indices) == x.rank, "indices must cover the trailing axes")
-    return TensorType((*x.shape[: attrs["first"]], *broadcast_shapes(t.shape for t in indices)), x.dtype)
+    """x indexed on neighbouring axes, from ``first`` on, by broadcast integer tensors."""
+    x, indices, first = types[0], types[1:], attrs["first"]
+    stop = first + len(indices)
+    require(0 <= first < stop <= x.rank, f"indices for the axes {first} to {stop} of {x}")
+    return TensorType((*x.shape[:first], *broadcast_shapes(t.shape for t in indices), *x.shape[stop:]), x.dtype)
 
 
 def _embedding_bag(_: Attrs, types: Types) -> TensorType:
@@ -56,9 +57,10 @@ def _scatter_add(attrs: Attrs, types: Types) -> TensorType:
 
 
 def _indexed_axes(attrs: Attrs, types: Types, _: int) -> Axes | None:
-    """The trailing axes, where as many axes of indices come in their place."""
-    same_rank = types[0].rank - attrs["first"] == max(t.rank for t in types[1:])
-    return frozenset(range(attrs["first"], types[0].rank)) if same_rank else None
+    """The indexed axes, where as many axes of indices come in their place."""
+    indices, first = types[1:], attrs["first"]
+    same_rank = len(indices) == max(t.rank for t in indices)
+    return frozenset(range(first, first + len(indices))) if same_rank else None
 
 
 def _gathered(_: Attrs, __: Types, result: TensorType) -> Traffic:
@@ -96,6 +98,7 @@ OPERATORS = [
         samples=(
             sample(2, 0, 2, "1", 1 / 2, "index({v}, {v}i, first=1)", "{v}i := integers(3)"),
             sample(2, 0, 2, "1", 2, "index({v}, {v}i, first=1)", "{v}i := integers(12)"),
+            sample(2, 0, 4, "1", 1 / 2, "index({v}, {v}i, first=1)", "{v}i := integers(2)"),
             sample(
                 3, 0, 4, "23", 1 / 9, "index({v}, {v}i, {v}j, first=2)", "{v}i := integers(2, 1)", "{v}j := integers(2)"
             ),

@@ -25,10 +25,13 @@ from torch_eqsat.ir.types import TensorType
 
 
 def _matmul(_: Attrs, types: Types) -> TensorType:
+    """[m, k] by [k, n], a batch [b, m, k] by [b, k, n], or rows [..., m, k] of any rank by one matrix [k, n]."""
     a, b = types
     require(a.dtype == b.dtype and a.is_floating, f"matmul of {a.dtype} and {b.dtype}")
-    require(a.rank == b.rank and a.rank in (2, 3), f"matmul of ranks {a.rank} and {b.rank}")
-    require(a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2], f"matmul of {a.shape} and {b.shape}")
+    require(b.rank == 2 <= a.rank or a.rank == b.rank == 3, f"matmul of ranks {a.rank} and {b.rank}")
+    batched = b.rank == 3
+    require(not batched or a.shape[0] == b.shape[0], f"matmul of {a.shape} and {b.shape}")
+    require(a.shape[-1] == b.shape[-2], f"matmul of {a.shape} and {b.shape}")
     return TensorType((*a.shape[:-1], b.shape[-1]), a.dtype)
 
 
@@ -75,10 +78,14 @@ def _sdpa(attrs: Attrs, types: Types) -> TensorType:
     return TensorType((*q.shape[:3], v.shape[3]), q.dtype)
 
 
-def _summed_axes(_: Attrs, types: Types, position: int) -> Axes:
-    """The axis that is summed over, and the batch: each of its matrices meets another."""
-    rank = types[position].rank
-    return frozenset(range(rank - 2)) | {rank - 1 if position == 0 else rank - 2}
+def _summed_axes(_: Attrs, types: Types, position: int) -> Axes | None:
+    """The axis that is summed over, and the batch where each of its matrices meets another. The columns of one matrix
+    that meets rows of higher rank are at another place in the result."""
+    a, b = types
+    if position == 1 and a.rank != b.rank:
+        return None
+    batch = frozenset(range(b.rank - 2))
+    return batch | {a.rank - 1 if position == 0 else b.rank - 2}
 
 
 def _channels_and_windows(attrs: Attrs, types: Types, _: int) -> Axes:
@@ -124,6 +131,7 @@ OPERATORS = [
         samples=(
             sample(2, 0, 2, "1", 1 / 3, "matmul({v}, {v}w)", "{v}w := [{v}.shape[1], 2]"),
             sample(2, 0, 2, "1", 3, "matmul({v}, {v}w)", "{v}w := [{v}.shape[1], 18]"),
+            sample(2, 0, 4, "3", 1 / 3, "matmul({v}, {v}w)", "{v}w := [{v}.shape[3], 2]"),
             sample(2, 1, 2, "0", 1 / 2, "matmul({v}w, {v})", "{v}w := [2, {v}.shape[0]]"),
             sample(2, 1, 2, "0", 3, "matmul({v}w, {v})", "{v}w := [12, {v}.shape[0]]"),
         ),
