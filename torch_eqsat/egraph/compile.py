@@ -41,8 +41,26 @@ def constructor(op: str, arity: int) -> str:
     return f"{op}_{arity}"
 
 
+READ, EQUAL = "read", "equal"
+"""The ruleset that makes e-nodes of rows of integers, and the relation of the pairs of terms to unite."""
+READING = f"""(ruleset {READ})
+(relation {EQUAL} (i64 i64))
+(rule (({EQUAL} a b)) ((union (node a) (node b)) (delete ({EQUAL} a b))) :ruleset {READ})"""
+
+
+def rows_of(op: str, arity: int) -> str:
+    """The relation of the terms to add: a term's number, that of its attributes, those of its operands."""
+    return f"new_{constructor(op, arity)}"
+
+
 def declare(op: str, arity: int) -> str:
-    return f"(constructor {constructor(op, arity)} (i64{' T' * arity}) T)"
+    """The constructor, and the rule that makes e-nodes of the rows of its relation."""
+    name, table = constructor(op, arity), rows_of(op, arity)
+    row = f"({table} n k{''.join(f' c{i}' for i in range(arity))})"
+    term = f"({name} k{''.join(f' (node c{i})' for i in range(arity))})"
+    return f"""(constructor {name} (i64{" T" * arity}) T)
+(relation {table} (i64 i64{" i64" * arity}))
+(rule ({row}) ((union (node n) {term}) (delete {row})) :ruleset {READ})"""
 
 
 def compile_law(law: Law, number: int) -> Query:

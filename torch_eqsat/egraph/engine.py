@@ -1,16 +1,18 @@
 """The only module that calls egglog: program text in, rows out.
 
 Text is passed as files through ``Include``, which Rust parses: 14.7 ms for a graph of 667 nodes, 137 ms through the
-Python parser. All facts of one step are the actions of one rule, because every parsed span copies the whole source.
+Python parser. Facts are rows of relations, read by ``Input``, which a rule for each relation turns into e-nodes: 2.6 µs
+a fact, where an action of a rule of program text takes 100 µs.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from torch_eqsat.egraph.compile import READING
 from torch_eqsat.egraph.home import some_home
 
 with some_home():
@@ -18,6 +20,7 @@ with some_home():
         EgglogSpan,
         EGraph,
         Include,
+        Input,
         Pop,
         Push,
         Run,
@@ -34,12 +37,11 @@ class Engine:
 
     def __init__(self) -> None:
         self._egraph: Any = EGraph()
-        self._facts = 0
         # A file in memory where the system has these: it disappears with the process, even after a kill.
         self._memory = os.memfd_create("eqsat") if hasattr(os, "memfd_create") else None
         self._path = f"/proc/self/fd/{self._memory}" if self._memory is not None else tempfile.mktemp(suffix=".egg")
         self._integers: dict[Any, int] = {}
-        self.include("(sort T)\n(constructor node (i64) T)")
+        self.include("(sort T)\n(constructor node (i64) T)\n" + READING)
 
     def close(self) -> None:
         """Free the e-graph's memory at once and remove the scratch file. Call this in the thread that made the e-graph:
@@ -52,16 +54,18 @@ class Engine:
             os.unlink(self._path)
 
     def include(self, text: str) -> None:
-        """Run program text."""
+        """Run program text, such as declarations."""
         with open(self._path, "w", encoding="utf-8") as file:
             file.write(text)
         self._egraph.run_program(Include(_SPAN, self._path))
 
-    def assert_facts(self, actions: Iterable[str]) -> None:
-        """Run actions such as ``(union (node 3) (add_2 0 (node 1) (node 2)))``."""
-        self._facts += 1
-        name = f"facts_{self._facts}"
-        self.include(f"(ruleset {name})\n(rule () ({' '.join(actions)}) :ruleset {name})\n(run {name} 1)")
+    def read(self, tables: Mapping[str, Sequence[tuple[int, ...]]], ruleset: str) -> None:
+        """Add rows of integers to relations, by name, and run the rules that make e-nodes of them."""
+        for relation, rows in tables.items():
+            with open(self._path, "w", encoding="utf-8") as file:
+                file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
+            self._egraph.run_program(Input(_SPAN, relation, self._path))
+        self.run([ruleset])
 
     def run(self, rulesets: Iterable[str]) -> dict[str, int]:
         """Run each ruleset once, in order; the number of matches by rule name."""

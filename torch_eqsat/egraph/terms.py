@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_eqsat.egraph.compile import constructor, declare
+from torch_eqsat.egraph.compile import EQUAL, READ, declare, rows_of
 from torch_eqsat.egraph.constants import ConstantForms
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.errors import UnsoundRewriteError
@@ -56,7 +56,7 @@ class Terms:
         self._interned: dict[Node, int] = {}
         self._constants = ConstantForms()
         self._undo: list[_Undo] = []
-        self._pending: list[str] = []
+        self._pending: defaultdict[str, list[tuple[int, ...]]] = defaultdict(list)  # rows by relation
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -132,8 +132,7 @@ class Terms:
         if (node.op, arity) not in self.declared:
             self.declared.add((node.op, arity))
             self._engine.include(declare(node.op, arity))
-        children = "".join(f" (node {child})" for child in node.children)
-        self._pending.append(f"(union (node {number}) ({constructor(node.op, arity)} {attrs}{children}))")
+        self._pending[rows_of(node.op, arity)].append((number, attrs, *node.children))
         heavy = "heavy" in OPERATORS[node.op].traits
         self.nodes.append(node)
         self.types.append(type_)
@@ -178,14 +177,14 @@ class Terms:
 
     def unite(self, a: int, b: int) -> None:
         """Put two terms into one e-class, at the next flush."""
-        self._pending.append(f"(union (node {a}) (node {b}))")
+        self._pending[EQUAL].append((a, b))
 
     def flush(self, laws: Iterable[str] = ()) -> None:
         """Tell the engine what is new, if anything is, and read the e-classes back. Raises UnsoundRewriteError, naming
         the ``laws`` that fired, if terms of different type were put into one e-class."""
         if not self._pending:
             return
-        self._engine.assert_facts(self._pending)
+        self._engine.read(self._pending, READ)
         self._pending.clear()
         self._refresh(laws)
 
