@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from torch_eqsat.egraph.compile import constructor
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.matching import Matching, Row
+from torch_eqsat.egraph.recipes import Called, Recipes
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.egraph.terms import Terms
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.laws.assumptions import GRANTED, hold
+from torch_eqsat.laws.assumptions import GRANTED, Assumption, asked, hold, is_known
 from torch_eqsat.laws.law import Law
 
 
@@ -34,10 +35,17 @@ class EGraph:
     """An e-graph under a set of laws. Above ``limit`` e-nodes, no more right sides are added. ``granted`` assumptions
     hold for all values, known or not."""
 
-    def __init__(self, laws: Sequence[Law], limit: int = 20_000, granted: frozenset[str] = GRANTED) -> None:
+    def __init__(
+        self,
+        laws: Sequence[Law],
+        limit: int = 20_000,
+        granted: frozenset[str] = GRANTED,
+        recipes: Recipes | None = None,
+    ) -> None:
         self.limit, self.granted = limit, granted
         self._engine = Engine()
-        self._terms = Terms(self._engine)
+        self._recipes = Recipes() if recipes is None else recipes
+        self._terms = Terms(self._engine, self._recipes)
         self._matching = Matching(self._engine, self._terms, laws)
         self._builder = Builder(self._terms)
         self._ceiling = self.limit  # of terms, for the law that is being applied
@@ -105,20 +113,41 @@ class EGraph:
         return {name: len(rows) for name, rows in tables.items()}
 
     def _fire(self, law: Law, rows: list[Row]) -> int:
-        root = law.pattern.name or "root"
+        terms, matching = self._terms, self._matching
+        recipes = self._recipes.of(law, matching.columns(law))
+        places = recipes.place_of
+        assumed = [(a, [places[name] for name in a.names]) for a in asked(law.assumptions, self.granted)]
+        root = places[law.pattern.name or "root"]
         count = 0
-        for row in rows:
-            bound = self._matching.bind(law, row)
-            if bound is None or not hold(law.assumptions, bound, self._terms, self.granted):
+        for row, key in zip(rows, matching.keys(law, rows), strict=True):
+            if recipes.refuses(key) or not self._hold(assumed, row):
                 continue
-            count += self._replace(law, bound[root], partial(self._build, law, bound))
+            recipe = recipes.find(key, row, partial(matching.bind, law, row), self._builder, terms.types)
+            if isinstance(recipe, Called):
+                count += self._call(law, row)
+            elif recipe.result is not None:
+                count += self._unite(law, row[root], terms.carry_out(recipe, row))
             if self.size > self._ceiling:
                 break
         return count
 
-    def _build(self, law: Law, bound: dict[str, Handle]) -> Handle | None:
-        result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
-        return result
+    def _hold(self, assumed: Sequence[tuple[Assumption, list[int]]], row: Row) -> bool:
+        """Whether all assumptions are known to hold for one of the terms at their places in ``row``."""
+        terms = self._terms
+        for assumption, places in assumed:
+            if not any(is_known(assumption, row[place], terms.type_of(row[place]), terms) for place in places):
+                return False
+        return True
+
+    def _call(self, law: Law, row: Row) -> int:
+        """Put what ``law`` makes of a match into the e-class of its root; 1 if it was not in it, else 0."""
+        bound = self._matching.bind(law, row)
+        assert bound is not None
+        try:
+            result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
+        except TypeMismatchError:
+            return 0
+        return 0 if result is None else self._unite(law, bound[law.pattern.name or "root"].id, result.id)
 
     def _fire_siblings(self, law: Law, rows: list[Row]) -> int:
         root = law.pattern.name or "root"
@@ -166,28 +195,22 @@ class EGraph:
             return 0
         count = 0
         for member, result in zip(members, results, strict=True):
-            count += self._unite(law, member[root], result)
+            count += 0 if result is None else self._unite(law, member[root].id, result.id)
         return count
 
-    def _replace(self, law: Law, root: Handle, build: Callable[[], Handle | None]) -> int:
-        """Put the term that ``build`` makes into the e-class of ``root``; 1 if it was not in it, else 0."""
-        try:
-            result = build()
-        except TypeMismatchError:
-            return 0
-        return self._unite(law, root, result)
-
-    def _unite(self, law: Law, root: Handle, result: Handle | None) -> int:
-        """Put ``result`` into the e-class of ``root``; 1 if it was not in it, else 0."""
+    def _unite(self, law: Law, root: int, result: int) -> int:
+        """Put the term ``result`` into the e-class of ``root``; 1 if it was not in it, else 0."""
         terms = self._terms
-        if result is None or terms.class_of[result.id] == terms.class_of[root.id]:
+        if terms.class_of[result] == terms.class_of[root]:
             return 0
         # A term of the forward must not depend on gradients, because the graph is cut in two later.
-        if terms.known_of(result.id).late and not terms.known_of(root.id).late:
+        if terms.known_of(result).late and not terms.known_of(root).late:
             return 0
-        if result.type != root.type:
-            raise UnsoundRewriteError(f"law {law.name} ({law.source}) turns {root.type} into {result.type}")
-        terms.unite(root.id, result.id)
+        if terms.type_numbers[result] != terms.type_numbers[root]:
+            raise UnsoundRewriteError(
+                f"law {law.name} ({law.source}) turns {terms.types[root]} into {terms.types[result]}"
+            )
+        terms.unite(root, result)
         return 1
 
     # Reading

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from torch_eqsat.egraph.compile import Query, compile_law
+from torch_eqsat.egraph.compile import Column, Query, compile_law
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.terms import Terms
 from torch_eqsat.ir.builder import Handle
@@ -70,6 +70,16 @@ class Matching:
             decode = [integer if c.attribute else class_of for c in self._queries[law.name].columns]
             tables[law.name] = sorted(tuple(d(v) for d, v in zip(decode, row, strict=True)) for row in rows)
         return tables
+
+    def columns(self, law: Law) -> Sequence[Column]:
+        """The columns of the matches of an active law."""
+        return self._queries[law.name].columns
+
+    def keys(self, law: Law, rows: Iterable[Row]) -> Iterator[tuple[int, ...]]:
+        """The types and attributes of each match, by the numbers that recipes give them."""
+        terms = self._terms
+        numbers = [terms.attribute_numbers if c.attribute else terms.type_numbers for c in self.columns(law)]
+        return (tuple([number[value] for number, value in zip(numbers, row, strict=True)]) for row in rows)
 
     def bind(self, law: Law, row: Row) -> dict[str, Handle] | None:
         """Handles by name for one match; None if a value in it is not a static tensor."""

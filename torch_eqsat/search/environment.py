@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.egraph.egraph import EGraph, Step
+from torch_eqsat.egraph.recipes import Recipes
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.ir.program import Program, Task, restarted
@@ -37,7 +38,7 @@ class Environment:
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
     called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
     e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process."""
+    process. ``recipes`` are what laws were seen to build."""
 
     task: Task
     laws: Sequence[Law]
@@ -47,6 +48,7 @@ class Environment:
     on_best: Callable[[Environment], None] | None = None
     granted: frozenset[str] = GRANTED
     parameters: SearchParameters = SearchParameters()
+    recipes: Recipes = field(default_factory=Recipes)
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Environment:
         self._loaded: dict[str, EGraph] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
         self.node_limit = self.limits.nodes
-        egraph = EGraph(self.laws, self.node_limit, self.granted)
+        egraph = EGraph(self.laws, self.node_limit, self.granted, self.recipes)
         egraph.load(self.task.graph)
         self._places = [Place(self.task, egraph, self.task.graph.digest())]
         self.largest_nodes = egraph.size
@@ -162,7 +164,7 @@ class Environment:
         digest = task.graph.digest()
         egraph = self._loaded.pop(digest, None)
         if egraph is None:
-            egraph = EGraph(self.laws, self.node_limit, self.granted)
+            egraph = EGraph(self.laws, self.node_limit, self.granted, self.recipes)
             egraph.load(task.graph)
             self._normalise(egraph)
         egraph.push()

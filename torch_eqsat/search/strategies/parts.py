@@ -37,6 +37,7 @@ def search_parts(
             environment.seed,
             granted=environment.granted,
             parameters=parameters,
+            recipes=environment.recipes,
         )
         made += run(part).simulations
         part.close()

@@ -18,6 +18,7 @@ from types import FrameType
 
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, unmeasured
+from torch_eqsat.egraph.recipes import Recipes
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
@@ -36,6 +37,8 @@ GRACE = {SearchRequest: 1, RepriceRequest: 3}
 SEND_SECONDS = 60.0  # that the parent may take to read an answer
 # An orphan within compiled code sees no signal; CPU seconds beyond those of its request are where the system ends it.
 CPU_GRACE_SECONDS = 30
+
+_recipes = Recipes()  # of the catalogue's laws, for all requests: regions of one graph are alike
 
 
 def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
@@ -64,6 +67,7 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
         on_best,
         request.granted,
         request.parameters,
+        Recipes() if request.user_laws else _recipes,
     )
     try:
         statistics, _ = run_strategy(request.strategy, environment)
