@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from torch_eqsat.egraph.compile import constructor
-from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.matching import Matching, Row
-from torch_eqsat.egraph.recipes import Called, Recipes
+from torch_eqsat.egraph.recipes import REFUSED, Called
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.egraph.terms import Terms
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.term import Node, TermGraph
@@ -33,25 +33,31 @@ class Step:
 
 class EGraph:
     """An e-graph under a set of laws. Above ``limit`` e-nodes, no more right sides are added. ``granted`` assumptions
-    hold for all values, known or not."""
+    hold for all values, known or not. The engine comes from a ``workshop`` and goes back there; without one it is the
+    e-graph's own."""
 
     def __init__(
         self,
         laws: Sequence[Law],
         limit: int = 20_000,
         granted: frozenset[str] = GRANTED,
-        recipes: Recipes | None = None,
+        workshop: Workshop | None = None,
     ) -> None:
-        self.limit, self.granted = limit, granted
-        self._engine = Engine()
-        self._recipes = Recipes() if recipes is None else recipes
-        self._terms = Terms(self._engine, self._recipes)
-        self._matching = Matching(self._engine, self._terms, laws)
+        self.laws, self.limit, self.granted = tuple(laws), limit, granted
+        self._owns_engine = workshop is None
+        self._workshop = workshop or Workshop()
+        self._engine = self._workshop.take()
+        self._terms = Terms(self._engine, self._workshop.numbers)
+        self._matching = Matching(self._engine, self._terms, self._workshop)
         self._builder = Builder(self._terms)
         self._ceiling = self.limit  # of terms, for the law that is being applied
 
     def close(self) -> None:
-        self._engine.close()
+        """Give the engine back; the e-graph is of no use after that."""
+        if self._owns_engine:
+            self._engine.close()
+        else:
+            self._workshop.give_back(self._engine)
 
     def load(self, graph: TermGraph) -> None:
         """Add every term of ``graph`` under its own index, and its equalities. The e-graph must be empty."""
@@ -114,13 +120,13 @@ class EGraph:
 
     def _fire(self, law: Law, rows: list[Row]) -> int:
         terms, matching = self._terms, self._matching
-        recipes = self._recipes.of(law, matching.columns(law))
-        places = recipes.place_of
+        recipes = self._workshop.recipes_of(law)
+        places, courses = recipes.place_of, recipes.courses
         assumed = [(a, [places[name] for name in a.names]) for a in asked(law.assumptions, self.granted)]
         root = places[law.pattern.name or "root"]
         count = 0
         for row, key in zip(rows, matching.keys(law, rows), strict=True):
-            if recipes.refuses(key) or not self._hold(assumed, row):
+            if courses.get(key) is REFUSED or not self._hold(assumed, row):
                 continue
             recipe = recipes.find(key, row, partial(matching.bind, law, row), self._builder, terms.types)
             if isinstance(recipe, Called):
@@ -222,7 +228,7 @@ class EGraph:
         names = {constructor(op, arity): op for op, arity in terms.declared}
         for name, inputs, outputs in self._engine.rows(sorted(names)):
             for row, output in zip(inputs, outputs, strict=True):
-                attrs = terms.attributes[self._engine.integer(row[0])]
+                attrs = terms.attributes[self._engine.integers[row[0]]]
                 children = tuple(terms.class_of_value[value] for value in row[1:])
                 found.append((terms.class_of_value[output], Node(names[name], attrs, children)))
         return snapshot_of(found, terms.nodes, terms.class_of, terms.law, terms.types, terms.constant)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch_eqsat.egraph.compile import READING
+from torch_eqsat.egraph.compile import BASE
 from torch_eqsat.egraph.home import some_home
 
 with some_home():
@@ -33,15 +33,17 @@ _SPAN = EgglogSpan(SrcFile(None, ""), 0, 0)
 
 
 class Engine:
-    """One egglog e-graph with the sort ``T`` of tensors and ``(node i)``, the e-class that holds our term number i."""
+    """One egglog e-graph with the sort ``T`` of tensors and ``(node i)``, the e-class that holds our term number i.
+    ``integers`` gives the integer that an i64 value of a row stands for."""
 
     def __init__(self) -> None:
         self._egraph: Any = EGraph()
         # A file in memory where the system has these: it disappears with the process, even after a kill.
         self._memory = os.memfd_create("eqsat") if hasattr(os, "memfd_create") else None
         self._path = f"/proc/self/fd/{self._memory}" if self._memory is not None else tempfile.mktemp(suffix=".egg")
-        self._integers: dict[Any, int] = {}
-        self.include("(sort T)\n(constructor node (i64) T)\n" + READING)
+        self.integers = _Integers(self)
+        self._declared: list[dict[str, str]] = [{}]  # before each push and now
+        self._run_text(BASE)
 
     def close(self) -> None:
         """Free the e-graph's memory at once and remove the scratch file. Call this in the thread that made the e-graph:
@@ -53,8 +55,19 @@ class Engine:
         elif os.path.exists(self._path):
             os.unlink(self._path)
 
-    def include(self, text: str) -> None:
-        """Run program text, such as declarations."""
+    @property
+    def declared(self) -> Mapping[str, str]:
+        """What was declared and not taken back, by name."""
+        return self._declared[-1]
+
+    def declare(self, texts: Mapping[str, str]) -> None:
+        """Run the program texts that declare what is not declared yet, by name."""
+        new = {name: text for name, text in texts.items() if name not in self.declared}
+        if new:
+            self._run_text("\n".join(new.values()))
+            self._declared[-1].update(new)
+
+    def _run_text(self, text: str) -> None:
         with open(self._path, "w", encoding="utf-8") as file:
             file.write(text)
         self._egraph.run_program(Include(_SPAN, self._path))
@@ -77,21 +90,36 @@ class Engine:
 
     def push(self) -> None:
         self._egraph.run_program(Push(1))
+        self._declared.append(dict(self.declared))
 
     def pop(self) -> None:
         self._egraph.run_program(Pop(_SPAN, 1))
+        self._declared.pop()
 
-    def rows(self, functions: Iterable[str]) -> Iterator[tuple[str, list[tuple[Any, ...]], list[Any]]]:
+    def empty(self) -> None:
+        """Go back to before the first push."""
+        while len(self._declared) > 1:
+            self.pop()
+
+    def rows(self, functions: Iterable[str]) -> Iterator[tuple[str, list[Sequence[Any]], list[Any]]]:
         """For each named function: its name, the inputs of its rows and their outputs, as opaque hashable values."""
         frozen = self._egraph.freeze().functions
         for name in functions:
-            if name in frozen:
-                rows = list(frozen[name].rows)
-                yield name, [tuple(row.inputs) for row in rows], [row.output for row in rows]
+            if name in frozen and (rows := list(frozen[name].rows)):
+                yield name, [row.inputs for row in rows], [row.output for row in rows]
 
     def integer(self, value: Any) -> int:
         """The integer that an i64 value of a row stands for."""
-        found = self._integers.get(value)
-        if found is None:
-            found = self._integers[value] = self._egraph.value_to_i64(value)
+        return int(self._egraph.value_to_i64(value))
+
+
+class _Integers(dict[Any, int]):
+    """The integers of i64 values, each asked for once."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._integer = engine.integer
+
+    def __missing__(self, value: Any) -> int:
+        found = self[value] = self._integer(value)
         return found

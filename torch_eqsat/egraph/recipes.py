@@ -136,7 +136,7 @@ class LawRecipes:
 
     def __init__(self, law: Law, columns: Sequence[Column]) -> None:
         self._law, self._columns = law, columns
-        self._courses: dict[tuple[int, ...], Course] = {}
+        self.courses: dict[tuple[int, ...], Course] = {}
         self.place_of = {column.name: index for index, column in enumerate(columns) if not column.attribute}
 
     def find(
@@ -154,8 +154,8 @@ class LawRecipes:
             assert type_ is not None
             return ask(builder, Handle(row[place], type_))
 
-        course = self._courses.get(key)
-        table: dict[Any, Course] = self._courses
+        course = self.courses.get(key)
+        table: dict[Any, Course] = self.courses
         known: Any = key
         while isinstance(course, Question):
             table, known = course.answers, repr(answer(course.ask, course.place))
@@ -163,10 +163,6 @@ class LawRecipes:
         if course is None:
             course = self._record(key, bind(), answer)
         return course
-
-    def refuses(self, key: tuple[int, ...]) -> bool:
-        """Whether the law is known to refuse all matches of this combination."""
-        return self._courses.get(key) is REFUSED
 
     def _record(
         self,
@@ -176,7 +172,7 @@ class LawRecipes:
     ) -> Recipe | Called:
         recorder = _Recorder(len(self._columns), answer)
         course = REFUSED if bound is None else self._run(recorder, bound)
-        table: dict[Any, Course] = self._courses
+        table: dict[Any, Course] = self.courses
         known: Any = key
         for ask, place, said in recorder.asked:
             question = table.setdefault(known, Question(ask, place))
@@ -211,24 +207,16 @@ def _without_numbers(
     return made
 
 
-class Recipes:
-    """The recipes of all laws, shared by the e-graphs of a process; numbers of types and attributes that are equal in
-    all of them."""
+class Numbers:
+    """Numbers of types and attributes that are equal in all e-graphs of a process."""
 
     def __init__(self) -> None:
-        self._of: dict[int, tuple[Law, LawRecipes]] = {}  # by identity, with the law, so that it stays the same
         self._types: dict[TensorType | None, int] = {}
         self._attributes: dict[str, int] = {}
 
-    def of(self, law: Law, columns: Sequence[Column]) -> LawRecipes:
-        """The recipes of ``law``."""
-        if id(law) not in self._of:
-            self._of[id(law)] = law, LawRecipes(law, columns)
-        return self._of[id(law)][1]
-
-    def type_number(self, type_: TensorType | None) -> int:
+    def of_type(self, type_: TensorType | None) -> int:
         return self._types.setdefault(type_, len(self._types))
 
-    def attributes_number(self, attrs: Attributes) -> int:
+    def of_attributes(self, attrs: Attributes) -> int:
         """Equal for attributes that are written alike: as numbers, 0.0 and −0.0 are equal."""
         return self._attributes.setdefault(repr(attrs), len(self._attributes))

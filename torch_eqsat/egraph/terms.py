@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_eqsat.egraph.compile import EQUAL, READ, declare, rows_of
+from torch_eqsat.egraph.compile import EQUAL, READ, constructor, declare, rows_of
 from torch_eqsat.egraph.constants import ConstantForms
 from torch_eqsat.egraph.engine import Engine
-from torch_eqsat.egraph.recipes import Recipe, Recipes, Step
+from torch_eqsat.egraph.recipes import Numbers, Recipe, Step
 from torch_eqsat.errors import UnsoundRewriteError
 from torch_eqsat.ir.intervals import analyse
 from torch_eqsat.ir.known import Known
@@ -37,8 +37,8 @@ class _Undo:
 class Terms:
     """A TermStore over an engine. A column has an entry per term; what is added reaches the engine by ``flush``."""
 
-    def __init__(self, engine: Engine, recipes: Recipes) -> None:
-        self._engine, self._recipes = engine, recipes
+    def __init__(self, engine: Engine, numbers: Numbers) -> None:
+        self._engine, self._numbers = engine, numbers
         self.nodes: list[Node] = []
         self.types: list[TensorType | None] = []
         self.constant: list[bool] = []
@@ -160,19 +160,19 @@ class Terms:
         attrs = self._number_of_attributes.setdefault(node.attrs, len(self._number_of_attributes))
         if attrs == len(self.attributes):
             self.attributes.append(node.attrs)
-            self.attribute_numbers.append(self._recipes.attributes_number(node.attrs))
+            self.attribute_numbers.append(self._numbers.of_attributes(node.attrs))
         if (node.op, attrs) not in self._kinds:
             digest = hashlib.blake2b(f"{node.op} {node.attrs!r}".encode(), digest_size=7).digest()
             self._kinds[node.op, attrs] = int.from_bytes(digest, "little")
         arity = len(node.children)
         if (node.op, arity) not in self.declared:
             self.declared.add((node.op, arity))
-            self._engine.include(declare(node.op, arity))
+            self._engine.declare({constructor(node.op, arity): declare(node.op, arity)})
         self._pending[rows_of(node.op, arity)].append((number, attrs, *node.children))
         heavy = "heavy" in OPERATORS[node.op].traits
         self.nodes.append(node)
         self.types.append(type_)
-        self.type_numbers.append(self._recipes.type_number(type_))
+        self.type_numbers.append(self._numbers.of_type(type_))
         self.constant.append(constant)
         self._known.append(self._analysed(node, type_))
         self.depth.append(max((self.depth[child] for child in node.children), default=0) + heavy)
@@ -232,7 +232,7 @@ class Terms:
 
     def _refresh(self, laws: Iterable[str] = ()) -> None:
         ((_, inputs, outputs),) = list(self._engine.rows(["node"]))
-        numbered = sorted((self._engine.integer(i), value) for (i,), value in zip(inputs, outputs, strict=True))
+        numbered = sorted(zip(map(self._engine.integers.__getitem__, (i for (i,) in inputs)), outputs, strict=True))
         classes: dict[Any, int] = {}
         members: dict[int, list[int]] = defaultdict(list)
         for number, value in numbered:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.egraph.egraph import EGraph, Step
-from torch_eqsat.egraph.recipes import Recipes
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.ir.program import Program, Task, restarted
@@ -38,7 +38,7 @@ class Environment:
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
     called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
     e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process. ``recipes`` are what laws were seen to build."""
+    process. Its e-graphs take their engines from ``workshop``."""
 
     task: Task
     laws: Sequence[Law]
@@ -48,19 +48,20 @@ class Environment:
     on_best: Callable[[Environment], None] | None = None
     granted: frozenset[str] = GRANTED
     parameters: SearchParameters = SearchParameters()
-    recipes: Recipes = field(default_factory=Recipes)
+    workshop: Workshop | None = None
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
+        self.shop = Workshop() if self.workshop is None else self.workshop
         self.missing: Missing = {}  # kernels whose times prices would have needed
         self._normal = [law for law in self.laws if law.normalises]
         self._loaded: dict[str, EGraph] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
         self.node_limit = self.limits.nodes
-        egraph = EGraph(self.laws, self.node_limit, self.granted, self.recipes)
+        egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
         egraph.load(self.task.graph)
         self._places = [Place(self.task, egraph, self.task.graph.digest())]
         self.largest_nodes = egraph.size
@@ -95,6 +96,8 @@ class Environment:
         """Give all e-graphs up; what was found stays."""
         for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
             egraph.close()
+        if self.workshop is None:
+            self.shop.close()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing, self.missing)
@@ -164,7 +167,7 @@ class Environment:
         digest = task.graph.digest()
         egraph = self._loaded.pop(digest, None)
         if egraph is None:
-            egraph = EGraph(self.laws, self.node_limit, self.granted, self.recipes)
+            egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
             egraph.load(task.graph)
             self._normalise(egraph)
         egraph.push()

@@ -37,7 +37,7 @@ def search_parts(
             environment.seed,
             granted=environment.granted,
             parameters=parameters,
-            recipes=environment.recipes,
+            workshop=environment.shop,
         )
         made += run(part).simulations
         part.close()

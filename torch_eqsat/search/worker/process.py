@@ -18,7 +18,7 @@ from types import FrameType
 
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, unmeasured
-from torch_eqsat.egraph.recipes import Recipes
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
@@ -34,11 +34,13 @@ TICK_SECONDS = 0.25  # between two looks at the clock and at the parent
 # In extractions: how long the work may go on beyond its time, while a step that looks at no clock ends. What a
 # repricing has found by then is lost, so it gets more.
 GRACE = {SearchRequest: 1, RepriceRequest: 3}
+# Searches that an exception ended.
+CUT_OFF = (StopReason.TIME, StopReason.INTERRUPTED, StopReason.OUT_OF_MEMORY)
 SEND_SECONDS = 60.0  # that the parent may take to read an answer
 # An orphan within compiled code sees no signal; CPU seconds beyond those of its request are where the system ends it.
 CPU_GRACE_SECONDS = 30
 
-_recipes = Recipes()  # of the catalogue's laws, for all requests: regions of one graph are alike
+_workshop: Workshop | None = None  # for all requests of a worker: regions of one graph are alike
 
 
 def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
@@ -67,14 +69,17 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
         on_best,
         request.granted,
         request.parameters,
-        Recipes() if request.user_laws else _recipes,
+        None if request.user_laws else _workshop,
     )
+    statistics = None
     try:
         statistics, _ = run_strategy(request.strategy, environment)
         _clock.disarm()
         return _outcome(environment, statistics, failures)
     finally:
         environment.close()
+        if statistics is None or statistics.stop in CUT_OFF:
+            _renew_workshop()
 
 
 def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
@@ -93,6 +98,14 @@ def _outcome(environment: Environment, statistics: SearchStatistics, failures: d
         tuple(failures.items()),
         transient=statistics.transient,
     )
+
+
+def _renew_workshop() -> None:
+    """Have a workshop without engines: one that an exception left half way must not be used again."""
+    global _workshop
+    if _workshop is not None:
+        _workshop.close()
+        _workshop = Workshop()
 
 
 def _reprice(request: RepriceRequest) -> Outcome:
@@ -226,6 +239,8 @@ def main() -> None:
     limit, reading, writing, parent = map(int, sys.argv[1:5])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     channel = Channel(reading, writing)
+    global _workshop
+    _workshop = Workshop()
     try:
         channel.greet(time.monotonic() + SEND_SECONDS)
         _clock.start(parent)
