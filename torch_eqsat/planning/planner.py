@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
-from operator import itemgetter
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
@@ -23,6 +22,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.planning.spent import Spent
+from torch_eqsat.search.families import Hint, gathered, hint_of
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.partition import Partition
@@ -94,9 +94,21 @@ class Planner:
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
         order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
-        requests = [partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order]
-        found = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
-        outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
+        families = [[order[i] for i in family] for family in gathered([tasks[i].graph for i in order])]
+        found: dict[int, Outcome] = {}
+        # Of regions that are equal up to sizes the heaviest is searched first, with the playouts of all, and tells the
+        # others what it found.
+        for members in ([(f[0], f) for f in families], [(i, f) for f in families for i in f[1:]]):
+            requests = []
+            for i, family in members:
+                leader = found.get(family[0])
+                hint = None if leader is None else hint_of(leader.program, leader.base_cost)
+                weight = sum(weights[member] for member in family) if leader is None else weights[i]
+                shared = playouts(options.simulations, weight, sum(weights))
+                requests.append(partial(self._request, tasks[i], shared, weights[i], sum(weights), budget, hint))
+            answers = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
+            found |= zip((i for i, _ in members), answers, strict=True)
+        outcomes = [found[i] for i in range(len(tasks))]
         for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
             logger.warning("the search went on without a law of %slaws: %s", PREFIX, problem)
         return outcomes
@@ -177,9 +189,10 @@ class Planner:
             roofline=setting.calibration.roofline,
         )
 
-    def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
+    def _request(
+        self, task: Task, shared: int, weight: float, all_weights: float, budget: Budget, hint: Hint | None
+    ) -> SearchRequest:
         options = self.setting.options
-        shared = playouts(options.simulations, weight, all_weights)
         limits = Limits(options.nodes, budget.share(weight), shared)
         if options.deterministic:
             part = weight / all_weights if all_weights > 0 else 1.0
@@ -197,6 +210,7 @@ class Planner:
             self.setting.user_laws,
             frozenset(options.assume),
             self.parameters,
+            hint,
         )
 
     def _reprice(

@@ -17,6 +17,7 @@ from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.families import Hint
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -38,7 +39,8 @@ class Environment:
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
     called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
     e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process. Its e-graphs take their engines from ``workshop``."""
+    process. Its e-graphs take their engines from ``workshop``. ``hint``
+    is what made the best program of a graph of its family."""
 
     task: Task
     laws: Sequence[Law]
@@ -49,6 +51,7 @@ class Environment:
     granted: frozenset[str] = GRANTED
     parameters: SearchParameters = SearchParameters()
     workshop: Workshop | None = None
+    hint: Hint | None = None
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)

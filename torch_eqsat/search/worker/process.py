@@ -70,6 +70,7 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
         request.granted,
         request.parameters,
         None if request.user_laws else _workshop,
+        request.hint,
     )
     statistics = None
     try:
