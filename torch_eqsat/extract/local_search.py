@@ -67,6 +67,7 @@ class _LocalSearch:
         self._unsettled = set(self._shareable)  # e-classes of which a single flip may gain
         self._unexamined = list(self._shareable)  # e-classes to which a joint flip may gain
         self._user_classes: dict[int, list[int]] = {}  # e-class -> its possible users when last examined
+        self._relief: dict[int, float] = {}  # of e-classes of the extraction as it is while joint flips are examined
 
     def is_late(self) -> bool:
         return time.monotonic() >= self._deadline
@@ -164,6 +165,7 @@ class _LocalSearch:
         heapq.heapify(queue)
         while queue and not self.is_late():
             _, shared = heapq.heappop(queue)
+            self._relief.clear()
             change, node = self._best_joint_flip(shared)
             if change >= -_TOLERANCE:
                 continue
@@ -182,6 +184,7 @@ class _LocalSearch:
         now = time.monotonic()
         half_time = now + (self._deadline - now) / 2
         savings = {}
+        self._relief.clear()
         while self._unexamined and time.monotonic() < half_time:
             shared = self._unexamined.pop()
             change, _ = self._best_joint_flip(shared)
@@ -214,12 +217,20 @@ class _LocalSearch:
         best = (0.0, -1)
         users = self._possible_users(shared)
         self._user_classes[shared] = [owner for flips in users for owner, _ in flips]
-        if users:
+        if any(self._may_gain(*way[-1]) for way in users):
             mark = self.selection.mark()
             for node in self._problem.class_nodes[shared]:
                 best = min(best, (self._flip_users(shared, node, users, _TOLERANCE), node))
                 self.selection.undo(mark)
         return best
+
+    def _may_gain(self, owner: int, node: int) -> bool:
+        """Whether an e-class of the extraction may gain, as the first of several, if it turns to this e-node: what its
+        own e-node costs, with all that it alone needs, is the most that this saves."""
+        relief = self._relief.get(owner)
+        if relief is None:
+            relief = self._relief[owner] = self.selection.relief(owner)
+        return self._problem.node_cost[node] - relief <= _TOLERANCE
 
     def _flip_users(self, shared: int, node: int, users: list[Flips], slack: float) -> float:
         """Make an e-class available by an e-node, and turn each user to it whose flips cost at most ``slack`` ms.

@@ -103,9 +103,8 @@ class Planner:
             for i, family in members:
                 leader = found.get(family[0])
                 hint = None if leader is None else hint_of(leader.program, leader.base_cost)
-                weight = sum(weights[member] for member in family) if leader is None else weights[i]
-                shared = playouts(options.simulations, weight, sum(weights))
-                requests.append(partial(self._request, tasks[i], shared, weights[i], sum(weights), budget, hint))
+                weight = sum(weights[member] for member in family) if leader is None else None
+                requests.append(partial(self._request, tasks[i], weights[i], sum(weights), budget, weight, hint))
             answers = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
             found |= zip((i for i, _ in members), answers, strict=True)
         outcomes = [found[i] for i in range(len(tasks))]
@@ -190,9 +189,17 @@ class Planner:
         )
 
     def _request(
-        self, task: Task, shared: int, weight: float, all_weights: float, budget: Budget, hint: Hint | None
+        self,
+        task: Task,
+        weight: float,
+        all_weights: float,
+        budget: Budget,
+        family: float | None = None,
+        hint: Hint | None = None,
     ) -> SearchRequest:
+        """The request for a task of ``weight`` (ms), with the playouts of all its ``family`` (ms)."""
         options = self.setting.options
+        shared = playouts(options.simulations, weight if family is None else family, all_weights)
         limits = Limits(options.nodes, budget.share(weight), shared)
         if options.deterministic:
             part = weight / all_weights if all_weights > 0 else 1.0

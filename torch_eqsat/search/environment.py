@@ -203,6 +203,7 @@ class Environment:
             problem = extractable.problem(self.pricing, self.missing)
             incumbent = greedy(problem) if simple else extractable.original()
             found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
+            extractable.found = found.choices
             program = self._extracted[key] = extractable.program(found.choices, found.cost)
             self.keep(program, extractable)
         return program
