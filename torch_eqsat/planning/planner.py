@@ -107,10 +107,9 @@ class Planner:
                 requests.append(partial(self._request, tasks[i], weights[i], sum(weights), budget, weight, hint))
             answers = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
             found |= zip((i for i, _ in members), answers, strict=True)
-        outcomes = [found[i] for i in range(len(tasks))]
-        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in found.values())).values():
             logger.warning("the search went on without a law of %slaws: %s", PREFIX, problem)
-        return outcomes
+        return [found[i] for i in range(len(tasks))]
 
     def _priced_again(self, tasks: Sequence[Task], outcomes: list[Outcome], counts: Sequence[int]) -> list[Outcome]:
         """The best programs once kernels are measured, at the prices of whole programs; of each of ``tasks`` there are
@@ -130,15 +129,20 @@ class Planner:
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
         until the time is over."""
+        took = 0.0
         for _ in range(self.parameters.reprice_rounds):
             needed = [kernel for o in outcomes for kernel in o.unmeasured]
             others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
             found = self._measure(needed, self.parameters.needed_share)
             if found + self._measure(others, self.parameters.others_share) == 0:
                 break
-            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
-            if time.monotonic() > self._time_up():
+            if time.monotonic() + 2 * took > self._time_up():  # another one is made at the end
                 break
+            start = time.monotonic()
+            # Where an exact extraction follows, this one only says what to measure next.
+            exact = not self._waits and self._time_up() - start > 2 * self.parameters.exact_needs
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), anneal=not exact)
+            took = time.monotonic() - start
         return outcomes
 
     def _measure(self, kernels: Iterable[Kernel], share: float = 1.0) -> int:
@@ -197,7 +201,6 @@ class Planner:
         family: float | None = None,
         hint: Hint | None = None,
     ) -> SearchRequest:
-        """The request for a task of ``weight`` (ms), with the playouts of all its ``family`` (ms)."""
         options = self.setting.options
         shared = playouts(options.simulations, weight if family is None else family, all_weights)
         limits = Limits(options.nodes, budget.share(weight), shared)
@@ -221,20 +224,27 @@ class Planner:
         )
 
     def _reprice(
-        self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float], distrust_ms: float = 0.0
+        self,
+        tasks: Sequence[Task],
+        outcomes: Sequence[Outcome],
+        milp: Sequence[float],
+        distrust_ms: float = 0.0,
+        *,
+        anneal: bool = True,
     ) -> list[Outcome]:
         """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
         extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
-        # What comes beyond the time is shared, with as much again for sending and reading.
-        left = self.pool.workers * (until - time.monotonic()) / 2
+        # What is left of the time is shared, with as much again for sending and reading.
+        left = self.pool.workers * max(self._time_up() - time.monotonic(), 0.0) / 2
         leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
         leisure = max(0.0, min(self.parameters.leisure_seconds, leisure))
         requests = []
         for i in possible:
             pricing = replace(self.pricing(), distrust_ms=distrust_ms)
-            given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters
+            rounds = self.parameters.annealing_rounds * anneal
+            given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters, rounds
             requests.append(partial(RepriceRequest, *given))
         again = dict(zip(possible, self.pool.map(requests, until), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -89,11 +88,18 @@ class Environment:
 
     @property
     def out_of_time(self) -> bool:
-        return self.work > self.limits.work or time.monotonic() > self.deadline
+        """Whether the limit of work or of time is reached, but for the time that it takes to read the e-graph."""
+        reading = self.parameters.reading_seconds * self.egraph.size
+        return self.work > self.limits.work or time.monotonic() > self.deadline - reading
 
     @property
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def grace(self) -> float:
+        """The seconds beyond the time in which an e-graph that took all of it to grow is still read."""
+        return self.parameters.grace(self.limits.seconds)
 
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
@@ -202,17 +208,13 @@ class Environment:
             self.work += self.parameters.extraction_work * self.egraph.size
             problem = extractable.problem(self.pricing, self.missing)
             incumbent = greedy(problem) if simple else extractable.original()
-            found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
+            flips = self.parameters.flips_per_node * len(problem.node_cost)
+            deadline = 0.0 if simple else self.deadline + self.grace
+            found = extract(problem, incumbent=incumbent, deadline=deadline, seed=self.seed, most_flips=flips)
             extractable.found = found.choices
             program = self._extracted[key] = extractable.program(found.choices, found.cost)
             self.keep(program, extractable)
         return program
-
-    def _extraction_deadline(self, simple: bool) -> float | None:
-        """When an extraction has to end (of `time.monotonic()`); None where time must not count."""
-        if simple:
-            return 0.0
-        return time.monotonic() + self.parameters.evaluation_seconds if self.limits.work == math.inf else None
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""

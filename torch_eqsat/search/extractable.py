@@ -70,14 +70,18 @@ class Extractable:
         milp_seconds: float = 0.0,
         leisure_seconds: float = SearchParameters().leisure_seconds,
         missing: Missing | None = None,
+        rounds: int = 2,
     ) -> Extraction:
-        """The cheapest program at today's prices, found in ``leisure_seconds``; with ``milp_seconds`` exactly, if that
-        is enough, and with a lower bound (of this e-graph's programs, ms)."""
+        """The cheapest program at today's prices, found in ``leisure_seconds``, with ``rounds`` of annealing that bring
+        nothing at its end; with ``milp_seconds`` exactly, if that is enough, and with a lower bound (of this e-graph's
+        programs, ms)."""
         deadline = time.monotonic() + leisure_seconds + milp_seconds
         problem, incumbent = self.problem(pricing, missing), self.original()
         if self.found is not None and dag_cost(problem, self.found) < dag_cost(problem, incumbent):
             incumbent = self.found
-        found = extract(problem, incumbent=incumbent, deadline=deadline, seed=seed, rounds=2, milp_seconds=milp_seconds)
+        found = extract(
+            problem, incumbent=incumbent, deadline=deadline, seed=seed, rounds=rounds, milp_seconds=milp_seconds
+        )
         self.found = found.choices
         return found
 

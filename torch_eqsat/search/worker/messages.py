@@ -42,7 +42,8 @@ class SearchRequest:
 @dataclass(frozen=True)
 class RepriceRequest:
     """Extract again from the e-graph of ``outcome``, which answered a search of ``task``, at the prices of ``pricing``,
-    and look for the exact optimum for ``milp_seconds``; ``leisure_seconds`` is what else each of its e-graphs gets."""
+    and look for the exact optimum for ``milp_seconds``; ``leisure_seconds`` is what else each of its e-graphs gets,
+    ``rounds`` the rounds of annealing without a gain that end an extraction."""
 
     task: Task
     outcome: Outcome
@@ -51,6 +52,7 @@ class RepriceRequest:
     milp_seconds: float = 0.0
     leisure_seconds: float = SearchParameters().leisure_seconds
     parameters: SearchParameters = SearchParameters()
+    rounds: int = 2
 
     @property
     def seconds(self) -> float:
