@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,7 +77,7 @@ class EGraph:
 
     # Laws
 
-    def apply(self, laws: Iterable[Law], *, fair: bool = False) -> Step:
+    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Step:
         """Match all ``laws`` on the present e-graph, then add their right sides.
 
         With ``fair``, the laws share the room that the limit leaves, those with the fewest matches first, so that a law
@@ -110,7 +110,7 @@ class EGraph:
         self._terms.flush(fired)
         return Step(fired, self.size, len(complete) < len(matched))
 
-    def count_matches(self, laws: Iterable[Law]) -> dict[str, int]:
+    def count_matches(self, laws: Sequence[Law]) -> dict[str, int]:
         """The number of matches of each law to which it has not been applied yet, without laws that have none.
 
         Matches that a law's guard refuses count too. For siblings, all matches count, applied or not.

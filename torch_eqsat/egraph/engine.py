@@ -43,6 +43,7 @@ class Engine:
         self._path = f"/proc/self/fd/{self._memory}" if self._memory is not None else tempfile.mktemp(suffix=".egg")
         self.integers = _Integers(self)
         self._declared: list[dict[str, str]] = [{}]  # before each push and now
+        self._known: dict[str, str] = {}  # all that was ever declared
         self._run_text(BASE)
 
     def close(self) -> None:
@@ -66,6 +67,7 @@ class Engine:
         if new:
             self._run_text("\n".join(new.values()))
             self._declared[-1].update(new)
+            self._known.update(new)
 
     def _run_text(self, text: str) -> None:
         with open(self._path, "w", encoding="utf-8") as file:
@@ -89,12 +91,20 @@ class Engine:
         return matches
 
     def push(self) -> None:
+        """Remember this state. What was ever declared is declared before, so that a pop does not take it back: a search
+        that goes back to its root many times would declare the same each time."""
+        self.declare(self._known)
         self._egraph.run_program(Push(1))
         self._declared.append(dict(self.declared))
 
     def pop(self) -> None:
         self._egraph.run_program(Pop(_SPAN, 1))
         self._declared.pop()
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """What was ever declared, by name."""
+        return self._known
 
     def empty(self) -> None:
         """Go back to before the first push."""

@@ -6,12 +6,15 @@ An engine that an e-graph gave back has its declarations, and is told those of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch_eqsat.egraph.compile import Query, compile_law
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.recipes import LawRecipes, Numbers
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.pattern import applications
 
+BATCH = "batch_"
 MOST_IDLE = 4  # engines that wait; at about 1 MiB each
 
 
@@ -24,6 +27,7 @@ class Workshop:
         self._needs: dict[int, frozenset[tuple[str, int]]] = {}
         self._recipes: dict[int, LawRecipes] = {}
         self._declared: dict[str, str] = {}
+        self._batches: dict[tuple[str, ...], int] = {}
         self._idle: list[Engine] = []
 
     def take(self) -> Engine:
@@ -35,7 +39,7 @@ class Workshop:
 
     def give_back(self, engine: Engine) -> None:
         """Empty an engine and keep it for the next one to take it."""
-        self._declared |= engine.declared
+        self._declared |= {name: text for name, text in engine.known.items() if not name.startswith(BATCH)}
         if len(self._idle) < MOST_IDLE:
             engine.empty()
             self._idle.append(engine)
@@ -52,6 +56,10 @@ class Workshop:
         if id(law) not in self._queries:
             self._queries[id(law)] = law, compile_law(law, len(self._queries))
         return self._queries[id(law)][1]
+
+    def batch(self, rulesets: Sequence[str]) -> str:
+        """The name under which ``rulesets`` are run together."""
+        return f"{BATCH}{self._batches.setdefault(tuple(rulesets), len(self._batches))}"
 
     def needs(self, law: Law) -> frozenset[tuple[str, int]]:
         """The operators that ``law`` matches, with their numbers of operands."""
