@@ -50,6 +50,9 @@ class EGraph:
         self._terms = Terms(self._engine, self._workshop.numbers)
         self._matching = Matching(self._engine, self._terms, self._workshop)
         self._builder = Builder(self._terms)
+        self._held: defaultdict[str, dict[int, bool]] = defaultdict(
+            dict
+        )  # what is known of terms in a step, by property
         self._ceiling = self.limit  # of terms, for the law that is being applied
 
     def close(self) -> None:
@@ -87,6 +90,7 @@ class EGraph:
         then be popped or dropped.
         """
         chosen = self._matching.activate(laws)
+        self._held.clear()
         fired: dict[str, int] = {}
         tables = self._matching.tables(chosen)
         matched = [law for law in chosen if law.name in tables]
@@ -122,7 +126,9 @@ class EGraph:
         terms, matching = self._terms, self._matching
         recipes = self._workshop.recipes_of(law)
         places, courses = recipes.place_of, recipes.courses
-        assumed = [(a, [places[name] for name in a.names]) for a in asked(law.assumptions, self.granted)]
+        assumed = [
+            (a, self._held[a.property], [places[n] for n in a.names]) for a in asked(law.assumptions, self.granted)
+        ]
         root = places[law.pattern.name or "root"]
         count = 0
         for row, key in zip(rows, matching.keys(law, rows), strict=True):
@@ -137,11 +143,16 @@ class EGraph:
                 break
         return count
 
-    def _hold(self, assumed: Sequence[tuple[Assumption, list[int]]], row: Row) -> bool:
+    def _hold(self, assumed: Sequence[tuple[Assumption, dict[int, bool], list[int]]], row: Row) -> bool:
         """Whether all assumptions are known to hold for one of the terms at their places in ``row``."""
-        terms = self._terms
-        for assumption, places in assumed:
-            if not any(is_known(assumption, row[place], terms.type_of(row[place]), terms) for place in places):
+        for assumption, held, places in assumed:
+            for place in places:
+                term = row[place]
+                if term not in held:
+                    held[term] = is_known(assumption, term, self._terms.type_of(term), self._terms)
+                if held[term]:
+                    break
+            else:
                 return False
         return True
 
