@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test lint types bench bench-suite bench-costs bench-search bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -53,6 +53,9 @@ bench-suite: $(INSTALLED) ## Compile and time all models in all variants (hours;
 
 laws: $(INSTALLED) ## Verify all laws, derive TASO's rules and hand rewrites, write bench/results/laws.json
 	$(BIN)/python -m bench.laws.verify
+
+bench-search: $(INSTALLED) ## CPU seconds, savings and e-nodes of searches; AGAINST=commit compares with that one
+	$(BIN)/python -m bench.search.work $(if $(AGAINST),--against $(AGAINST)) $(BENCH)
 
 bench-extraction: $(INSTALLED) ## Extract from the public e-graphs (DATA=folder of them), write bench/results/extraction.json
 	$(BIN)/python -m bench.search.extraction $(if $(DATA),--data $(DATA)) $(BENCH)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torch_eqsat.cost.measure import kernels
-from torch_eqsat.egraph import egraph
+from torch_eqsat.egraph import workshop
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
@@ -31,7 +31,7 @@ class _Watched(Engine):
 @pytest.fixture(autouse=True)
 def egraphs_end_in_their_thread(monkeypatch):
     """What a test left behind is collected here, not in a thread of a later test, where egglog refuses to drop it."""
-    monkeypatch.setattr(egraph, "Engine", _Watched)
+    monkeypatch.setattr(workshop, "Engine", _Watched)
     yield
     if any(engine._egraph is not None for engine in _engines):
         gc.collect()

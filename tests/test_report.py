@@ -3,7 +3,8 @@
 import pytest
 
 from torch_eqsat import report as reports
-from torch_eqsat.report import GraphReport, RegionReport
+from torch_eqsat.report import TIME, GraphReport, RegionReport
+from torch_eqsat.search.limits import StopReason
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,11 @@ def test_last_reports():
 
 def test_all_kernels_measured():
     assert "(5 kernels)" in str(GraphReport(1, False, kernels_measured=5))
+
+
+def test_the_limit_of_time_is_announced():
+    late = RegionReport(1, 40, 1.0, 0.5, 0.0, {}, StopReason.TIME, 1, 120, 0.25)
+    text = str(GraphReport(1, False, regions=[region(), late, late]))
+    assert "  the limit of time ended the search of 2 of 3 distinct regions" in text.splitlines()
+    assert "limit of time" not in str(GraphReport(1, False, regions=[region()]))
+    assert TIME == StopReason.TIME

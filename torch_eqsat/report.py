@@ -6,6 +6,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+TIME = "time"
+"""The stop reason of a search that the limit of time ended (`StopReason.TIME`, of a layer above)."""
+
 
 @dataclass(frozen=True)
 class RegionReport:
@@ -105,6 +108,8 @@ class GraphReport:
             f"({self._kernels()}), checking {self.judge_seconds:.1f} s"
             + (", from a stored plan" if self.from_plan else ""),
         ]
+        if late := sum(region.stop == TIME for region in self.regions):
+            lines.append(f"  the limit of time ended the search of {late} of {len(self.regions)} distinct regions")
         if self.disturbed:
             lines.append(f"  not stored, because another search may find a better plan: {self.disturbed}")
         if self.race is not None:

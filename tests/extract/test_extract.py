@@ -195,6 +195,13 @@ def test_past_deadline_returns_the_incumbent() -> None:
     assert extract(problem, deadline=time.monotonic() - 1.0).choices == greedy(problem)
 
 
+def test_flips_bound_the_work() -> None:
+    problem, incumbent = merged_products(4)
+    assert extract(problem, incumbent=incumbent, most_flips=0).choices == incumbent
+    assert extract(problem, incumbent=incumbent, most_flips=0).stop == "deadline"
+    assert extract(problem, incumbent=incumbent, most_flips=10_000).cost == 5.0
+
+
 def layered(seed: int) -> ExtractionProblem:
     """120 e-classes that mostly use the 25 before them, sometimes those after them."""
     generator = Random(seed)

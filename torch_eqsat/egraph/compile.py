@@ -27,13 +27,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A law's match table: relation and ruleset names, columns, and the program text that declares them."""
+    """What finds the matches of a law: its ``number``, the ``relation`` of the matches of all laws with such columns
+    (first the law's number), the ruleset, the columns, and the program texts that declare them, by name."""
 
+    number: int
     relation: str
     ruleset: str
-    clear: str
     columns: tuple[Column, ...]
-    text: str
+    texts: dict[str, str]
 
 
 def constructor(op: str, arity: int) -> str:
@@ -41,23 +42,61 @@ def constructor(op: str, arity: int) -> str:
     return f"{op}_{arity}"
 
 
+READ, EQUAL = "read", "equal"
+"""The ruleset that makes e-nodes of rows of integers, and the relation of the pairs of terms to unite."""
+CLEAR = "clear"
+"""The ruleset that deletes the matches of laws, and the relation of these laws' numbers."""
+BASE = f"""(sort T)
+(constructor node (i64) T)
+(ruleset {READ})
+(relation {EQUAL} (i64 i64))
+(rule (({EQUAL} a b)) ((union (node a) (node b)) (delete ({EQUAL} a b))) :ruleset {READ})
+(ruleset {CLEAR})
+(relation {CLEAR}_laws (i64))
+(rule (({CLEAR}_laws n)) ((delete ({CLEAR}_laws n))) :ruleset {CLEAR})"""
+"""What every engine is told first."""
+
+
+def rows_of(op: str, arity: int) -> str:
+    """The relation of the terms to add: a term's number, that of its attributes, those of its operands."""
+    return f"new_{constructor(op, arity)}"
+
+
 def declare(op: str, arity: int) -> str:
-    return f"(constructor {constructor(op, arity)} (i64{' T' * arity}) T)"
+    """The constructor, and the rule that makes e-nodes of the rows of its relation."""
+    name, table = constructor(op, arity), rows_of(op, arity)
+    row = f"({table} n k{''.join(f' c{i}' for i in range(arity))})"
+    term = f"({name} k{''.join(f' (node c{i})' for i in range(arity))})"
+    return f"""(constructor {name} (i64{" T" * arity}) T)
+(relation {table} (i64 i64{" i64" * arity}))
+(rule ({row}) ((union (node n) {term}) (delete {row})) :ruleset {READ})"""
 
 
 def compile_law(law: Law, number: int) -> Query:
-    """The query of ``law``; ``number`` makes its names unique."""
-    relation, ruleset, clear = f"match_{number}", f"law_{number}", f"clear_{number}"
-    columns = _columns(law.pattern)
-    sorts = " ".join("i64" if column.attribute else "T" for column in columns)
-    head = f"({relation} {' '.join(_egglog_name(column) for column in columns)})"
-    lines = [f"(relation {relation} ({sorts}))", f"(ruleset {ruleset})", f"(ruleset {clear})"]
+    """The query of ``law``; ``number`` makes its names unique.
+
+    Laws share a relation where its columns are of the same sorts: one for each law, and a rule that clears it, made the
+    declarations twice as long. Laws that are applied at other times have others, so that few rows are read in vain.
+    """
+    columns, ruleset = _columns(law.pattern), f"law_{number}"
+    kind = "normal" if law.normalises else "siblings" if law.siblings else "expansive" if law.expansive else "other"
+    relation = f"match_{kind}_{''.join('k' if column.attribute else 'v' for column in columns)}"
+    head = f"({relation} {number} {' '.join(_egglog_name(column) for column in columns)})"
+    lines = [f"(ruleset {ruleset})"]
     for i, variant in enumerate(commuted(law.pattern)):
         assert isinstance(variant, Application)
         atoms = " ".join(_atoms(variant))
         lines.append(f'(rule ({atoms}) ({head}) :ruleset {ruleset} :name "law_{number}_{i}")')
-    lines.append(f'(rule ({head}) ((delete {head})) :ruleset {clear} :name "clear_{number}")')
-    return Query(relation, ruleset, clear, columns, "\n".join(lines))
+    texts = {relation: _declare_matches(relation, columns), ruleset: "\n".join(lines)}
+    return Query(number, relation, ruleset, columns, texts)
+
+
+def _declare_matches(relation: str, columns: tuple[Column, ...]) -> str:
+    """The relation, and the rule that deletes the matches of some laws from it."""
+    row = f"({relation} n {' '.join(f'v{i}' for i in range(len(columns)))})"
+    sorts = " ".join("i64" if column.attribute else "T" for column in columns)
+    return f"""(relation {relation} (i64 {sorts}))
+(rule (({CLEAR}_laws n) {row}) ((delete {row})) :ruleset {CLEAR})"""
 
 
 def _columns(pattern: Application) -> tuple[Column, ...]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch_eqsat.egraph.compile import constructor
-from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.matching import Matching, Row
+from torch_eqsat.egraph.recipes import REFUSED, Called
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
 from torch_eqsat.egraph.terms import Terms
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import TypeMismatchError, UnsoundRewriteError
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.term import Node, TermGraph
-from torch_eqsat.laws.assumptions import GRANTED, hold
+from torch_eqsat.laws.assumptions import GRANTED, Assumption, asked, hold, is_known
 from torch_eqsat.laws.law import Law
 
 
@@ -32,18 +33,34 @@ class Step:
 
 class EGraph:
     """An e-graph under a set of laws. Above ``limit`` e-nodes, no more right sides are added. ``granted`` assumptions
-    hold for all values, known or not."""
+    hold for all values, known or not. The engine comes from a ``workshop`` and goes back there; without one it is the
+    e-graph's own."""
 
-    def __init__(self, laws: Sequence[Law], limit: int = 20_000, granted: frozenset[str] = GRANTED) -> None:
-        self.limit, self.granted = limit, granted
-        self._engine = Engine()
-        self._terms = Terms(self._engine)
-        self._matching = Matching(self._engine, self._terms, laws)
+    def __init__(
+        self,
+        laws: Sequence[Law],
+        limit: int = 20_000,
+        granted: frozenset[str] = GRANTED,
+        workshop: Workshop | None = None,
+    ) -> None:
+        self.laws, self.limit, self.granted = tuple(laws), limit, granted
+        self._owns_engine = workshop is None
+        self._workshop = workshop or Workshop()
+        self._engine = self._workshop.take()
+        self._terms = Terms(self._engine, self._workshop.numbers)
+        self._matching = Matching(self._engine, self._terms, self._workshop)
         self._builder = Builder(self._terms)
+        self._held: defaultdict[str, dict[int, bool]] = defaultdict(
+            dict
+        )  # what is known of terms in a step, by property
         self._ceiling = self.limit  # of terms, for the law that is being applied
 
     def close(self) -> None:
-        self._engine.close()
+        """Give the engine back; the e-graph is of no use after that."""
+        if self._owns_engine:
+            self._engine.close()
+        else:
+            self._workshop.give_back(self._engine)
 
     def load(self, graph: TermGraph) -> None:
         """Add every term of ``graph`` under its own index, and its equalities. The e-graph must be empty."""
@@ -63,7 +80,7 @@ class EGraph:
 
     # Laws
 
-    def apply(self, laws: Iterable[Law], *, fair: bool = False) -> Step:
+    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Step:
         """Match all ``laws`` on the present e-graph, then add their right sides.
 
         With ``fair``, the laws share the room that the limit leaves, those with the fewest matches first, so that a law
@@ -73,6 +90,7 @@ class EGraph:
         then be popped or dropped.
         """
         chosen = self._matching.activate(laws)
+        self._held.clear()
         fired: dict[str, int] = {}
         tables = self._matching.tables(chosen)
         matched = [law for law in chosen if law.name in tables]
@@ -96,7 +114,7 @@ class EGraph:
         self._terms.flush(fired)
         return Step(fired, self.size, len(complete) < len(matched))
 
-    def count_matches(self, laws: Iterable[Law]) -> dict[str, int]:
+    def count_matches(self, laws: Sequence[Law]) -> dict[str, int]:
         """The number of matches of each law to which it has not been applied yet, without laws that have none.
 
         Matches that a law's guard refuses count too. For siblings, all matches count, applied or not.
@@ -105,20 +123,48 @@ class EGraph:
         return {name: len(rows) for name, rows in tables.items()}
 
     def _fire(self, law: Law, rows: list[Row]) -> int:
-        root = law.pattern.name or "root"
+        terms, matching = self._terms, self._matching
+        recipes = self._workshop.recipes_of(law)
+        places, courses = recipes.place_of, recipes.courses
+        assumed = [
+            (a, self._held[a.property], [places[n] for n in a.names]) for a in asked(law.assumptions, self.granted)
+        ]
+        root = places[law.pattern.name or "root"]
         count = 0
-        for row in rows:
-            bound = self._matching.bind(law, row)
-            if bound is None or not hold(law.assumptions, bound, self._terms, self.granted):
+        for row, key in zip(rows, matching.keys(law, rows), strict=True):
+            if courses.get(key) is REFUSED or not self._hold(assumed, row):
                 continue
-            count += self._replace(law, bound[root], partial(self._build, law, bound))
+            recipe = recipes.find(key, row, partial(matching.bind, law, row), self._builder, terms.types)
+            if isinstance(recipe, Called):
+                count += self._call(law, row)
+            elif recipe.result is not None:
+                count += self._unite(law, row[root], terms.carry_out(recipe, row))
             if self.size > self._ceiling:
                 break
         return count
 
-    def _build(self, law: Law, bound: dict[str, Handle]) -> Handle | None:
-        result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
-        return result
+    def _hold(self, assumed: Sequence[tuple[Assumption, dict[int, bool], list[int]]], row: Row) -> bool:
+        """Whether all assumptions are known to hold for one of the terms at their places in ``row``."""
+        for assumption, held, places in assumed:
+            for place in places:
+                term = row[place]
+                if term not in held:
+                    held[term] = is_known(assumption, term, self._terms.type_of(term), self._terms)
+                if held[term]:
+                    break
+            else:
+                return False
+        return True
+
+    def _call(self, law: Law, row: Row) -> int:
+        """Put what ``law`` makes of a match into the e-class of its root; 1 if it was not in it, else 0."""
+        bound = self._matching.bind(law, row)
+        assert bound is not None
+        try:
+            result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
+        except TypeMismatchError:
+            return 0
+        return 0 if result is None else self._unite(law, bound[law.pattern.name or "root"].id, result.id)
 
     def _fire_siblings(self, law: Law, rows: list[Row]) -> int:
         root = law.pattern.name or "root"
@@ -166,28 +212,22 @@ class EGraph:
             return 0
         count = 0
         for member, result in zip(members, results, strict=True):
-            count += self._unite(law, member[root], result)
+            count += 0 if result is None else self._unite(law, member[root].id, result.id)
         return count
 
-    def _replace(self, law: Law, root: Handle, build: Callable[[], Handle | None]) -> int:
-        """Put the term that ``build`` makes into the e-class of ``root``; 1 if it was not in it, else 0."""
-        try:
-            result = build()
-        except TypeMismatchError:
-            return 0
-        return self._unite(law, root, result)
-
-    def _unite(self, law: Law, root: Handle, result: Handle | None) -> int:
-        """Put ``result`` into the e-class of ``root``; 1 if it was not in it, else 0."""
+    def _unite(self, law: Law, root: int, result: int) -> int:
+        """Put the term ``result`` into the e-class of ``root``; 1 if it was not in it, else 0."""
         terms = self._terms
-        if result is None or terms.class_of[result.id] == terms.class_of[root.id]:
+        if terms.class_of[result] == terms.class_of[root]:
             return 0
         # A term of the forward must not depend on gradients, because the graph is cut in two later.
-        if terms.known_of(result.id).late and not terms.known_of(root.id).late:
+        if terms.known_of(result).late and not terms.known_of(root).late:
             return 0
-        if result.type != root.type:
-            raise UnsoundRewriteError(f"law {law.name} ({law.source}) turns {root.type} into {result.type}")
-        terms.unite(root.id, result.id)
+        if terms.type_numbers[result] != terms.type_numbers[root]:
+            raise UnsoundRewriteError(
+                f"law {law.name} ({law.source}) turns {terms.types[root]} into {terms.types[result]}"
+            )
+        terms.unite(root, result)
         return 1
 
     # Reading
@@ -199,7 +239,7 @@ class EGraph:
         names = {constructor(op, arity): op for op, arity in terms.declared}
         for name, inputs, outputs in self._engine.rows(sorted(names)):
             for row, output in zip(inputs, outputs, strict=True):
-                attrs = terms.attributes[self._engine.integer(row[0])]
+                attrs = terms.attributes[self._engine.integers[row[0]]]
                 children = tuple(terms.class_of_value[value] for value in row[1:])
                 found.append((terms.class_of_value[output], Node(names[name], attrs, children)))
         return snapshot_of(found, terms.nodes, terms.class_of, terms.law, terms.types, terms.constant)

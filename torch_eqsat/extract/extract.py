@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -9,7 +10,6 @@ from enum import StrEnum
 from torch_eqsat.extract.greedy import greedy, greedy_choices
 from torch_eqsat.extract.local_search import local_search
 from torch_eqsat.extract.mandatory import mandatory_bound
-from torch_eqsat.extract.milp import improve_by_milp
 from torch_eqsat.extract.problem import (
     Choices,
     ExtractionProblem,
@@ -54,11 +54,13 @@ def extract(
     seed: int = 0,
     rounds: int = 0,
     milp_seconds: float = 0.0,
+    most_flips: float = math.inf,
 ) -> Extraction:
     """Find a cheap extraction, never worse than the incumbent, by the deadline.
 
     ``deadline`` is a time.monotonic() value; the set-up, about 10 µs per e-node, is not interrupted. After a local
-    optimum, annealing follows until ``rounds`` rounds in a row gain nothing. ``milp_seconds`` > 0 adds a search for the
+    optimum, annealing follows until ``rounds`` rounds in a row gain nothing; ``most_flips`` bounds the work of both.
+    ``milp_seconds`` > 0 adds a search for the
     exact optimum and a lower bound, in the time that is left. The result depends only on the arguments, unless the
     deadline or ``milp_seconds`` end the search. Raises NoExtractionError if a root has no acyclic computation,
     InvalidExtractionError if the incumbent is not valid.
@@ -69,7 +71,12 @@ def extract(
     if deadline is None or start < deadline:
         reduced = reduce_problem(problem)
         found = local_search(
-            reduced.problem, reduced.reduce_choices(choices), deadline=deadline, seed=seed, rounds=rounds
+            reduced.problem,
+            reduced.reduce_choices(choices),
+            deadline=deadline,
+            seed=seed,
+            rounds=rounds,
+            most_flips=most_flips,
         )
         best = _better(problem, best, reduced.restore_choices(found.choices))
         best = replace(best, stop=Ending.LOCAL_OPTIMUM if found.finished else Ending.DEADLINE)
@@ -89,6 +96,8 @@ def _solve(reduced: ReducedProblem, start: Extraction, deadline: float | None, m
     seconds = milp_seconds if deadline is None else min(milp_seconds, deadline - time.monotonic())
     if seconds <= 0:
         return start
+    from torch_eqsat.extract.milp import improve_by_milp  # scipy's solvers take a quarter of a second to import
+
     found = improve_by_milp(reduced.problem, reduced.reduce_choices(start.choices), seconds)
     best = _better(reduced.original, start, reduced.restore_choices(found.choices))
     is_optimal = found.lower_bound >= best.cost - _SOLVER_TOLERANCE

@@ -7,6 +7,7 @@ of which each user takes a slice, instead of three products. No choice within a 
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from dataclasses import dataclass
 from random import Random
@@ -34,13 +35,20 @@ class LocalSearchResult:
 
 
 def local_search(
-    problem: ExtractionProblem, incumbent: Choices, *, deadline: float | None, seed: int, rounds: int
+    problem: ExtractionProblem,
+    incumbent: Choices,
+    *,
+    deadline: float | None,
+    seed: int,
+    rounds: int,
+    most_flips: float = math.inf,
 ) -> LocalSearchResult:
     """Improve an incumbent until no flip helps, then anneal until ``rounds`` rounds in a row gain nothing.
 
-    The children of each e-node must be distinct, as in a reduced problem. ``deadline`` is a time.monotonic() value.
+    The children of each e-node must be distinct, as in a reduced problem. ``deadline`` is a time.monotonic() value;
+    ``most_flips`` ends the search as well, after as much work in every process.
     """
-    search = _LocalSearch(problem, incumbent, deadline)
+    search = _LocalSearch(problem, incumbent, deadline, most_flips)
     search.descend()
     best, best_cost = search.selection.choices(), search.selection.cost
     generator = Random(seed)
@@ -55,8 +63,10 @@ def local_search(
 
 
 class _LocalSearch:
-    def __init__(self, problem: ExtractionProblem, incumbent: Choices, deadline: float | None) -> None:
-        self._problem = problem
+    def __init__(
+        self, problem: ExtractionProblem, incumbent: Choices, deadline: float | None, most_flips: float
+    ) -> None:
+        self._problem, self._most_flips = problem, most_flips
         self._deadline = float("inf") if deadline is None else deadline
         self._users = node_users(problem)
         self.selection = Selection(problem, greedy_choices(problem, incumbent, self._users).choices, incumbent)
@@ -67,9 +77,10 @@ class _LocalSearch:
         self._unsettled = set(self._shareable)  # e-classes of which a single flip may gain
         self._unexamined = list(self._shareable)  # e-classes to which a joint flip may gain
         self._user_classes: dict[int, list[int]] = {}  # e-class -> its possible users when last examined
+        self._relief: dict[int, float] = {}  # of e-classes of the extraction as it is while joint flips are examined
 
     def is_late(self) -> bool:
-        return time.monotonic() >= self._deadline
+        return self.selection.flips > self._most_flips or time.monotonic() >= self._deadline
 
     def descend(self) -> None:
         """Take improving flips, the steepest joint ones first, until there is none or the deadline passes."""
@@ -164,6 +175,7 @@ class _LocalSearch:
         heapq.heapify(queue)
         while queue and not self.is_late():
             _, shared = heapq.heappop(queue)
+            self._relief.clear()
             change, node = self._best_joint_flip(shared)
             if change >= -_TOLERANCE:
                 continue
@@ -177,12 +189,13 @@ class _LocalSearch:
     def _joint_savings(self) -> dict[int, float]:
         """The e-classes to which users could turn together with a gain, and the change of cost in ms.
 
-        Stops after half of the remaining time; the other half is for taking the flips found.
+        Stops after half of the remaining time or flips; the other half is for taking the flips found.
         """
-        now = time.monotonic()
-        half_time = now + (self._deadline - now) / 2
+        now, made = time.monotonic(), self.selection.flips
+        half_time, half_flips = now + (self._deadline - now) / 2, made + (self._most_flips - made) / 2
         savings = {}
-        while self._unexamined and time.monotonic() < half_time:
+        self._relief.clear()
+        while self._unexamined and self.selection.flips <= half_flips and time.monotonic() < half_time:
             shared = self._unexamined.pop()
             change, _ = self._best_joint_flip(shared)
             if change < -_TOLERANCE:
@@ -214,12 +227,20 @@ class _LocalSearch:
         best = (0.0, -1)
         users = self._possible_users(shared)
         self._user_classes[shared] = [owner for flips in users for owner, _ in flips]
-        if users:
+        if any(self._may_gain(*way[-1]) for way in users):
             mark = self.selection.mark()
             for node in self._problem.class_nodes[shared]:
                 best = min(best, (self._flip_users(shared, node, users, _TOLERANCE), node))
                 self.selection.undo(mark)
         return best
+
+    def _may_gain(self, owner: int, node: int) -> bool:
+        """Whether an e-class of the extraction may gain, as the first of several, if it turns to this e-node: what its
+        own e-node costs, with all that it alone needs, is the most that this saves."""
+        relief = self._relief.get(owner)
+        if relief is None:
+            relief = self._relief[owner] = self.selection.relief(owner)
+        return self._problem.node_cost[node] - relief <= _TOLERANCE
 
     def _flip_users(self, shared: int, node: int, users: list[Flips], slack: float) -> float:
         """Make an e-class available by an e-node, and turn each user to it whose flips cost at most ``slack`` ms.

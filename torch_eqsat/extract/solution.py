@@ -21,6 +21,8 @@ class Selection:
         self.references = [0] * len(problem.class_nodes)
         self.cost = 0.0
         """Cost in ms of the extraction."""
+        self.flips = 0
+        """How many flips were made, undone ones included: the work of a search, equal in every process."""
         self.order: list[int] = []
         """The e-classes of the extraction at the last commit, operands before their users."""
         self._problem = problem
@@ -46,6 +48,7 @@ class Selection:
     def flip(self, owner: int, node: int) -> float:
         """Choose another e-node for an e-class; returns the change of cost in ms. May close a cycle."""
         before, old = self.cost, self.chosen[owner]
+        self.flips += 1
         self._flips.append((owner, old, len(self._trail), before, self._floor))
         self._floor = min(self._floor, self._position[owner])
         self.chosen[owner] = node
@@ -68,6 +71,16 @@ class Selection:
         """End a hold; e-classes that nothing else needs leave the extraction."""
         self._flips.append((owner, self.chosen[owner], len(self._trail), self.cost, self._floor))
         self._release((owner,))
+
+    def relief(self, owner: int) -> float:
+        """The cost in ms of the chosen e-node of an e-class in the extraction, and of what it alone needs."""
+        node = self.chosen[owner]
+        before, mark = self.cost, self.mark()
+        self._flips.append((owner, node, len(self._trail), before, self._floor))
+        self._release(self._problem.node_children[node])
+        relief = before - self.cost + self._problem.node_cost[node]
+        self.undo(mark)
+        return relief
 
     def mark(self) -> int:
         """A point to which `undo` can return, until the next commit."""

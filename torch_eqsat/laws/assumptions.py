@@ -102,16 +102,24 @@ def hold(
     assumptions: Iterable[Assumption], bound: Mapping[str, Term], store: Store, granted: frozenset[str] = GRANTED
 ) -> bool:
     """Whether all ``assumptions`` are granted, or known to hold for the terms ``bound`` to the variables."""
-    return all(a.property in granted or any(_holds(a.property, bound[n], store) for n in a.names) for a in assumptions)
+    return all(
+        any(is_known(a, bound[n].id, bound[n].type, store) for n in a.names) for a in asked(assumptions, granted)
+    )
 
 
-def _holds(property_: str, x: Term, store: Store) -> bool:
-    known = store.known_of(x.id)
+def asked(assumptions: Iterable[Assumption], granted: frozenset[str]) -> list[Assumption]:
+    """Those of ``assumptions`` that are not granted."""
+    return [a for a in assumptions if a.property not in granted]
+
+
+def is_known(assumption: Assumption, term: int, type_: TensorType, store: Store) -> bool:
+    """Whether what ``assumption`` states is known of ``term``."""
+    property_, known = assumption.property, store.known_of(term)
     interval = known.interval
     if property_ == "no_cancellation":
         return known.rounded
     if property_ == "no_overflow":
-        return x.type.dtype != "float16" or store.is_constant(x.id)
+        return type_.dtype != "float16" or store.is_constant(term)
     if property_ == "no_mask":
         return known.tame or is_modest(interval)
     if interval is None:

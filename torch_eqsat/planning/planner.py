@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
-from operator import itemgetter
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
@@ -23,6 +22,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.planning.spent import Spent
+from torch_eqsat.search.families import Hint, gathered, hint_of
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.partition import Partition
@@ -95,12 +95,22 @@ class Planner:
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
         order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
-        requests = [partial(self._request, tasks[i], weights[i], sum(weights), budget) for i in order]
-        found = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
-        outcomes = [outcome for _, outcome in sorted(zip(order, found, strict=True), key=itemgetter(0))]
-        for problem in dict(chain.from_iterable(outcome.dropped for outcome in outcomes)).values():
+        families = [[order[i] for i in family] for family in gathered([tasks[i].graph for i in order])]
+        found: dict[int, Outcome] = {}
+        # Of regions that are equal up to sizes the heaviest is searched first, with the playouts of all, and tells the
+        # others what it found.
+        for members in ([(f[0], f) for f in families], [(i, f) for f in families for i in f[1:]]):
+            requests = []
+            for i, family in members:
+                leader = found.get(family[0])
+                hint = None if leader is None else hint_of(leader.program, leader.base_cost)
+                weight = sum(weights[member] for member in family) if leader is None else None
+                requests.append(partial(self._request, tasks[i], weights[i], sum(weights), budget, weight, hint))
+            answers = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
+            found |= zip((i for i, _ in members), answers, strict=True)
+        for problem in dict(chain.from_iterable(outcome.dropped for outcome in found.values())).values():
             logger.warning("the search went on without a law of %slaws: %s", PREFIX, problem)
-        return outcomes
+        return [found[i] for i in range(len(tasks))]
 
     def _priced_again(self, tasks: Sequence[Task], outcomes: list[Outcome], counts: Sequence[int]) -> list[Outcome]:
         """The best programs once kernels are measured, at the prices of whole programs; of each of ``tasks`` there are
@@ -120,15 +130,20 @@ class Planner:
     def _at_measured_prices(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
         """Measure what the programs need, then what might make better ones, cheap kernels first, and extract again;
         until the time is over."""
+        took = 0.0
         for _ in range(self.parameters.reprice_rounds):
             needed = [kernel for o in outcomes for kernel in o.unmeasured]
             others = sorted((k for o in outcomes for k in o.missing), key=self.pricing().estimate_ms)
             found = self._measure(needed, self.parameters.needed_share)
             if found + self._measure(others, self.parameters.others_share) == 0:
                 break
-            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks))
-            if time.monotonic() > self._time_up():
+            if time.monotonic() + 2 * took > self._time_up():  # another one is made at the end
                 break
+            start = time.monotonic()
+            # Where an exact extraction follows, this one only says what to measure next.
+            exact = not self._waits and self._time_up() - start > 2 * self.parameters.exact_needs
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), anneal=not exact)
+            took = time.monotonic() - start
         return outcomes
 
     def _measure(self, kernels: Iterable[Kernel], share: float = 1.0) -> int:
@@ -178,9 +193,17 @@ class Planner:
             roofline=setting.calibration.roofline,
         )
 
-    def _request(self, task: Task, weight: float, all_weights: float, budget: Budget) -> SearchRequest:
+    def _request(
+        self,
+        task: Task,
+        weight: float,
+        all_weights: float,
+        budget: Budget,
+        family: float | None = None,
+        hint: Hint | None = None,
+    ) -> SearchRequest:
         options = self.setting.options
-        shared = playouts(options.simulations, weight, all_weights)
+        shared = playouts(options.simulations, weight if family is None else family, all_weights)
         limits = Limits(options.nodes, budget.share(weight), shared)
         if options.deterministic:
             part = weight / all_weights if all_weights > 0 else 1.0
@@ -198,23 +221,31 @@ class Planner:
             self.setting.user_laws,
             frozenset(options.assume),
             self.parameters,
+            hint,
         )
 
     def _reprice(
-        self, tasks: Sequence[Task], outcomes: Sequence[Outcome], milp: Sequence[float], distrust_ms: float = 0.0
+        self,
+        tasks: Sequence[Task],
+        outcomes: Sequence[Outcome],
+        milp: Sequence[float],
+        distrust_ms: float = 0.0,
+        *,
+        anneal: bool = True,
     ) -> list[Outcome]:
         """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
         extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
-        # What comes beyond the time is shared, with as much again for sending and reading.
-        left = self.pool.workers * (until - time.monotonic()) / 2
+        # What is left of the time is shared, with as much again for sending and reading.
+        left = self.pool.workers * max(self._time_up() - time.monotonic(), 0.0) / 2
         leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
         leisure = max(0.0, min(self.parameters.leisure_seconds, leisure))
         requests = []
         for i in possible:
             pricing = replace(self.pricing(), distrust_ms=distrust_ms)
-            given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters
+            rounds = self.parameters.annealing_rounds * anneal
+            given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters, rounds
             requests.append(partial(RepriceRequest, *given))
         again = dict(zip(possible, self.pool.map(requests, until), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.egraph.egraph import EGraph, Step
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
 from torch_eqsat.ir.program import Program, Task, restarted
@@ -16,6 +16,7 @@ from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.families import Hint
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -37,7 +38,8 @@ class Environment:
     ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
     called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
     e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process."""
+    process. Its e-graphs take their engines from ``workshop``. ``hint``
+    is what made the best program of a graph of its family."""
 
     task: Task
     laws: Sequence[Law]
@@ -47,18 +49,21 @@ class Environment:
     on_best: Callable[[Environment], None] | None = None
     granted: frozenset[str] = GRANTED
     parameters: SearchParameters = SearchParameters()
+    workshop: Workshop | None = None
+    hint: Hint | None = None
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
     growth: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
+        self.shop = Workshop() if self.workshop is None else self.workshop
         self.missing: Missing = {}  # kernels whose times prices would have needed
         self._normal = [law for law in self.laws if law.normalises]
         self._loaded: dict[str, EGraph] = {}
         self._extracted: dict[tuple[str, int, bool], Program] = {}
         self.node_limit = self.limits.nodes
-        egraph = EGraph(self.laws, self.node_limit, self.granted)
+        egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
         egraph.load(self.task.graph)
         self._places = [Place(self.task, egraph, self.task.graph.digest())]
         self.largest_nodes = egraph.size
@@ -83,16 +88,25 @@ class Environment:
 
     @property
     def out_of_time(self) -> bool:
-        return self.work > self.limits.work or time.monotonic() > self.deadline
+        """Whether the limit of work or of time is reached, but for the time that it takes to read the e-graph."""
+        reading = self.parameters.reading_seconds * self.egraph.size
+        return self.work > self.limits.work or time.monotonic() > self.deadline - reading
 
     @property
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
 
+    @property
+    def grace(self) -> float:
+        """The seconds beyond the time in which an e-graph that took all of it to grow is still read."""
+        return self.parameters.grace(self.limits.seconds)
+
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
         for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
             egraph.close()
+        if self.workshop is None:
+            self.shop.close()
 
     def _original(self, extractable: Extractable) -> Program:
         problem = extractable.problem(self.pricing, self.missing)
@@ -162,7 +176,7 @@ class Environment:
         digest = task.graph.digest()
         egraph = self._loaded.pop(digest, None)
         if egraph is None:
-            egraph = EGraph(self.laws, self.node_limit, self.granted)
+            egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
             egraph.load(task.graph)
             self._normalise(egraph)
         egraph.push()
@@ -194,16 +208,13 @@ class Environment:
             self.work += self.parameters.extraction_work * self.egraph.size
             problem = extractable.problem(self.pricing, self.missing)
             incumbent = greedy(problem) if simple else extractable.original()
-            found = extract(problem, incumbent=incumbent, deadline=self._extraction_deadline(simple), seed=self.seed)
+            flips = self.parameters.flips_per_node * len(problem.node_cost)
+            deadline = 0.0 if simple else self.deadline + self.grace
+            found = extract(problem, incumbent=incumbent, deadline=deadline, seed=self.seed, most_flips=flips)
+            extractable.found = found.choices
             program = self._extracted[key] = extractable.program(found.choices, found.cost)
             self.keep(program, extractable)
         return program
-
-    def _extraction_deadline(self, simple: bool) -> float | None:
-        """When an extraction has to end (of `time.monotonic()`); None where time must not count."""
-        if simple:
-            return 0.0
-        return time.monotonic() + self.parameters.evaluation_seconds if self.limits.work == math.inf else None
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""

@@ -11,7 +11,7 @@ from torch_eqsat.cost.model import ALONE, CostModel, Missing, TermContext
 from torch_eqsat.cost.programs import NODE_MS, REWRITTEN_MS, captured_prices
 from torch_eqsat.egraph.snapshot import Snapshot
 from torch_eqsat.extract.extract import Extraction, extract
-from torch_eqsat.extract.problem import Choices, ExtractionProblem, build_problem
+from torch_eqsat.extract.problem import Choices, ExtractionProblem, build_problem, dag_cost
 from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
@@ -29,6 +29,7 @@ class Extractable:
         self.class_ids = sorted(snapshot.types)
         self.dense = {c: i for i, c in enumerate(self.class_ids)}
         self.roots = tuple(self.dense[snapshot.find(root)] for root in task.graph.roots)
+        self.found: Choices | None = None  # the best known, at the prices of its time
 
     def original(self) -> Choices:
         """The program as captured: of each e-class its first captured e-node, so operands are always earlier terms."""
@@ -69,18 +70,20 @@ class Extractable:
         milp_seconds: float = 0.0,
         leisure_seconds: float = SearchParameters().leisure_seconds,
         missing: Missing | None = None,
+        rounds: int = 2,
     ) -> Extraction:
-        """The cheapest program at today's prices, found in ``leisure_seconds``; with ``milp_seconds`` exactly, if that
-        is enough, and with a lower bound (of this e-graph's programs, ms)."""
+        """The cheapest program at today's prices, found in ``leisure_seconds``, with ``rounds`` of annealing that bring
+        nothing at its end; with ``milp_seconds`` exactly, if that is enough, and with a lower bound (of this e-graph's
+        programs, ms)."""
         deadline = time.monotonic() + leisure_seconds + milp_seconds
-        return extract(
-            self.problem(pricing, missing),
-            incumbent=self.original(),
-            deadline=deadline,
-            seed=seed,
-            rounds=2,
-            milp_seconds=milp_seconds,
+        problem, incumbent = self.problem(pricing, missing), self.original()
+        if self.found is not None and dag_cost(problem, self.found) < dag_cost(problem, incumbent):
+            incumbent = self.found
+        found = extract(
+            problem, incumbent=incumbent, deadline=deadline, seed=seed, rounds=rounds, milp_seconds=milp_seconds
         )
+        self.found = found.choices
+        return found
 
     def program(self, choices: Choices, cost: float) -> Program:
         """The chosen e-nodes as a term graph."""

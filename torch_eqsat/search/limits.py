@@ -32,6 +32,8 @@ class StopReason(StrEnum):
     """All moves were made, or all programs looked at."""
     NO_IMPROVEMENT = "no improvement"
     """It gained nothing for as long as it is patient."""
+    FAMILY = "as in its family"
+    """The laws that made the best program of a graph equal up to sizes gained as much."""
     TIME = "time"
     """It reached the limit of time or of work."""
     NODES = "nodes"

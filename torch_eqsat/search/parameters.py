@@ -28,8 +28,15 @@ class SearchParameters:
     # The environment
 
     evaluation_seconds: float = 2.0
-    """Seconds. An extraction within a search ends after so many, and a worker may go on as long beyond its time: an
-    e-graph that took the whole time to grow still has to be read, at about 0.1 s per 1,000 e-nodes."""
+    """Seconds. A worker may go on for so many beyond its time, and for grace_share of it at most: an e-graph that took
+    the whole time to grow still has to be read, at about 0.1 s per 1,000 e-nodes."""
+    reading_seconds: float = 5e-5
+    """Seconds for each e-node. So much of the time of a search is left for reading the e-graph that has grown."""
+    grace_share: float = 0.1
+    """Share of the time of a search. See evaluation_seconds; a user's limit is kept within a tenth."""
+    flips_per_node: int = 100
+    """Flips. The local search of an extraction ends after so many for each e-node, where seconds would make plans
+    depend on what else runs. The extractions of the searches of repvgg_a0, lstm_loop and densenet121 made 1 to 30."""
     extraction_work: int = 10
     """Applications of laws. An extraction counts as the work of so many: 45 µs an e-node against 4.3 µs."""
     loaded_egraphs: int = 4
@@ -37,6 +44,9 @@ class SearchParameters:
     Not measured otherwise."""
     leisure_seconds: float = 5.0
     """Seconds. An extraction at the end of a search or at new prices, besides its exact part, ends after so many. Not
+    measured."""
+    annealing_rounds: int = 2
+    """Rounds. An extraction at the end of a search or at new prices anneals until so many bring nothing. Not
     measured."""
     unknown_law: float = 0.1
     """Share of programs. A law about which nothing is known counts like one that was in so many of those that could use
@@ -84,6 +94,13 @@ class SearchParameters:
     worthwhile_gain: float = 5e-3
     """Share of the base cost. A larger gain grants expansive laws the work of least_work anew. Measured with
     least_work."""
+
+    # Families
+
+    family_share: float = 0.9
+    """Share of the gain of another member. A graph is not searched if the laws of that member gain so much: sizes
+    change what a rewrite saves by some per cent. Of mobileone_s0, seven of eight followers ended with the program that
+    a search of their own found, and one, whose leader had not found the best, was searched."""
 
     # Parts of the tree search
 
@@ -146,3 +163,7 @@ class SearchParameters:
     for prices are not exact. Not measured; at 0.04 small savings in large products were lost."""
     fused_doubt: float = 0.1
     """Share of all other work. As for kernels, whose prices are better: the median error of fused work was 24 %."""
+
+    def grace(self, seconds: float) -> float:
+        """The seconds that a search of so many may take beyond its time."""
+        return min(self.evaluation_seconds, self.grace_share * seconds)

@@ -25,10 +25,10 @@ import random
 from collections import Counter
 
 from torch_eqsat.ir.program import restarted
-from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import actions_of, shipped_statistics
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import SearchStatistics, StopReason
+from torch_eqsat.search.strategies.hinted import follow_hint
 from torch_eqsat.search.strategies.parts import search_parts
 from torch_eqsat.search.strategies.patience import Patience
 from torch_eqsat.search.strategies.saturation import saturate
@@ -52,10 +52,14 @@ class MonteCarloTreeSearch:
 
     def run(self) -> SearchStatistics:
         environment = self.environment
+        if follow_hint(environment):
+            return SearchStatistics(StopReason.FAMILY, 1, environment.largest_nodes)
         environment.push()
         self.saturates = self._grow()
         self._evaluate()
-        more = not self.saturates or bool(environment.egraph.count_matches(self._expansive_laws()))
+        more = not self.saturates or bool(
+            environment.egraph.count_matches([w for w in environment.laws if w.expansive])
+        )
         if self.saturates:  # what a rebased program makes room for need not be larger than what was
             self._narrow()
         self._pulse(wide=False)
@@ -64,8 +68,8 @@ class MonteCarloTreeSearch:
             if self.saturates:
                 self.patience.grant()
                 self._narrow()
-            self._play_saturation()
-            self._play_parts()
+            if not self._play_saturation():
+                self._play_parts()
             self._narrow()
             more = self._play_wide()
         stop = self._search() if more else StopReason.SATURATED
@@ -76,13 +80,16 @@ class MonteCarloTreeSearch:
         """Bound e-graphs by what the largest one took."""
         self.environment.narrow(self.parameters.room * self.environment.largest_nodes + self.parameters.least_room)
 
-    def _play_saturation(self) -> None:
-        """What the strategy of that name does, so that no search ends with less."""
-        if not self._is_spent():
-            self.environment.push()
-            saturate(self.environment)
-            self._evaluate()
-            self.environment.pop()
+    def _play_saturation(self) -> bool:
+        """What the strategy of that name does, so that no search ends with less; whether it stayed below the limits, so
+        that parts of the graph need no room of their own."""
+        if self._is_spent():
+            return False
+        self.environment.push()
+        stop, _ = saturate(self.environment)
+        self._evaluate()
+        self.environment.pop()
+        return stop is StopReason.SATURATED
 
     def _play_parts(self) -> None:
         """Search parts of the graph one by one, and go on with what they make together."""
@@ -119,9 +126,6 @@ class MonteCarloTreeSearch:
 
     def _is_spent(self) -> bool:
         return self.simulations >= self.environment.limits.simulations
-
-    def _expansive_laws(self) -> list[Law]:
-        return [law for law in self.environment.laws if law.expansive]
 
     def name_of(self, move: int) -> str:
         """What a move is called."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch_eqsat.ir.program import Program
 from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.families import Hint, better, family_of, hint_of
 from torch_eqsat.search.limits import Budget, SearchStatistics, playouts
 from torch_eqsat.search.partition import Partition
 
@@ -25,6 +26,7 @@ def search_parts(
     weights = partition.weights(programs)
     budget = Budget(environment.seconds_left, list(weights.values()))
     made = 0
+    hints: dict[str, Hint | None] = {}
     for group in partition.by_size():
         share = playouts(simulations, weights[group], sum(weights.values()))
         seconds, work = budget.share(weights[group]), limits.work / len(partition.groups)
@@ -37,8 +39,11 @@ def search_parts(
             environment.seed,
             granted=environment.granted,
             parameters=parameters,
+            workshop=environment.shop,
+            hint=hints.get(family := family_of(partition.task_of(group).graph)),
         )
         made += run(part).simulations
+        hints[family] = better([part.hint, hint_of(part.best, part.base_cost)])
         part.close()
         environment.largest_nodes = max(environment.largest_nodes, part.largest_nodes)
         environment.work += part.work

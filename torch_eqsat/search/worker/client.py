@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 GUARD = "TORCH_EQSAT_WORKER"
 """Set in workers: an executable that runs the user's program again instead of Python must not start more of them."""
 INTERRUPT_SECONDS = 3.0  # that an interrupted search may take to answer
+LEAST_SHARE = 0.2  # of the time of a search that is left when its worker took long to start
 REAP_SECONDS = 2.0  # that a killed process may take to be gone
 
 Request = SearchRequest | RepriceRequest
@@ -140,7 +141,9 @@ class WorkerClient:
         try:
             if self._process is None or self._channel is None or self._process.poll() is not None:
                 self.stop()
+                start = time.monotonic()
                 self._start(deadline)
+                request = _after_start(request, time.monotonic() - start)
             assert self._channel is not None
             self._channel.send(request, deadline)
             try:
@@ -177,6 +180,14 @@ def _shortened(request: Request, seconds: float) -> Request | None:
         return request
     left = request.limits.seconds - seconds
     return replace(request, limits=replace(request.limits, seconds=left)) if left > 0 else None
+
+
+def _after_start(request: Request, seconds: float) -> Request:
+    """The request when its worker has taken ``seconds`` to start, with a share of its time at least."""
+    if not isinstance(request, SearchRequest):
+        return request
+    left = max(request.seconds - seconds, LEAST_SHARE * request.seconds)
+    return replace(request, limits=replace(request.limits, seconds=left))
 
 
 def _environment() -> dict[str, str]:

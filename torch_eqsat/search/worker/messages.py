@@ -10,6 +10,7 @@ from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.search.extractable import Extractable
+from torch_eqsat.search.families import Hint
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -18,7 +19,7 @@ from torch_eqsat.search.parameters import SearchParameters
 class SearchRequest:
     """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``user_laws``) not in
     ``disabled`` and of exactness up to ``exactness``, by the strategy of that name; ``granted`` is what they may
-    assume."""
+    assume, ``hint`` what made the best program of a graph of the same family."""
 
     task: Task
     pricing: Pricing
@@ -30,6 +31,7 @@ class SearchRequest:
     user_laws: Shipped = ()
     granted: frozenset[str] = GRANTED
     parameters: SearchParameters = SearchParameters()
+    hint: Hint | None = None
 
     @property
     def seconds(self) -> float:
@@ -40,7 +42,8 @@ class SearchRequest:
 @dataclass(frozen=True)
 class RepriceRequest:
     """Extract again from the e-graph of ``outcome``, which answered a search of ``task``, at the prices of ``pricing``,
-    and look for the exact optimum for ``milp_seconds``; ``leisure_seconds`` is what else each of its e-graphs gets."""
+    and look for the exact optimum for ``milp_seconds``; ``leisure_seconds`` is what else each of its e-graphs gets,
+    ``rounds`` the rounds of annealing without a gain that end an extraction."""
 
     task: Task
     outcome: Outcome
@@ -49,6 +52,7 @@ class RepriceRequest:
     milp_seconds: float = 0.0
     leisure_seconds: float = SearchParameters().leisure_seconds
     parameters: SearchParameters = SearchParameters()
+    rounds: int = 2
 
     @property
     def seconds(self) -> float:

@@ -18,6 +18,7 @@ from types import FrameType
 
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, unmeasured
+from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
@@ -30,12 +31,15 @@ from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, Repri
 
 PROGRESS_SECONDS = 0.2  # between two reports of a better program
 TICK_SECONDS = 0.25  # between two looks at the clock and at the parent
-# In extractions: how long the work may go on beyond its time, while a step that looks at no clock ends. What a
-# repricing has found by then is lost, so it gets more.
-GRACE = {SearchRequest: 1, RepriceRequest: 3}
+# In extractions' worth of seconds: how long a repricing may go on beyond its time. What it has found by then is lost.
+REPRICE_GRACE = 3
+# Searches that an exception ended.
+CUT_OFF = (StopReason.TIME, StopReason.INTERRUPTED, StopReason.OUT_OF_MEMORY)
 SEND_SECONDS = 60.0  # that the parent may take to read an answer
 # An orphan within compiled code sees no signal; CPU seconds beyond those of its request are where the system ends it.
 CPU_GRACE_SECONDS = 30
+
+_workshop: Workshop | None = None  # for all requests of a worker: regions of one graph are alike
 
 
 def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
@@ -64,13 +68,18 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
         on_best,
         request.granted,
         request.parameters,
+        None if request.user_laws else _workshop,
+        request.hint,
     )
+    statistics = None
     try:
         statistics, _ = run_strategy(request.strategy, environment)
         _clock.disarm()
         return _outcome(environment, statistics, failures)
     finally:
         environment.close()
+        if statistics is None or statistics.stop in CUT_OFF:
+            _renew_workshop()
 
 
 def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
@@ -91,6 +100,14 @@ def _outcome(environment: Environment, statistics: SearchStatistics, failures: d
     )
 
 
+def _renew_workshop() -> None:
+    """Have a workshop without engines: one that an exception left half way must not be used again."""
+    global _workshop
+    if _workshop is not None:
+        _workshop.close()
+        _workshop = Workshop()
+
+
 def _reprice(request: RepriceRequest) -> Outcome:
     start = time.monotonic()
     before, pricing = request.outcome, request.pricing
@@ -99,7 +116,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
     captured = captured_program(request.task, pricing, missing)
     seconds = request.milp_seconds / len(before.extractables)
     limits = request.seed, seconds, request.leisure_seconds
-    all_found = [(e.extract(pricing, *limits, missing), e) for e in before.extractables]
+    all_found = [(e.extract(pricing, *limits, missing, request.rounds), e) for e in before.extractables]
     found, extractable = min(all_found, key=lambda pair: pair[0].cost)
     program = extractable.program(found.choices, found.cost)
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
@@ -173,10 +190,18 @@ class _Clock:
 _clock = _Clock()
 
 
+def _most_seconds(request: SearchRequest | RepriceRequest) -> float:
+    """The seconds after which the work on a request is cut off: its time, and as much as steps that look at no clock
+    may take beyond it."""
+    if isinstance(request, SearchRequest):
+        return request.seconds + 2 * request.parameters.grace(request.seconds)
+    return request.seconds + REPRICE_GRACE * request.parameters.evaluation_seconds
+
+
 def _respond(request: SearchRequest | RepriceRequest, channel: Channel) -> Outcome | Failure:
     """The answer, or why there is none."""
     try:
-        _clock.arm(request.seconds + GRACE[type(request)] * request.parameters.evaluation_seconds)
+        _clock.arm(_most_seconds(request))
         return answer(request, lambda found: _send(channel, Progress(found)))
     except OutOfTime:  # before the search had begun, or within an extraction of a repricing
         _clock.disarm()
@@ -222,6 +247,8 @@ def main() -> None:
     limit, reading, writing, parent = map(int, sys.argv[1:5])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     channel = Channel(reading, writing)
+    global _workshop
+    _workshop = Workshop()
     try:
         channel.greet(time.monotonic() + SEND_SECONDS)
         _clock.start(parent)

@@ -1,0 +1,34 @@
+"""What a worker may take of the time of its request."""
+
+import pytest
+
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.search.limits import Limits
+from torch_eqsat.search.parameters import SearchParameters
+from torch_eqsat.search.worker.client import LEAST_SHARE, _after_start
+from torch_eqsat.search.worker.messages import SearchRequest
+from torch_eqsat.search.worker.process import _most_seconds
+
+
+@pytest.fixture
+def request_of(task_of):
+    """Makes a request for a search of so many seconds."""
+
+    def request_of_(seconds):
+        return SearchRequest(task_of(lambda x: x.relu(), (4,)), Pricing(frozen=False), Limits(seconds=seconds))
+
+    return request_of_
+
+
+def test_the_start_of_a_worker_is_part_of_the_time(request_of):
+    assert _after_start(request_of(4.0), 1.0).seconds == 3.0
+    assert _after_start(request_of(1.0), 5.0).seconds == LEAST_SHARE
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0, 16.0])
+def test_steps_that_look_at_no_clock_take_a_fifth_at_most(request_of, seconds):
+    assert seconds < _most_seconds(request_of(seconds)) <= 1.2 * seconds
+
+
+def test_grace_is_bounded():
+    assert SearchParameters().grace(1000.0) == SearchParameters().evaluation_seconds

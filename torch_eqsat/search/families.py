@@ -1,0 +1,54 @@
+"""Families: graphs that are equal up to their sizes, for which the same laws make the best programs.
+
+The laws that made the best program of one member are tried alone on another: every guard is checked and every price is
+taken there anew. Where they save as large a share, which takes a tenth of a search, nothing else is searched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch_eqsat.ir.program import Program
+from torch_eqsat.ir.term import Node, TermGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What made the best program of another member of a family: the names of ``laws``, and the ``gain``, the share of
+    the captured program's cost that it saved."""
+
+    laws: frozenset[str]
+    gain: float
+
+
+def family_of(graph: TermGraph) -> str:
+    """A digest that is equal for graphs that differ in sizes, and in what is known of inputs, alone."""
+    ranks = [None if t is None else (len(t.shape), t.dtype) for t in graph.types]
+    rows = [[_name_of(node) for node in graph.nodes], ranks, graph.constant, graph.equal, graph.roots]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _name_of(node: Node) -> tuple[str, tuple[int, ...]]:
+    """The operator of a node without its attributes, by ATen's name if it is a captured call, and its operands."""
+    return str(node["uid"]).partition("(")[0] if node.op == "fx" else node.op, node.children
+
+
+def hint_of(program: Program, base_cost: float) -> Hint | None:
+    """The hint that a search for a graph of ``base_cost`` (ms) gives by its best program; None if it found none."""
+    gain = (base_cost - program.cost) / base_cost if base_cost > 0 else 0.0
+    return Hint(frozenset(program.laws), gain) if gain > 0 and program.laws else None
+
+
+def better(hints: Iterable[Hint | None]) -> Hint | None:
+    """The hint of the greatest gain."""
+    return max((hint for hint in hints if hint is not None), key=lambda hint: hint.gain, default=None)
+
+
+def gathered(graphs: Sequence[TermGraph]) -> list[list[int]]:
+    """The indices of ``graphs``, those of a family together, in the order in which they first occur."""
+    families: dict[str, list[int]] = {}
+    for index, graph in enumerate(graphs):
+        families.setdefault(family_of(graph), []).append(index)
+    return list(families.values())
