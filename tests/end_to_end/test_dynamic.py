@@ -50,6 +50,17 @@ class Concatenated(nn.Module):
         return z.reshape(-1, 3), z.shape[1], z.flatten(1).sum(1)
 
 
+class Last(nn.Module):
+    """The last row, which starts at a length less one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 64), nn.Linear(64, 256)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))[:, -1]
+
+
 def answers(model, training=False, **options):
     """The model at all sizes, compiled once, beside eager."""
     settings = {**SETTINGS, **options}
@@ -66,7 +77,7 @@ def answers(model, training=False, **options):
 
 
 @pytest.mark.parametrize("freezing", [False, True], ids=["live", "frozen"])
-@pytest.mark.parametrize("make", [Folded, Branches, Concatenated])
+@pytest.mark.parametrize("make", [Folded, Branches, Concatenated, Last])
 def test_one_program_for_all_sizes(make, freezing):
     """Everything that has a symbol in its shape was opaque, and nothing was rewritten."""
     with torch.no_grad():
@@ -133,3 +144,12 @@ def test_what_holds_at_one_size_alone_is_refused(monkeypatch, caplog):
         (report,) = answers(Mean())
     assert not report.changed and "holds for some sizes alone" in report.decision
     assert counters["eqsat_mcts"]["refused_sizes"] == 2  # again without what is for one size as a rule
+
+
+def test_prices_are_compared_at_other_sizes(monkeypatch, caplog):
+    """One program serves all sizes."""
+    prices = iter([1.0, 1.0, 1.0, 0.5, 1.0, 1.2] * 2)
+    monkeypatch.setattr(dynamic, "estimated_ms", lambda *_: next(prices))
+    with torch.no_grad():
+        (report,) = answers(Folded().eval())
+    assert not report.changed and "it is predicted to take 1.2000 ms in place of 1.0000" in report.decision

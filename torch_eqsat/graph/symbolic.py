@@ -1,9 +1,9 @@
 """Graphs with symbolic sizes as graphs with sizes that are numbers, and what was made of those back with symbols.
 
 Each symbol gets a prime that divides no number of the graph. A size in a rewritten call is then known by its number:
-one that occurred in the captured graph, or a product of such. What a number does not tell (17 − 1 may be a size less
-one, or 16) is decided afterwards, see `planning/dynamic.py`: the sizes of all results are compared as expressions,
-and both graphs are run at other sizes.
+one that occurred in the captured graph, a product of such, or such a one less or more one or two. Whether that was
+right is decided afterwards, see `planning/dynamic.py`: the sizes of all results are compared as expressions, and both
+graphs are run at other sizes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch_eqsat.graph.fx import STORED, mark_stored
 aten = torch.ops.aten
 Numbers = Mapping[sympy.Symbol, int]
 _LARGEST = 2**40  # of a size; the end of a slice is 2⁶³ − 1
+_ARGUMENT = 8  # smaller numbers are axes, steps and the like
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -50,13 +51,18 @@ def is_symbolic(graph: Graph) -> bool:
     return any(True for _ in _sizes(graph))
 
 
-def _sizes(graph: Graph) -> Iterator[Any]:
+def _sizes(graph: Graph) -> Iterator[torch.SymInt]:
     for node in graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             yield from (n for n in value.shape if isinstance(n, torch.SymInt))
         elif isinstance(value, torch.SymInt):
             yield value
+
+
+def expressions_of(graph: Graph) -> set[sympy.Expr]:
+    """The sizes of ``graph`` that depend on symbols."""
+    return {n.node.expr for n in _sizes(graph) if n.node.expr.free_symbols}
 
 
 def number_of(size: Any, numbers: Numbers) -> int:
@@ -139,10 +145,12 @@ class _Back:
     static: Static
     new_of: dict[FxNode, FxNode] = field(default_factory=dict)
     _sizes: dict[int, Any] = field(default_factory=dict)
-    _made: dict[int, FxNode] = field(default_factory=dict)
+    _made: dict[int, Any] = field(default_factory=dict)
+    _static: set[int] = field(default_factory=set)
     _counted: int = 0
 
     def __post_init__(self) -> None:
+        self._static = static_numbers(self.graph)
         self.before = next(n for n in self.graph.nodes if n.op != "placeholder")
         for node in self.graph.nodes:
             value = node.meta.get("val")
@@ -182,9 +190,22 @@ class _Back:
                 return self.new_of[leaf]
             return self._size(leaf) if type(leaf) is int else leaf
 
-        leaves, spec = tree_flatten((node.args, node.kwargs))
+        leaves, spec = tree_flatten((self._from_the_end(node), node.kwargs))
         args, kwargs = tree_unflatten([symbolic(leaf) for leaf in leaves], spec)
         return self._added(node.target, args, kwargs, node)
+
+    def _from_the_end(self, node: FxNode) -> Any:
+        """The arguments; those of a slice or a selection near the end of a symbolic axis are counted from there."""
+        if node.target not in (aten.slice.Tensor, aten.select.int) or len(node.args) < 3:
+            return node.args
+        x, dim, *bounds = node.args
+        size = x.meta["val"].shape[dim]
+        if not isinstance(self.new_of[x].meta["val"].shape[dim], torch.SymInt):
+            return node.args
+        counted = [n - size if k == 0 and _ARGUMENT < n < size and n >= size - 2 else n for k, n in enumerate(bounds)]
+        if node.target is aten.slice.Tensor and len(counted) > 1 and counted[1] == size:
+            counted[1] = 2**63 - 1
+        return (x, dim, *counted)
 
     def _added(self, target: Any, args: Any, kwargs: Any, like: FxNode | None = None) -> FxNode:
         values = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
@@ -196,20 +217,29 @@ class _Back:
         return made
 
     def _size(self, number: int) -> Any:
-        """The size that a number stands for, or the number. A product of symbols occurs nowhere else."""
-        primes = set(self.static.numbers.values())
-        if not 1 < number < _LARGEST or (number not in self._sizes and all(number % p for p in primes)):
-            return number
+        """The size that a number stands for, or the number itself."""
         if number not in self._made:
-            self._made[number] = self._known(number) if number in self._sizes else self._product(number, primes)
+            self._made[number] = self._found(number)
         return self._made[number]
+
+    def _found(self, number: int) -> Any:
+        if not 1 < number < _LARGEST:
+            return number
+        if number in self._sizes:
+            return self._known(number)
+        if prime := next((p for p in self.static.numbers.values() if number % p == 0), 0):
+            return self._product(number, prime)
+        if number > _ARGUMENT and number not in self._static:  # the start of the last row is a length less one
+            for more in (1, -1, 2, -2):
+                if number + more in self._sizes:
+                    return self._added(operator.sub, (self._size(number + more), more), {})
+        return number
 
     def _known(self, number: int) -> FxNode:
         held = self._sizes[number]
         return held if isinstance(held, FxNode) else self._added(aten.sym_size.int, held, {})
 
-    def _product(self, number: int, primes: set[int]) -> FxNode:
-        prime = next(p for p in primes if number % p == 0)
+    def _product(self, number: int, prime: int) -> FxNode:
         if prime not in self._sizes:
             raise RebuildError(f"no tensor has the size that {number} is a multiple of")
         return self._added(operator.mul, (self._size(prime), self._size(number // prime)), {})
@@ -254,9 +284,9 @@ def _returned(graph: Graph) -> list[FxNode]:
 
 
 def _alike(old: torch.Tensor, new: torch.Tensor) -> bool:
-    """Whether all sizes and strides are equal as expressions: a comparison of symbols would add a guard."""
-    mine, others = ((*t.shape, *t.stride()) for t in (new, old))
-    return new.dtype == old.dtype and len(mine) == len(others) and all(map(_equal, mine, others))
+    """Whether all sizes are equal as expressions: a comparison of symbols would add a guard. How results may lie in
+    memory was decided on the static graph."""
+    return new.dtype == old.dtype and old.dim() == new.dim() and all(map(_equal, old.shape, new.shape))
 
 
 def _equal(one: Any, other: Any) -> bool:

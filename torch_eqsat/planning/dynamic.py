@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -19,20 +20,28 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import Graph, GraphModule
 
+from torch_eqsat.cost.calibration import calibration_of
+from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.cost.programs import captured_program, residency_of
+from torch_eqsat.cost.table import open_table
 from torch_eqsat.counters import count_refused_sizes
 from torch_eqsat.errors import RebuildError
+from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.symbolic import (
     Numbers,
     Static,
     carry_back,
+    expressions_of,
     is_symbolic,
     number_of,
     static_numbers,
     symbols_of,
     with_numbers,
 )
+from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import pipeline
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.verdict import GraphInputs
@@ -42,9 +51,14 @@ from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, dis
 
 logger = logging.getLogger("torch_eqsat")
 
+WIDE = 8
+"""How many times larger and smaller sizes are that prices are compared at."""
+MARGIN, LEAST_MS = 0.05, 2e-3
+"""By how much a program may be predicted to be slower at another size, relative and in ms: estimates are coarse."""
 OF_ONE_SIZE = ("winograd",)
 """Families of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
 out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
+TRIES = 20  # of choices of primes
 SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
 
 
@@ -60,8 +74,9 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         report = _for_all_sizes(graph, setting, inputs)
         if report.changed or not report.refused_sizes:
             return replace(report, folded=folded)
-        again = replace(setting.options, disable=(*setting.options.disable, *OF_ONE_SIZE))
-        return replace(_for_all_sizes(graph, replace(setting, options=again), inputs), folded=folded)
+        options = replace(setting.options, disable=(*setting.options.disable, *OF_ONE_SIZE))
+        again = replace(setting, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
+        return replace(_for_all_sizes(graph, again, inputs), folded=folded)
     except _OpaqueError as error:
         logger.info("symbolic sizes stay opaque: %s", error)
         return pipeline.optimize(graph, setting, inputs)
@@ -95,19 +110,25 @@ def _list(numbers: Numbers) -> str:
 
 
 def primes_for(graph: Graph) -> Numbers:
-    """A prime for each symbol of ``graph``, the same for all hints between two powers of 2. Raises RebuildError where
-    the graph has sizes that depend on data."""
-    hints, taken = symbols_of(graph), static_numbers(graph)
-    environment = _environment(graph)
-    numbers: dict[sympy.Symbol, int] = {}
-    for symbol, hint in sorted(hints.items(), key=lambda pair: str(pair[0])):
-        prime = max(SMALLEST, 2 ** int(math.log2(max(2, hint))))
-        while not sympy.isprime(prime) or prime in numbers.values() or any(n % prime == 0 for n in taken if n > 1):
-            prime += 1
-        if prime not in environment.bound_sympy(symbol):
-            raise RebuildError(f"{prime} is outside of the range of {symbol}")
-        numbers[symbol] = prime
-    return numbers
+    """A prime for each symbol of ``graph``, the same for all hints between two powers of 2; no symbolic size gets the
+    number of a static one or of another. Raises RebuildError where the graph has sizes that depend on data."""
+    hints, static = symbols_of(graph), static_numbers(graph)
+    environment, sizes = _environment(graph), expressions_of(graph)
+    least = {s: max(SMALLEST, 2 ** int(math.log2(max(2, hint)))) for s, hint in hints.items()}
+    for _ in range(TRIES):
+        numbers: dict[sympy.Symbol, int] = {}
+        for symbol in sorted(hints, key=str):
+            prime = least[symbol]
+            while not sympy.isprime(prime) or prime in numbers.values() or any(n % prime == 0 for n in static if n > 1):
+                prime += 1
+            if prime not in environment.bound_sympy(symbol):
+                raise RebuildError(f"{prime} is outside of the range of {symbol}")
+            numbers[symbol] = prime
+        found = [int(expression.xreplace(numbers)) for expression in sizes]
+        if len(set(found)) == len(found) and not static & set(found):
+            return numbers
+        least = {symbol: number + 1 for symbol, number in numbers.items()}
+    raise RebuildError("its sizes cannot be told from each other by numbers")
 
 
 def _environment(graph: Graph) -> Any:
@@ -127,6 +148,8 @@ def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting
             carry_back(trial, replace(static, original_of=original_of))
             if setting.options.judge and (problem := _judged(graph, trial, static.numbers, inputs)):
                 return problem
+            if problem := _slower(graph, trial, inputs, setting):
+                return problem
             with undone_on_error(graph):
                 carry_back(graph, static)
     except Exception as error:
@@ -136,16 +159,19 @@ def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting
 
 @contextmanager
 def no_guards(environment: Any) -> Iterator[None]:
-    """Raise RebuildError if the block adds a guard, and take it back."""
-    guards, replacements = list(environment.guards), dict(environment.replacements)
+    """Raise RebuildError if the block adds a guard, and take it back with all that follows from it: a symbol that was
+    found to be 17 compiles the model again for each other size."""
+    kept = {name: copy(value) for name, value in vars(environment).items() if isinstance(value, (dict, list, set))}
     try:
         yield
-        if len(environment.guards) != len(guards) or environment.replacements != replacements:
-            raise RebuildError("it would hold for some sizes alone")
+        added = environment.guards[len(kept["guards"]) :]
+        if added or environment.replacements != kept["replacements"]:
+            raise RebuildError(f"a guard would be added: {', '.join(str(guard.expr) for guard in added)}")
     except BaseException:
-        environment.guards[:] = guards
-        environment.replacements.clear()
-        environment.replacements.update(replacements)
+        for name, value in kept.items():
+            held = getattr(environment, name)
+            held.clear()
+            held.extend(value) if isinstance(held, list) else held.update(value)
         environment._update_version_counter()
         raise
 
@@ -168,6 +194,43 @@ def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInpu
         if problem:
             return f"{problem} at {_list(numbers)}"
     return ""
+
+
+def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Setting) -> str:
+    """At which size the rewritten graph is predicted to be slower, of those of now, an eighth of them and eight times as
+    large ones: there is one program for all. Nothing was measured there, so that both graphs are priced by estimates."""
+    environment, hints = _environment(graph), symbols_of(graph)
+    small, large = ({symbol: max(2, int(hint * by)) for symbol, hint in hints.items()} for by in (1 / WIDE, WIDE))
+    for numbers in (small, hints, large):
+        if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
+            continue
+        try:
+            before, after = (estimated_ms(with_numbers(g, numbers).graph, setting, inputs) for g in (graph, rewritten))
+        except RebuildError:  # the graph does not take these sizes
+            continue
+        if after > (1 + MARGIN) * before + LEAST_MS:
+            return f"at {_list(numbers)} it is predicted to take {after:.4f} ms in place of {before:.4f}"
+    return ""
+
+
+def estimated_ms(graph: Graph, setting: Setting, inputs: GraphInputs) -> float:
+    """What a graph of static sizes takes by estimates alone (ms)."""
+    table = open_table(context_of(torch.device(setting.device).type))
+    known = calibration_of(table)
+    with torch._guards.tracing(None), unset_fake_temporarily():
+        captured = capture(graph, inputs.constants(graph))
+    task = Task(captured.graph, captured.parts)
+    pricing = Pricing(
+        setting.frozen,
+        setting.device,
+        setting.threads,
+        coefficients=known.coefficients,
+        residency=residency_of(task, frozen=setting.frozen),
+        epilogues=setting.device == "cpu" and setting.frozen,
+        whole=True,
+        roofline=known.roofline,
+    )
+    return captured_program(task, pricing).cost
 
 
 def values_at(graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphInputs) -> list[Any]:
