@@ -200,3 +200,32 @@ def test_an_interrupt_that_comes_after_the_search_keeps_prices_from_being_measur
     planner = Planner(Setting(Options(), False, "cpu", 1, "key"), Spent(), LatePool(), lambda *_: {})
     (outcome,) = planner.search(partition).values()
     assert outcome.transient and outcome.stop is StopReason.INTERRUPTED
+
+
+class AnsweringPool:
+    """A pool that answers in this process and keeps the requests."""
+
+    workers = 1
+    interrupted = False
+
+    def __init__(self):
+        self.turns = []
+
+    def map(self, requests, until):
+        self.turns.append([request() for request in requests])
+        return [answer(request, lambda found: None) for request in self.turns[-1]]
+
+
+def test_regions_that_are_equal_up_to_sizes_share_a_search(task_of):
+    tasks = [task_of(lambda a, b, c: (a @ b) @ c, (n, 8), (8, n), (n, 16)) for n in (512, 768)]
+    tasks.append(task_of(lambda x: x.relu(), (64,)))
+    pool = AnsweringPool()
+    planner = Planner(Setting(Options(deterministic=True), False, "cpu", 1, "key"), Spent(), pool, lambda *_: {})
+    outcomes = planner._searched(tasks, [1.0, 3.0, 2.0])
+    leaders, followers = pool.turns
+    assert [request.task for request in leaders] == [tasks[1], tasks[2]]
+    assert [request.task for request in followers] == [tasks[0]]
+    assert leaders[0].limits.simulations > followers[0].limits.simulations
+    assert leaders[0].hint is None and followers[0].hint.laws
+    assert [outcome.base_cost > 0 for outcome in outcomes] == [True] * 3
+    assert outcomes[0].stop is StopReason.FAMILY and outcomes[0].program.cost < outcomes[0].base_cost

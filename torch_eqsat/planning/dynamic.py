@@ -197,8 +197,8 @@ def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInpu
 
 
 def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Setting) -> str:
-    """At which size the rewritten graph is predicted to be slower, of those of now, an eighth of them and eight times as
-    large ones: there is one program for all. Nothing was measured there, so that both graphs are priced by estimates."""
+    """At which size the rewritten graph is predicted to be slower, of those of now, an eighth and eight times of them:
+    there is one program for all. Nothing was measured there, so that both graphs are priced by estimates."""
     environment, hints = _environment(graph), symbols_of(graph)
     small, large = ({symbol: max(2, int(hint * by)) for symbol, hint in hints.items()} for by in (1 / WIDE, WIDE))
     for numbers in (small, hints, large):

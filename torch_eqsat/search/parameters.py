@@ -28,12 +28,15 @@ class SearchParameters:
     # The environment
 
     evaluation_seconds: float = 2.0
-    """Seconds. A worker may go on for so many beyond its time, and for grace_share of it at most: an e-graph that took
-    the whole time to grow still has to be read, at about 0.1 s per 1,000 e-nodes."""
+    """Seconds. A worker may go on for so many beyond its time, and for grace_share of it and grace_seconds at most: an
+    e-graph that took the whole time to grow still has to be read, at about 0.1 s per 1,000 e-nodes."""
     reading_seconds: float = 5e-5
     """Seconds for each e-node. So much of the time of a search is left for reading the e-graph that has grown."""
-    grace_share: float = 0.1
-    """Share of the time of a search. See evaluation_seconds; a user's limit is kept within a tenth."""
+    grace_share: float = 0.05
+    """Share of the time of a search. See evaluation_seconds; a step that looks at no clock gets as much again, and a
+    user's limit is kept within a tenth and 0.2 s."""
+    grace_seconds: float = 0.1
+    """Seconds. See grace_share."""
     flips_per_node: int = 100
     """Flips. The local search of an extraction ends after so many for each e-node, where seconds would make plans
     depend on what else runs. The extractions of the searches of repvgg_a0, lstm_loop and densenet121 made 1 to 30."""
@@ -166,4 +169,4 @@ class SearchParameters:
 
     def grace(self, seconds: float) -> float:
         """The seconds that a search of so many may take beyond its time."""
-        return min(self.evaluation_seconds, self.grace_share * seconds)
+        return min(self.evaluation_seconds, self.grace_seconds + self.grace_share * seconds)

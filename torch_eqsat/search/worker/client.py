@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 GUARD = "TORCH_EQSAT_WORKER"
 """Set in workers: an executable that runs the user's program again instead of Python must not start more of them."""
 INTERRUPT_SECONDS = 3.0  # that an interrupted search may take to answer
-LEAST_SHARE = 0.2  # of the time of a search that is left when its worker took long to start
+LEAST_SECONDS = 0.5  # of the time of a search that are left when its worker took long to start
 REAP_SECONDS = 2.0  # that a killed process may take to be gone
 
 Request = SearchRequest | RepriceRequest
@@ -183,10 +183,10 @@ def _shortened(request: Request, seconds: float) -> Request | None:
 
 
 def _after_start(request: Request, seconds: float) -> Request:
-    """The request when its worker has taken ``seconds`` to start, with a share of its time at least."""
+    """The request when its worker has taken ``seconds`` of its time to start, but for the last half second."""
     if not isinstance(request, SearchRequest):
         return request
-    left = max(request.seconds - seconds, LEAST_SHARE * request.seconds)
+    left = max(request.seconds - seconds, min(request.seconds, LEAST_SECONDS))
     return replace(request, limits=replace(request.limits, seconds=left))
 
 
