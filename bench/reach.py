@@ -108,6 +108,7 @@ def measured(name: str, batch: int, dtype: str, *, frozen: bool) -> Row:
     """The row of one model."""
     torch.manual_seed(0)
     torch.compiler.reset()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, which nothing passes
     made = IMAGES[name]() if name in IMAGES else Reading(SEQUENCES[name])
     shape = (batch, CHANNELS, PIXELS, PIXELS) if name in IMAGES else (batch, LENGTH, WIDTH)
     model, x = made.eval().to(getattr(torch, dtype)), torch.randn(shape).to(getattr(torch, dtype))

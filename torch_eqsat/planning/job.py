@@ -14,7 +14,6 @@ from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.measure.probes import time_copy
 from torch_eqsat.cost.table import open_table
-from torch_eqsat.graph.attention import fuse_attention
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
@@ -44,12 +43,11 @@ class Prepared:
 
 
 def prepare(graph: Graph, setting: Setting, inputs: GraphInputs, *, folds: bool = True) -> Prepared:
-    """Run the passes that come before the capture; values stay bitwise the same, but for attention that Inductor fuses
-    in any case. Factory operators are folded if ``folds``."""
+    """Run the passes that come before the capture; values stay bitwise the same. Factory operators are folded if
+    ``folds``."""
     device = torch.device(setting.device).type
     if device not in DEVICES:
         return Prepared(setting, reason=f"device {device} is not supported ({', '.join(DEVICES)} are)")
-    fuse_attention(graph, torch.device(setting.device))
     replace_contiguous_views(graph)
     if reason := why_untouchable(graph):
         return Prepared(setting, reason=reason)

@@ -42,8 +42,8 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs, *, folds: bool
     """Rewrite ``graph`` in place where that is predicted to pay and checked to be right.
 
     Until everything is decided and checked, work is done on copies; an exception leaves ``graph`` as it was (but for
-    folded factory operators and reads of contiguous memory made views, whose values are bitwise the same, and for fused
-    attention). Factory operators are only folded if ``folds``.
+    folded factory operators and reads of contiguous memory made views, whose values are bitwise the same). Factory
+    operators are only folded if ``folds``.
     """
     calls = sum(node.op == "call_function" for node in graph.nodes)
     target = "" if setting.options.target == HERE else setting.options.target
