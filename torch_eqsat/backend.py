@@ -25,7 +25,7 @@ from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
-from torch_eqsat.planning.freezing import is_weight, lift_weights, watch_weights
+from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash

@@ -15,9 +15,9 @@ from torch.fx import GraphModule
 
 from torch_eqsat.graph.whole import TakeApart
 from torch_eqsat.options import Options
-from torch_eqsat.planning.caching import packed_weights_in_keys
-from torch_eqsat.planning.folding import without_wrong_folds
-from torch_eqsat.planning.freezing import Lifting
+from torch_eqsat.planning.inductor.caching import packed_weights_in_keys
+from torch_eqsat.planning.inductor.folding import without_wrong_folds
+from torch_eqsat.planning.inductor.freezing import Lifting
 from torch_eqsat.planning.source import source_hash
 from torch_eqsat.report import GraphReport
 

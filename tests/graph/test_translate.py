@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.verification.interpreter import evaluate
@@ -170,3 +171,43 @@ def test_arithmetic_errors_of_a_translation_make_a_call_opaque(trace, monkeypatc
 
     monkeypatch.setitem(capture.__globals__["TRANSLATIONS"], aten.sum.default, divides)
     assert meaning(trace, lambda x: aten.sum.default(x), A) is None
+
+
+def test_operators_are_translated_as_they_mean(trace):
+    """Each call is one operator of the language (and views), which computes the same."""
+    images, table = torch.rand(2, 4, 6, 6), torch.rand(5, 3)
+    calls = {
+        "conv_transpose": (lambda x: functional.conv_transpose2d(x, torch.ones(4, 3, 2, 2), stride=2), images),
+        "max_pool": (lambda x: functional.max_pool2d(x, 2), images),
+        "clamp": (lambda x: x.clamp(0.2, 0.7), images),
+        "cumsum": (lambda x: x.cumsum(-1), images),
+        "flip": (lambda x: x.flip(1), images),
+        "diagonal": (lambda x: torch.diagonal(x, dim1=-2, dim2=-1), images),
+        "div": (lambda x: x / (x + 1), images),
+        "maximum": (lambda x: torch.maximum(x, x * 2), images),
+        "where": (lambda x: torch.where(x > 0.5, x, -x), images),
+        "embedding_bag": (lambda w: functional.embedding_bag(torch.tensor([[0, 1], [4, 2]]), w, mode="sum"), table),
+    }
+    for name, (function, value) in calls.items():
+        graph = capture(trace(function, value).graph).graph
+        assert name in {node.op for node in graph.nodes}, name
+
+
+def test_calls_outside_of_the_language_stay_opaque(trace):
+    images, table = torch.rand(2, 4, 6, 6), torch.rand(5, 3)
+    calls = {
+        "conv_transpose": (
+            lambda x: functional.conv_transpose2d(x, torch.ones(4, 3, 2, 2), stride=2, output_padding=1),
+            images,
+        ),
+        "diagonal": (lambda x: torch.diagonal(x, 1, dim1=-2, dim2=-1), images),
+        "cumsum": (lambda x: x.cumsum(-1, dtype=torch.float64), images),
+        "embedding_bag": (
+            lambda w: functional.embedding_bag(torch.tensor([[0, 1]]), w, mode="sum", padding_idx=0),
+            table,
+        ),
+        "max_pool": (lambda x: functional.max_pool2d(x, 2, dilation=2), images),
+    }
+    for name, (function, value) in calls.items():
+        graph = capture(trace(function, value).graph).graph
+        assert name not in {node.op for node in graph.nodes}, name

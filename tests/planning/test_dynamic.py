@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.symbolic import expressions_of, static_numbers, symbols_of, with_numbers
+from torch_eqsat.graph.rebuilding.symbolic import expressions_of, static_numbers, symbols_of, with_numbers
 from torch_eqsat.planning.dynamic import no_guards, primes_for
 
 

@@ -30,7 +30,7 @@ from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
-from torch_eqsat.graph.symbolic import (
+from torch_eqsat.graph.rebuilding.symbolic import (
     Numbers,
     Static,
     carry_back,

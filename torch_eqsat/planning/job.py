@@ -18,7 +18,7 @@ from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.fx import why_untouchable
-from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.graph.rebuilding.rebuild import rebuild
 from torch_eqsat.graph.strided import replace_contiguous_views
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.found import may_measure

@@ -58,12 +58,7 @@ class Planner:
     """Searches regions with a pool of workers, measuring kernels between searches and never while one runs."""
 
     def __init__(
-        self,
-        setting: Setting,
-        spent: Spent,
-        pool: WorkerPool,
-        times: Times,
-        residency: Residency = RESIDENT,
+        self, setting: Setting, spent: Spent, pool: WorkerPool, times: Times, residency: Residency = RESIDENT
     ) -> None:
         self.setting, self.spent, self.pool = setting, spent, pool
         self.parameters = setting.parameters

@@ -57,9 +57,8 @@ class MonteCarloTreeSearch:
         environment.push()
         self.saturates = self._grow()
         self._evaluate()
-        more = not self.saturates or bool(
-            environment.egraph.count_matches([w for w in environment.laws if w.expansive])
-        )
+        expansive = [law for law in environment.laws if law.expansive]
+        more = not self.saturates or bool(environment.egraph.count_matches(expansive))
         if self.saturates:  # what a rebased program makes room for need not be larger than what was
             self._narrow()
         self._pulse(wide=False)
@@ -118,9 +117,8 @@ class MonteCarloTreeSearch:
 
     def _evaluate(self) -> float:
         """The cost (ms) that a playout ends with."""
-        environment = self.environment
         self.simulations += 1
-        cost = environment.evaluate()
+        cost = self.environment.evaluate()
         self.patience.note()
         return cost
 
@@ -142,9 +140,7 @@ class MonteCarloTreeSearch:
         while grown and not environment.out_of_time:
             grown = False
             for batch in batches:
-                if self.patience.is_over:
-                    return False
-                changed, truncated = environment.step(batch, fair=True)
+                changed, truncated = (False, True) if self.patience.is_over else environment.step(batch, fair=True)
                 if truncated:
                     return False
                 grown |= changed

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_eqsat.graph.strides import copied_with_strides, same_strides
+from torch_eqsat.graph.rebuilding.strides import copied_with_strides, same_strides
 
 X = torch.arange(4 * 6 * 10.0).reshape(4, 6, 10)
 LAYOUTS = {

@@ -15,10 +15,10 @@ from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
 from torch_eqsat.graph.capture import Capture
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.fx import STORED
-from torch_eqsat.graph.fx_emitter import FxEmitter, is_opaque
 from torch_eqsat.graph.lowering import lower
+from torch_eqsat.graph.rebuilding.fx_emitter import FxEmitter, is_opaque
+from torch_eqsat.graph.rebuilding.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.rounding import Unrounded
-from torch_eqsat.graph.strides import copied_with_strides, same_strides
 from torch_eqsat.ir.term import TermGraph
 
 

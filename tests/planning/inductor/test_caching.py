@@ -10,7 +10,7 @@ from torch._inductor import config as inductor_config
 from torch._inductor.utils import fresh_inductor_cache
 
 from torch_eqsat import report as reports
-from torch_eqsat.planning.caching import packed_weights_in_keys
+from torch_eqsat.planning.inductor.caching import packed_weights_in_keys
 
 pytestmark = [pytest.mark.usefixtures("fresh"), pytest.mark.slow]
 OPTIONS = {"freezing": True, "eqsat.seconds": 5, "eqsat.deterministic": True, "eqsat.strict": True}

@@ -7,8 +7,8 @@ from torch.fx import GraphModule
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.fx import STORED, mark_stored
-from torch_eqsat.graph.fx_emitter import FxEmitter
-from torch_eqsat.graph.rebuild import rebuild
+from torch_eqsat.graph.rebuilding.fx_emitter import FxEmitter
+from torch_eqsat.graph.rebuilding.rebuild import rebuild
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.program import KERNEL
 from torch_eqsat.ir.term import Node, TermGraph

@@ -18,8 +18,8 @@ from torch_eqsat.graph.calls import VIEWS, is_elementwise, operands_of
 from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
 from torch_eqsat.graph.emitter import aten, torch_dtype
 from torch_eqsat.graph.fx import mark_stored
+from torch_eqsat.graph.rebuilding.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.replay import EXACT_NUMBER, STANDS_FOR
-from torch_eqsat.graph.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.translate import TRANSLATIONS
 from torch_eqsat.ir.types import TensorType
 

@@ -1,0 +1,1 @@
+"""Changes carried into FX graphs: chosen programs, and what was made of copies with other sizes."""
