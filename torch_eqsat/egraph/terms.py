@@ -65,8 +65,12 @@ class Terms:
         """Add every term of ``graph`` under its own index, and its equalities. There must be no terms yet."""
         for node, type_, constant in zip(graph.nodes, graph.types, graph.constant, strict=True):
             self._append(node, type_, constant)
-        known = analyse_graph(graph)  # of a captured call its meaning is known, which the calls after it build on
-        self._known = [known[term] for term in range(len(graph))]
+        known = analyse_graph(graph)
+        # A conversion knows what its operand means: of half precision's batch norms all arithmetic stands behind one.
+        self._known = [
+            known[i] if node.op == "convert" else k
+            for i, (node, k) in enumerate(zip(graph.nodes, self._known, strict=True))
+        ]
         for a, b in graph.equal:
             self.unite(a, b)
         self.loaded = len(self.nodes)
