@@ -33,6 +33,6 @@ def test_a_block(fresh, one_thread):
     title, decision, costs, laws, *graph = first.splitlines()
     assert title == "== gcn" and decision.startswith("rewritten") and costs.endswith("saturated")
     before, after = (float(cost.split()[0]) for cost in costs.split(" -> "))
-    assert 0 < after < before < math.inf and "matmul_is_associative" in laws
+    assert 0 < after < 0.5 * before < math.inf and laws.startswith("laws: ")
     assert graph[0] == "graph():" and graph[-1].strip().startswith("return")
     assert "%bmm_default" in first or "%mm_default" in first
