@@ -233,7 +233,9 @@ class Terms:
         self._refresh(laws)
 
     def _refresh(self, laws: Iterable[str] = ()) -> None:
-        ((_, inputs, outputs),) = list(self._engine.rows(["node"]))
+        inputs, outputs = next(
+            ((i, o) for _, i, o in self._engine.rows(["node"])), ((), ())
+        )  # none before a graph is loaded
         numbered = sorted(zip(map(self._engine.integers.__getitem__, (i for (i,) in inputs)), outputs, strict=True))
         classes: dict[Any, int] = {}
         members: dict[int, list[int]] = defaultdict(list)

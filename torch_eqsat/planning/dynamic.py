@@ -26,7 +26,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, residency_of
 from torch_eqsat.cost.table import open_table
 from torch_eqsat.counters import count_refused_sizes
-from torch_eqsat.errors import RebuildError
+from torch_eqsat.errors import EqsatError, RebuildError
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
@@ -82,7 +82,7 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         return pipeline.optimize(graph, setting, inputs)
 
 
-class _OpaqueError(Exception):
+class _OpaqueError(EqsatError):
     """No numbers can stand for the symbols of a graph."""
 
 

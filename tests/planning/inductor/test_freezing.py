@@ -11,7 +11,7 @@ from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
-from torch_eqsat import backend
+from torch_eqsat import compiling
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 
@@ -103,7 +103,7 @@ def test_loops_over_weights(loop):
 
 def refuse(monkeypatch, condition):
     """Have compilation fail where ``condition`` holds for its settings."""
-    compile_fx = backend.compile_fx
+    compile_fx = compiling.compile_fx
 
     def refusing(module, inputs, *, config_patches, **keywords):
         compiled = compile_fx(module, inputs, config_patches=config_patches, **keywords)
@@ -111,7 +111,7 @@ def refuse(monkeypatch, condition):
             raise ValueError("no kernel\nin two lines")
         return compiled
 
-    monkeypatch.setattr(backend, "compile_fx", refusing)
+    monkeypatch.setattr(compiling, "compile_fx", refusing)
 
 
 def model_and_input():
