@@ -86,7 +86,7 @@ class Compilation:
             *_user_passes(self.patches, "post_grad_custom_pre_pass"),
             TakeApart(source_hash()),
         ]
-        with without_wrong_folds(), packed_weights_in_keys():
+        with without_wrong_folds(), packed_weights_in_keys(settings):
             return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
 
 

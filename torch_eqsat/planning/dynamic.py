@@ -1,23 +1,17 @@
 """Graphs with symbolic sizes: searched with numbers in place of the symbols, and rewritten with symbols.
 
 What is found for numbers holds for all sizes where three checks say so: every result has the same size as before, as an
-expression; no guard was added; and the judge finds original and rewritten graph equal at the sizes of now, at sizes of
-2 and at others that have nothing in common with those of the search. Where one says no the graph stays as it was.
+expression; no guard was added; and the judge finds both graphs equal at the sizes of now, at small ones and at others
+that have nothing in common with those of the search. Where one says no the graph stays as it was.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
-from typing import Any
 
-import sympy
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat.cost.calibration import calibration_of
@@ -34,19 +28,16 @@ from torch_eqsat.graph.rebuilding.symbolic import (
     Numbers,
     Static,
     carry_back,
-    expressions_of,
     is_symbolic,
-    number_of,
-    static_numbers,
     symbols_of,
     with_numbers,
 )
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import pipeline
 from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.sizes import environment_of, no_guards, other_sizes, primes_for, values_at
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
-from torch_eqsat.verification.hard_inputs import sample_inputs
 from torch_eqsat.verification.judge import OriginalFaultError, disagreement
 
 logger = logging.getLogger("torch_eqsat")
@@ -55,11 +46,10 @@ WIDE = 8
 """How many times larger and smaller sizes are that prices are compared at."""
 MARGIN, LEAST_MS = 0.05, 2e-3
 """By how much a program may be predicted to be slower at another size, relative and in ms: estimates are coarse."""
+COMPARED = 3  # sizes at which both graphs are run
 OF_ONE_SIZE = ("winograd",)
 """Families of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
 out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
-TRIES = 20  # of choices of primes
-SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
@@ -88,11 +78,12 @@ class _OpaqueError(EqsatError):
 
 def _for_all_sizes(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
     try:
-        numbers = primes_for(graph)
-        static = with_numbers(graph, numbers)
+        with no_guards(environment_of(graph)):
+            numbers = primes_for(graph)
+            static = with_numbers(graph, numbers)
+            known = replace(inputs, values=values_at(graph, numbers, inputs))
     except Exception as error:  # an operator that takes no other sizes, a size that depends on data
         raise _OpaqueError(str(error)) from error
-    known = replace(inputs, values=values_at(graph, numbers, inputs))
     with torch._guards.tracing(None), unset_fake_temporarily():  # the static graph has fake tensors of its own
         report = pipeline.optimize(static.graph, setting, known, folds=False)
     if not report.changed:
@@ -109,44 +100,15 @@ def _list(numbers: Numbers) -> str:
     return ", ".join(f"{symbol} = {number}" for symbol, number in numbers.items())
 
 
-def primes_for(graph: Graph) -> Numbers:
-    """A prime for each symbol of ``graph``, the same for all hints between two powers of 2; no symbolic size gets the
-    number of a static one or of another. Raises RebuildError where the graph has sizes that depend on data."""
-    hints, static = symbols_of(graph), static_numbers(graph)
-    environment, sizes = _environment(graph), expressions_of(graph)
-    least = {s: max(SMALLEST, 2 ** int(math.log2(max(2, hint)))) for s, hint in hints.items()}
-    for _ in range(TRIES):
-        numbers: dict[sympy.Symbol, int] = {}
-        for symbol in sorted(hints, key=str):
-            prime = least[symbol]
-            while not sympy.isprime(prime) or prime in numbers.values() or any(n % prime == 0 for n in static if n > 1):
-                prime += 1
-            if prime not in environment.bound_sympy(symbol):
-                raise RebuildError(f"{prime} is outside of the range of {symbol}")
-            numbers[symbol] = prime
-        found = [int(expression.xreplace(numbers)) for expression in sizes]
-        if len(set(found)) == len(found) and not static & set(found):
-            return numbers
-        least = {symbol: number + 1 for symbol, number in numbers.items()}
-    raise RebuildError("its sizes cannot be told from each other by numbers")
-
-
-def _environment(graph: Graph) -> Any:
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
-            return value.fake_mode.shape_env
-    raise RebuildError("a graph with symbolic sizes has no environment of them")
-
-
 def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting) -> str:
     """Rewrite ``graph`` as ``static`` was; why not, if it must not be."""
     try:
-        with no_guards(_environment(graph)):
+        with no_guards(environment_of(graph)):
             trial, copy_of = copied(graph)
             original_of = {made: copy_of.get(old, trial.output_node()) for made, old in static.original_of.items()}
             carry_back(trial, replace(static, original_of=original_of))
-            if setting.options.judge and (problem := _judged(graph, trial, static.numbers, inputs)):
+            # Also where the user asks for no judge: nothing else shows a size that has become a number.
+            if problem := _judged(graph, trial, static.numbers, inputs):
                 return problem
             if problem := _slower(graph, trial, inputs, setting):
                 return problem
@@ -157,50 +119,31 @@ def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting
     return ""
 
 
-@contextmanager
-def no_guards(environment: Any) -> Iterator[None]:
-    """Raise RebuildError if the block adds a guard, and take it back with all that follows from it: a symbol that was
-    found to be 17 compiles the model again for each other size."""
-    kept = {name: copy(value) for name, value in vars(environment).items() if isinstance(value, (dict, list, set))}
-    try:
-        yield
-        added = environment.guards[len(kept["guards"]) :]
-        if added or environment.replacements != kept["replacements"]:
-            raise RebuildError(f"a guard would be added: {', '.join(str(guard.expr) for guard in added)}")
-    except BaseException:
-        for name, value in kept.items():
-            held = getattr(environment, name)
-            held.clear()
-            held.extend(value) if isinstance(held, list) else held.update(value)
-        environment._update_version_counter()
-        raise
-
-
 def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInputs) -> str:
     """Why both graphs differ at some size; "" if they do not. Sizes that the original does not take are left out, but
     not those of now."""
-    hints = symbols_of(graph)
-    environment = _environment(graph)
-    others = {symbol: sympy.nextprime(number + index) + 1 for index, (symbol, number) in enumerate(searched.items())}
+    hints, compared = symbols_of(graph), 0
     first, second = (GraphModule(g.owning_module, g) for g in (graph, rewritten))
-    for numbers in (hints, dict.fromkeys(hints, 2), others):
-        if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
-            continue
+    for numbers in other_sizes(graph, searched):
         values = values_at(graph, numbers, inputs)
         try:
             # Hard inputs were tried on the static graphs.
             problem = disagreement(first, second, values, inputs.live(len(values)), seconds=0.0)
         except OriginalFaultError as error:
-            problem = f"it cannot be checked: {error}" if numbers is hints else ""
+            problem = f"it cannot be checked: {error}" if numbers == hints else ""
+        else:
+            compared += 1
         if problem:
             return f"{problem} at {_list(numbers)}"
-    return ""
+        if compared == COMPARED:
+            break
+    return "" if compared > 1 else "no other size could be tried"
 
 
 def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Setting) -> str:
     """At which size the rewritten graph is predicted to be slower, of those of now, an eighth and eight times of them:
     there is one program for all. Nothing was measured there, so that both graphs are priced by estimates."""
-    environment, hints = _environment(graph), symbols_of(graph)
+    environment, hints = environment_of(graph), symbols_of(graph)
     small, large = ({symbol: max(2, int(hint * by)) for symbol, hint in hints.items()} for by in (1 / WIDE, WIDE))
     for numbers in (small, hints, large):
         if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
@@ -232,37 +175,3 @@ def estimated_ms(graph: Graph, setting: Setting, inputs: GraphInputs) -> float:
         roofline=known.roofline,
     )
     return captured_program(task, pricing).cost
-
-
-def values_at(graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphInputs) -> list[Any]:
-    """Values for the placeholders of ``graph`` with other sizes: known ones, or random ones, cut or repeated."""
-    nodes = graph.find_nodes(op="placeholder")
-    hints = symbols_of(graph)
-    samples = sample_inputs(graph, inputs.values)
-    values: list[Any] = []
-    with unset_fake_temporarily(), torch.no_grad():
-        for index, (node, sample) in enumerate(zip(nodes, samples, strict=True)):
-            fake = node.meta.get("val")
-            if isinstance(fake, torch.SymInt):
-                values.append(number_of(fake, numbers))
-                continue
-            if isinstance(fake, torch.Tensor):
-                known = inputs.values[index] if index < len(inputs.values) else None
-                if _fits(known, [number_of(n, hints) for n in fake.shape], fake.dtype):
-                    sample = known
-                sample = _resized(sample, [number_of(n, numbers) for n in fake.shape])
-            values.append(sample)
-    return values
-
-
-def _fits(value: Any, shape: Sequence[int], dtype: torch.dtype) -> bool:
-    if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
-        return False
-    return list(value.shape) == list(shape) and value.dtype == dtype
-
-
-def _resized(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    for dim, size in enumerate(shape):
-        if value.shape[dim] != size:
-            value = value.index_select(dim, torch.arange(size, device=value.device) % value.shape[dim])
-    return value

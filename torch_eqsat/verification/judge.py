@@ -31,6 +31,7 @@ JITTERS = 2
 # Some results are zero in exact arithmetic (the gradient of a bias before a normalisation) and consist of rounding
 # errors alone. A rewrite's may be DUST times as large, and MOST_DUST at most.
 DUST, MOST_DUST = 64.0, 1e-10
+LARGE = 100.0  # inputs beyond this are scaled or shifted
 HARD_SECONDS = 4.0  # the time for hard inputs
 
 
@@ -131,8 +132,9 @@ class _Pair:
                     max((_rms_finite(made[index].double() - values[0]) for made in runs), default=0.0)
                     for runs in (noisy, dusty)
                 )
-                # Large numbers make large dust: it is bounded on the known inputs, and shows on these what is dust.
-                dust = dust if judged.variant.name else min(dust, MOST_DUST / DUST)
+                # Large numbers make large dust: it is bounded on others, and shows on these what is dust.
+                is_large = judged.variant.name and max(map(_largest, judged.variant.inputs)) > LARGE
+                dust = dust if is_large else min(dust, MOST_DUST / DUST)
                 problem = compare(values, spared, noise, dust, rounding=judged.variant.rounding)
             if problem:
                 return f"{name}: {problem}"
@@ -236,6 +238,14 @@ def _rms(x: torch.Tensor) -> float:
         return 0.0
     largest = float(x.double().abs().max())
     return largest * float((x.double() / largest).square().mean().sqrt()) if largest > 0 else largest
+
+
+def _largest(value: Any) -> float:
+    """The largest finite number of an input; 0 if it has none."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return 0.0
+    finite = value[torch.isfinite(value)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _rms_finite(x: torch.Tensor) -> float:

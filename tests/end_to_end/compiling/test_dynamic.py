@@ -153,3 +153,35 @@ def test_prices_are_compared_at_other_sizes(monkeypatch, caplog):
     with torch.no_grad():
         (report,) = answers(Folded().eval())
     assert not report.changed and "it is predicted to take 1.2000 ms in place of 1.0000" in report.decision
+
+
+@pytest.mark.parametrize("judge", [True, False])
+def test_a_sum_of_shifts_is_no_number(judge):
+    """Σ (x w + c) over 521 rows adds 521 c: a number at other sizes too, and without a judge nothing saw that."""
+
+    def function(x, w, c):
+        return (x @ w + c).sum(0)
+
+    w, c = torch.randn(16, 64), torch.randn(64)
+    compiled = torch.compile(
+        function, backend="eqsat_mcts_eager", options={**SETTINGS, "eqsat.judge": judge, "eqsat.min_saving": 0.0}
+    )
+    with torch.no_grad():
+        for rows in (521, 512, 700, 333):
+            x = torch.randn(rows, 16)
+            torch._dynamo.mark_dynamic(x, 0)
+            torch.testing.assert_close(compiled(x, w, c), function(x, w, c), rtol=1e-3, atol=1e-2)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_number_of_floating_point_made_of_a_size():
+    """It was asked for its value, which is a guard."""
+
+    def function(x):
+        return x.sin().sum(0) + torch.full((4,), torch.sym_float(x.shape[0]))
+
+    compiled = torch.compile(function, backend="eqsat_mcts_eager", dynamic=True, options=SETTINGS)
+    for rows in (33, 7, 12):
+        x = torch.randn(rows, 4)
+        torch.testing.assert_close(compiled(x), function(x))
+    assert counters["stats"]["unique_graphs"] == 1

@@ -50,8 +50,21 @@ def test_the_code_of_a_frozen_model_is_made_once():
         assert answer(other.eval(), x)[0] == 0
 
 
+def test_kernels_that_pack_weights_again_are_not_shared():
+    """Another checkpoint got the weights of the first: its code had them packed once more, and stored."""
+    x, tried = torch.randn(8, 64), {**OPTIONS, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+    with fresh_inductor_cache():
+        for seed in (0, 1):
+            torch.compiler.reset()
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+            with torch.no_grad():
+                result = torch.compile(model, backend="eqsat_mcts", options={**tried, "eqsat.strategy": "none"})(x)
+            torch.testing.assert_close(result, model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_other_versions_of_torch_are_left_alone(monkeypatch):
     monkeypatch.delattr(torch._inductor.codecache, "CacheabilityValidator")
     before = torch._inductor.codecache.FxGraphCachePickler._reduce_tensor
-    with packed_weights_in_keys(), inductor_config.patch(freezing=True):
+    with packed_weights_in_keys({}), inductor_config.patch(freezing=True):
         assert torch._inductor.codecache.FxGraphCachePickler._reduce_tensor is before

@@ -67,6 +67,8 @@ def expressions_of(graph: Graph) -> set[sympy.Expr]:
 
 def number_of(size: Any, numbers: Numbers) -> int:
     """A size with ``numbers`` in place of its symbols. Raises RebuildError where that is none."""
+    if isinstance(size, (torch.SymFloat, torch.SymBool)):
+        raise RebuildError(f"{size} is made of sizes and is none")
     if not isinstance(size, torch.SymInt):
         return int(size)
     found = sympy.sympify(size.node.expr.xreplace(dict(numbers)))

@@ -25,6 +25,10 @@ from torch_eqsat.graph.calls import is_loop
 
 logger = logging.getLogger(__name__)
 
+MOST_CHANGES = 3
+"""Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
+_NOTE = "_eqsat_constant_at"
+
 
 def is_weight(node: FxNode, value: Any) -> bool:
     """Whether Dynamo marked this placeholder as a parameter or buffer, and its value is at hand."""
@@ -77,7 +81,7 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
         return None
     weights = [(n, v) for n, v in zip(placeholders, inputs, strict=True) if is_weight(n, v)]
     in_loops = _read_by_loops(module.graph, {n for n, _ in weights})
-    weights = [(n, v) for n, v in weights if n not in in_loops]
+    weights = [(n, v) for n, v in weights if n not in in_loops and not _keeps_changing(v)]
     context = TracingContext.try_get()
     sources = getattr(module, "_param_name_to_source", None)
     if not weights:
@@ -100,8 +104,9 @@ def watch_weights(module: GraphModule) -> None:
     """Have Dynamo compile again once a weight is changed in place that is a constant of the compiled ``module``: guards
     on the counters that autograd keeps. They take 0.07 ms a call for 1,000 weights.
 
-    Weights that stay inputs, as those do that the graph writes into, are read anew in each call. Not seen are writes
-    through ``.data``, and those to inference tensors, which have no counter."""
+    Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
+    :data:`MOST_CHANGES` times while they were constants, as a counter of steps does. Not seen are writes through
+    ``.data``, and those to inference tensors, which have no counter."""
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:
         return
@@ -111,6 +116,18 @@ def watch_weights(module: GraphModule) -> None:
         if name in sources and id(weight) not in inputs and not weight.is_inference():
             guard = AttrSource(sources[name], "_version").make_guard(GuardBuilder.EQUALS_MATCH)
             context.guards_context.dynamo_guards.add(guard)
+            _note_version(weight)
+
+
+def _note_version(weight: torch.Tensor) -> None:
+    """Note on ``weight`` itself at which version it became a constant, and how often it changed while it was one."""
+    before, changes = getattr(weight, _NOTE, (weight._version, 0))
+    setattr(weight, _NOTE, (weight._version, changes + (weight._version != before)))
+
+
+def _keeps_changing(weight: torch.Tensor) -> bool:
+    version, changes = getattr(weight, _NOTE, (0, 0))
+    return changes + (not weight.is_inference() and weight._version != version) >= MOST_CHANGES
 
 
 def _read_by_loops(graph: Graph, weights: set[FxNode]) -> set[FxNode]:
