@@ -35,9 +35,11 @@ from torch_eqsat.graph.rebuilding.symbolic import (
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import pipeline
 from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.ranks import is_alone
 from torch_eqsat.planning.sizes import environment_of, no_guards, other_sizes, primes_for, values_at
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.judge import OriginalFaultError, disagreement
 
 logger = logging.getLogger("torch_eqsat")
@@ -47,29 +49,34 @@ WIDE = 8
 MARGIN, LEAST_MS = 0.05, 2e-3
 """By how much a program may be predicted to be slower at another size, relative and in ms: estimates are coarse."""
 COMPARED = 3  # sizes at which both graphs are run
-OF_ONE_SIZE = ("winograd",)
-"""Families of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
-out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
+OF_ONE_SIZE = "winograd"
+"""A family of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left out where
+what they made holds for one size alone; where only the batch is a symbol it holds for all."""
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
     """Rewrite ``graph`` in place, as :func:`torch_eqsat.planning.pipeline.optimize` does, also if it has symbolic
     sizes."""
-    if not is_symbolic(graph):
+    # Ranks may have other sizes, and would decide on other programs.
+    if not is_symbolic(graph) or not is_alone():
         return pipeline.optimize(graph, setting, inputs)
     folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0  # those of static sizes
     # What a kernel of another kind asks of its operands may be a guard on their sizes.
     setting = replace(setting, forms=False)
     try:
         report = _for_all_sizes(graph, setting, inputs)
-        if report.changed or not report.refused_sizes:
+        if report.changed or not report.refused_sizes or not _fills_tiles(report):
             return replace(report, folded=folded)
-        options = replace(setting.options, disable=(*setting.options.disable, *OF_ONE_SIZE))
+        options = replace(setting.options, disable=(*setting.options.disable, OF_ONE_SIZE))
         again = replace(setting, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
         return replace(_for_all_sizes(graph, again, inputs), folded=folded)
     except _OpaqueError as error:
         logger.info("symbolic sizes stay opaque: %s", error)
         return pipeline.optimize(graph, setting, inputs)
+
+
+def _fills_tiles(report: GraphReport) -> bool:
+    return any(law.family == OF_ONE_SIZE and law.name in report.laws for law in catalogue())
 
 
 class _OpaqueError(EqsatError):

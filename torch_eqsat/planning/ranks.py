@@ -108,11 +108,16 @@ class Meeting:
             time.sleep(POLL_SECONDS)
 
 
+def is_alone() -> bool:
+    """Whether there are no other ranks."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
 @contextmanager
 def meet(seconds: float) -> Iterator[Meeting | None]:
     """A meeting of all ranks about their next graph, for which rank 0 may plan so many ``seconds``; None where there is
     one process. However the block ends, other ranks are not kept waiting."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if is_alone():
         yield None
         return
     store, rank = dist.distributed_c10d._get_default_store(), dist.get_rank()
