@@ -50,8 +50,8 @@ MARGIN, LEAST_MS = 0.05, 2e-3
 """By how much a program may be predicted to be slower at another size, relative and in ms: estimates are coarse."""
 COMPARED = 3  # sizes at which both graphs are run
 OF_ONE_SIZE = "winograd"
-"""A family of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left out where
-what they made holds for one size alone; where only the batch is a symbol it holds for all."""
+"""A family of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
+out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
