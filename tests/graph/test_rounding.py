@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.graph.test_rebuild import finish, start, targets
+from tests.graph.rebuilding.test_rebuild import finish, start, targets
 
 from torch_eqsat.graph.capture import capture
 
