@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_eqsat.cost.inductor.residency import Residency
-from torch_eqsat.cost.pricing import PART_MS, Pricing
+from torch_eqsat.cost.pricing import LIVE_WEIGHTS, PART_MS, Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.ir.program import Task
@@ -80,7 +80,7 @@ def test_what_is_made_of_a_live_weight_is_read_whole_and_written(constants: tupl
     write_rate = SLOW.cache_bytes_per_ms if WEIGHT.bytes <= SLOW.cache_bytes else SLOW.bytes_per_ms
     for pricing, rate in ((warm, SLOW.cache_bytes_per_ms), (cold, SLOW.bytes_per_ms)):
         price = pricing.price(MUL, [WEIGHT, NUMBER], WEIGHT, constants, all(constants))
-        assert price == pytest.approx(WEIGHT.bytes / rate + WEIGHT.bytes / write_rate, rel=0.01)
+        assert price == pytest.approx(LIVE_WEIGHTS * (WEIGHT.bytes / rate + WEIGHT.bytes / write_rate), rel=0.01)
     assert cold.price(MUL, [ROW, NUMBER], ROW, [False, False], False) < 1e-3 * price
 
 

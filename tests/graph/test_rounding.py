@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.graph.rebuilding.test_rebuild import finish, start, targets
 
+from tests.graph.rebuilding.test_rebuild import finish, start, targets
 from torch_eqsat.graph.capture import capture
 
 HALVES = [torch.bfloat16, torch.float16]
