@@ -3,30 +3,14 @@
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cost.test_table import HERE, SOME, fresh, numbered  # noqa: F401 (a fixture)
 from torch_eqsat.cost import database, folder
-from torch_eqsat.cost.kernel import Measurement
 from torch_eqsat.cost.table import Context, Table, close_tables, open_table
-
-HERE = Context("cpu", "a CPU", 1, "2.14.1")
-SOME = {"a": Measurement(1.5, 0.1, 20), "b": Measurement(0.25, 0.0, 3)}
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    close_tables()
-    folder.forget_trouble()
-    yield
-    close_tables()
-    folder.forget_trouble()
-
-
-def numbered(numbers: Iterable[int]) -> dict[str, Measurement]:
-    return {str(n): Measurement(n + 1.0, 0.0, 5) for n in numbers}
 
 
 def foreign(path: Path, *statements: str) -> None:

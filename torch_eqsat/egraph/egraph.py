@@ -50,9 +50,8 @@ class EGraph:
         self._terms = Terms(self._engine, self._workshop.numbers)
         self._matching = Matching(self._engine, self._terms, self._workshop)
         self._builder = Builder(self._terms)
-        self._held: defaultdict[str, dict[int, bool]] = defaultdict(
-            dict
-        )  # what is known of terms in a step, by property
+        # What is known of terms in a step, by property.
+        self._held: defaultdict[str, dict[int, bool]] = defaultdict(dict)
         self._ceiling = self.limit  # of terms, for the law that is being applied
 
     def close(self) -> None:

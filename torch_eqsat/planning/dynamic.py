@@ -62,17 +62,18 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
         return pipeline.optimize(graph, setting, inputs)
     folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0  # those of static sizes
     # What a kernel of another kind asks of its operands may be a guard on their sizes.
-    setting = replace(setting, forms=False)
+    plain = replace(setting, forms=False)
     try:
-        report = _for_all_sizes(graph, setting, inputs)
+        report = _for_all_sizes(graph, plain, inputs)
         if report.changed or not report.refused_sizes or not _fills_tiles(report):
             return replace(report, folded=folded)
         options = replace(setting.options, disable=(*setting.options.disable, OF_ONE_SIZE))
-        again = replace(setting, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
+        again = replace(plain, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
         return replace(_for_all_sizes(graph, again, inputs), folded=folded)
     except _OpaqueError as error:
         logger.info("symbolic sizes stay opaque: %s", error)
-        return pipeline.optimize(graph, setting, inputs)
+        report = pipeline.optimize(graph, setting, inputs)
+        return replace(report, folded=report.folded + folded)
 
 
 def _fills_tiles(report: GraphReport) -> bool:

@@ -29,7 +29,7 @@ LUCK = 4.0
 ULPS = 16
 JITTERS = 2
 # Some results are zero in exact arithmetic (the gradient of a bias before a normalisation) and consist of rounding
-# errors alone. A rewrite's may be DUST times as large, and MOST_DUST at most.
+# errors alone. A rewrite's may be DUST times as large, and where inputs are not large MOST_DUST at most.
 DUST, MOST_DUST = 64.0, 1e-10
 LARGE = 100.0  # inputs beyond this are scaled or shifted
 HARD_SECONDS = 4.0  # the time for hard inputs
