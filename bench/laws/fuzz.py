@@ -51,13 +51,17 @@ class Fuzzer:
         self.failures: dict[str, str] = {}
         self.laws = [guarded(law, self.failures) for law in laws]
 
-    def run(self, seed: int) -> Run:
-        """Grow a term, apply laws, compare values."""
-        rng = random.Random(seed)
+    def grown(self, rng: random.Random) -> tuple[TermGraph, dict[str, Tensor]]:
+        """A random term and its inputs."""
         grower = Grower(rng, self.laws)
         for _ in range(rng.randint(2, 8)):
             grower.grow()
-        graph, inputs = grower.result()
+        return grower.result()
+
+    def run(self, seed: int) -> Run:
+        """Grow a term, apply laws, compare values."""
+        rng = random.Random(seed)
+        graph, inputs = self.grown(rng)
         expansive, approximating = rng.random() < EXPANSIVE, rng.random() < APPROXIMATING
         laws = [
             law
