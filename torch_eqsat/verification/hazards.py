@@ -122,12 +122,15 @@ def _poisoned(
     for holes in (False, True):
         around = {n: _with_holes(v, generator) if holes and n in free and n != number else v for n, v in inputs.items()}
         results = [both({**around, number: _with(inputs[number], place, v)}, "float64") for v in SPECIAL]
-        if results[0] is None:
+        unchanged = both(around, "float64")
+        if results[0] is None or unchanged is None:
             continue
-        reached = results[0][0].isnan()  # the elements that depend on the changed one
+        # The elements that depend on the changed one. An index or a comparison of NaN is no NaN, but another one.
+        reached = results[0][0].isnan()
+        moved = reached | (results[0][0] != unchanged[0])
         for special, result in zip(SPECIAL, results, strict=True):
             if result is not None:
-                found |= _kinds(*result, agree, reached, special)
+                found |= _kinds(*result, agree, reached, moved, special)
     return found
 
 
@@ -163,17 +166,19 @@ def _with_holes(x: Tensor, generator: torch.Generator) -> Tensor:
     return x * (torch.rand(x.shape, generator=generator) > 0.3)
 
 
-def _kinds(a: Tensor, b: Tensor, agree: Tensor, reached: Tensor, special: float) -> set[str]:
-    """The properties without which ``a`` and ``b`` differ, if ``special`` reaches the elements ``reached`` of ``a``."""
+def _kinds(a: Tensor, b: Tensor, agree: Tensor, reached: Tensor, moved: Tensor, special: float) -> set[str]:
+    """The properties without which ``a`` and ``b`` differ, if ``special`` makes the elements ``reached`` of ``a`` NaN
+    and changes those that have ``moved``."""
     fa, fb = a.isfinite(), b.isfinite()
     spread = fa & ~fb & agree
     wrong = fa & fb & agree & ~_near(a, b)
     if special == MASK:
         found = {"no_mask"} if bool(((wrong | (fa != fb)) & agree & reached).any()) else set()
         return found | ({"even"} if bool(((wrong | spread) & ~reached).any()) else set())
-    found = {"all_finite"} if bool((spread & ~reached & ~_beside(reached)).any() or wrong.any()) else set()
+    elsewhere = (spread & ~reached & ~_beside(reached)) | (wrong & ~moved)
+    found = {"all_finite"} if bool(elsewhere.any()) else set()
     other_kind = ~fa & ~fb & (a.isnan() != b.isnan())
-    return found | ({"finite"} if bool((spread | (~fa & fb & agree) | other_kind).any()) else set())
+    return found | ({"finite"} if bool((spread | wrong | (~fa & fb & agree) | other_kind).any()) else set())
 
 
 def _near(a: Tensor, b: Tensor) -> Tensor:
