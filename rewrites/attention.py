@@ -4,7 +4,7 @@ The fused operator stays as it is, because Inductor calls a special kernel for i
 move through it (selection.py), and it is linear in the values (principles.py). Written-out attention consists of matrix
 products, exponentials and a quotient, whose laws are in other families: the normalisation is a factor per row, which
 moves behind the product with the values; without a softmax, the products re-associate. No law turns written-out
-attention into the fused form, because Inductor has patterns for that.
+attention into the fused form: Inductor's patterns do, before the capture (torch_eqsat/planning/inductor/attention.py).
 """
 
 import math

@@ -25,6 +25,7 @@ from torch_eqsat.counters import COUNTERS
 from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
+from torch_eqsat.planning.inductor.attention import fuse_attention
 from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
@@ -143,6 +144,7 @@ class EqsatPass(CustomGraphPass):
     def __call__(self, graph: Graph) -> None:
         counters[COUNTERS]["graphs"] += 1
         try:
+            fuse_attention(graph)
             report = optimize(graph, self._setting(graph), self._inputs(graph))
         except Exception as error:
             counters[COUNTERS]["faults"] += 1

@@ -30,11 +30,16 @@ def undone_on_error(graph: Graph) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for node in reversed(list(graph.nodes)):
-            graph.erase_node(node)
-        graph.output(graph.graph_copy(backup, {}))
-        _copy_meta_of_output(backup, graph)
+        become(graph, backup)
         raise
+
+
+def become(graph: Graph, other: Graph) -> None:
+    """Make ``graph`` a copy of ``other``, with new nodes."""
+    for node in reversed(list(graph.nodes)):
+        graph.erase_node(node)
+    graph.output(graph.graph_copy(other, {}))
+    _copy_meta_of_output(other, graph)
 
 
 def _copy_meta_of_output(source: Graph, target: Graph) -> None:
