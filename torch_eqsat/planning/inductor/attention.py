@@ -40,7 +40,7 @@ def fuse_attention(graph: Graph) -> int:
     before = counters["inductor"]["fuse_attention"]
     with config.patch(_OTHERS):
         joint_graph_passes(copy.owning_module)
-    found = counters["inductor"]["fuse_attention"] - before
+    found = int(counters["inductor"]["fuse_attention"] - before)
     if found:
         become(graph, copy)
     return found
