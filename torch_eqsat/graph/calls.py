@@ -73,13 +73,21 @@ def is_pinned(node: FxNode) -> bool:
     if node.op != "call_function":
         return True
     target = node.target
-    if target is GETITEM:
+    if target is GETITEM or is_arithmetic(node):
         return False
     if not isinstance(target, torch._ops.OpOverload):
         return True
     if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):
         return True
     return torch.Tag.nondeterministic_seeded in target.tags and not _is_attention_without_dropout(node)
+
+
+def is_arithmetic(node: FxNode) -> bool:
+    """Whether ``node`` computes with numbers, as with symbolic sizes: an operator of Python's, or one of torch for
+    them (``torch.sym_max``)."""
+    module, name = (str(getattr(node.target, field, "")) for field in ("__module__", "__name__"))
+    is_python = module in ("_operator", "math") and node.target is not GETITEM
+    return is_python or (module == "torch" and name.lstrip("_").startswith("sym_"))
 
 
 # Higher-order operators that run a body again and again, and into which Inductor carries no constants.

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from torch_eqsat.graph.calls import GETITEM, VIEWS, is_pinned, operands_of
+from torch_eqsat.graph.calls import GETITEM, VIEWS, is_arithmetic, is_pinned, operands_of
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import NAMESPACE
 
@@ -53,7 +53,9 @@ def is_recorded(node: FxNode) -> bool:
 
 
 def is_foreign(node: FxNode) -> bool:
-    """Whether the operator is not one of torch's own: a custom one, or one of another library."""
+    """Whether the operator is not one of torch's own or of Python's: a custom one, or one of another library."""
+    if is_arithmetic(node):
+        return False
     return not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace not in OWN_NAMESPACES
 
 
