@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.fuzz_terms import Grower, below
 from torch_eqsat.egraph.egraph import EGraph
@@ -25,6 +24,7 @@ from torch_eqsat.laws.assumptions import EVERYTHING
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.printer import write_terms
 from torch_eqsat.laws.transfer import guarded
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.egraphs import find_disagreement
 
 NODES, ROUNDS = 300, 3

@@ -14,11 +14,10 @@ import sys
 import time
 from typing import Any
 
-from torch_eqsat.rewrites import catalogue
-
 from bench.search.standalone import Standalone, load_table, standalone
 from bench.search.whole import search_whole
 from torch_eqsat.ir.program import Task
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.fuzz_terms import Grower
 from torch_eqsat.cost.model import CostModel, Missing
@@ -30,6 +29,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.verification.hazards import IMPLIED, needed_between
 from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate

@@ -1,9 +1,9 @@
 """Families: graphs that are equal up to sizes, and what the search of one tells that of another."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.families import Hint, better, family_of, gathered, hint_of
 from torch_eqsat.search.limits import Limits, StopReason
