@@ -19,6 +19,20 @@ from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
 
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one case of each test that is not slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--quick"):
+        return
+    cases = {item.nodeid.partition("[")[0]: item for item in reversed(items) if not item.get_closest_marker("slow")}
+    kept = list(reversed(cases.values()))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 

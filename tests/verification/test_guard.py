@@ -101,6 +101,7 @@ def test_inductor_may_be_wrong_as_well(monkeypatch, caplog):
     assert "Inductor's own code is wrong" in second and "runs eagerly" in second
 
 
+@pytest.mark.slow
 def test_training_compares_what_the_forward_returns(stock):
     x, w = torch.randn(32, 64), torch.randn(64, 64, requires_grad=True)
     y = wrong(layer)(x, w)

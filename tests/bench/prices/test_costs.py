@@ -89,6 +89,7 @@ def test_a_subject_runs_the_kernel_that_it_is_named_after(kernel):
     assert list(missing) == [kernel.key]
 
 
+@pytest.mark.slow
 def test_heavy_subjects_are_of_every_kind():
     names = [subject.name for subject in heavy_subjects()]
     assert len(set(names)) == len(names) == HEAVY
