@@ -19,13 +19,13 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
-from torch_eqsat.compiling import Compilation, first_line
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.counters import COUNTERS
-from torch_eqsat.interpreting import SETTINGS, interpret
 from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
+from torch_eqsat.planning.inductor.compiling import Compilation, first_line
 from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
+from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash
