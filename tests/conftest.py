@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.lowering  # decompositions read it without importing it
 from torch._dynamo.utils import counters
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx import GraphModule
