@@ -212,12 +212,8 @@ def _one_way(
             if right
             else built(function, substitution, pattern, siblings=given.siblings)
         )
-        if given.shared and given.shared not in (bound := variables(pattern)):
-            raise LawError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
-        if given.exactness not in EXACTNESS:
-            raise LawError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
-        if not function.__doc__:
-            raise LawError("a law states itself in its docstring, which is missing")
+        _check(given, variables(pattern))
+        statement = _statement(function)
         examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
         declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
         assumptions = read(declared, variables(pattern))
@@ -227,7 +223,7 @@ def _one_way(
         name=name,
         declaration=function.__name__,
         family=function.__module__.rpartition(".")[2],
-        statement=function.__doc__.strip().splitlines()[0],
+        statement=statement,
         exactness=given.exactness,
         pattern=pattern,
         build=build,
@@ -241,6 +237,21 @@ def _one_way(
         expansive=given.expansive,
         assumptions=assumptions,
     )
+
+
+def _check(given: _Declaration, bound: Sequence[str]) -> None:
+    """Raise LawError if the declaration of a law whose pattern binds the variables ``bound`` is malformed."""
+    if given.shared and given.shared not in bound:
+        raise LawError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
+    if given.exactness not in EXACTNESS:
+        raise LawError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
+
+
+def _statement(function: Callable[..., Any]) -> str:
+    """The first line of the docstring. Raises LawError without one."""
+    if not function.__doc__:
+        raise LawError("a law states itself in its docstring, which is missing")
+    return function.__doc__.strip().splitlines()[0]
 
 
 def _label(place: Place) -> str:
