@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.operator import Sample
 from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
-from torch_eqsat.laws.law import law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place, pointwise
 from torch_eqsat.rewrites.samples import BASES, sampled_places, samples_of
 from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 

@@ -6,8 +6,8 @@ laws in principles.py. This module has the slices of operators with several oper
 """
 
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.laws.law import law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place, pointwise
 from torch_eqsat.rewrites.shapes import aligned, slice_before_view
 
 

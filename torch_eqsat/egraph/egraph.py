@@ -128,7 +128,7 @@ class EGraph:
         assumed = [
             (a, self._held[a.property], [places[n] for n in a.names]) for a in asked(law.assumptions, self.granted)
         ]
-        root = places[law.pattern.name or "root"]
+        root = places[law.pattern.name]
         count = 0
         for row, key in zip(rows, matching.keys(law, rows), strict=True):
             if courses.get(key) is REFUSED or not self._hold(assumed, row):
@@ -163,10 +163,10 @@ class EGraph:
             result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
         except TypeMismatchError:
             return 0
-        return 0 if result is None else self._unite(law, bound[law.pattern.name or "root"].id, result.id)
+        return 0 if result is None else self._unite(law, bound[law.pattern.name].id, result.id)
 
     def _fire_siblings(self, law: Law, rows: list[Row]) -> int:
-        root = law.pattern.name or "root"
+        root = law.pattern.name
         groups: dict[Any, list[dict[str, Handle]]] = defaultdict(list)
         for row in rows:
             bound = self._matching.bind(law, row)

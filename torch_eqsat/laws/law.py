@@ -26,7 +26,7 @@ from typing import Any
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.assumptions import Assumption, Declared, read
-from torch_eqsat.laws.pattern import Application, Place, parse_pattern, parse_side, variables
+from torch_eqsat.laws.pattern import ROOT, Application, Place, parse_pattern, parse_side, variables
 from torch_eqsat.laws.rhs import built, equated
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
@@ -38,7 +38,7 @@ Assumes = Declared | Callable[..., Declared]
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A law: ``pattern`` is its left side, ``build`` makes its right side.
+    """A law: ``pattern`` is its left side, under whose name the whole match is bound; ``build`` makes its right side.
 
     With ``siblings``, all matches are replaced together (see :func:`siblings`); ``shared`` names the variable that they
     have in common. A law that ``normalises`` runs to a fixpoint before others. A law that is ``expansive`` (it makes
@@ -205,8 +205,7 @@ def _one_way(
     name = function.__name__ + (f"[{suffix}]" if suffix else "")
     try:
         pattern = parse_pattern(text, substitution)
-        if right and not pattern.name:
-            pattern = replace(pattern, name="root")
+        pattern = replace(pattern, name=pattern.name or ROOT)
         build, parameters = (
             equated(function, parse_side(right, substitution), pattern)
             if right
@@ -268,17 +267,6 @@ def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
     for name, place in substitution.items():
         given = [text.replace(f"{name}(", f"{place.op}(") for text in given]
     return tuple(given)
-
-
-def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) -> list[Place]:
-    """Places for a metavariable: the elementwise operators with one of ``arities`` operands and a ``trait``."""
-    return [
-        Place(operator.name, n)
-        for operator in OPERATORS.values()
-        if {"pointwise", trait} <= operator.traits and operator.name not in but
-        for n in arities
-        if operator.arity in (None, n)
-    ]
 
 
 def collect(*modules: Any) -> tuple[Law, ...]:
