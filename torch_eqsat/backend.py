@@ -21,9 +21,10 @@ from torch.fx import Graph, GraphModule
 from torch_eqsat import report as reports
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.counters import COUNTERS
+from torch_eqsat.errors import first_line
 from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
-from torch_eqsat.planning.inductor.compiling import Compilation, first_line
+from torch_eqsat.planning.inductor.compiling import Compilation
 from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
 from torch_eqsat.planning.planner import Setting
@@ -34,7 +35,7 @@ from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.user_laws import NO_LAWS, UserLaws, load_laws
 from torch_eqsat.verification.guard import Reference, guarded
 
-logger = logging.getLogger("torch_eqsat")
+logger = logging.getLogger(__name__)
 
 
 def eqsat_mcts(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-logger = logging.getLogger("torch_eqsat.cost")
+logger = logging.getLogger(__name__)
 
 VARIABLE = "TORCH_EQSAT_CACHE_DIR"
 DAY_S = 86_400.0

@@ -22,7 +22,7 @@ from torch_eqsat.laws.law import Law
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Applied:
     """The result of applying laws once. ``fired`` counts the added right sides by law, ``nodes`` is the size of the
     e-graph afterwards in e-nodes, and ``truncated`` says whether the node limit stopped it."""
 
@@ -79,7 +79,7 @@ class EGraph:
 
     # Laws
 
-    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Step:
+    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Applied:
         """Match all ``laws`` on the present e-graph, then add their right sides.
 
         With ``fair``, the laws share the room that the limit leaves, those with the fewest matches first, so that a law
@@ -111,7 +111,7 @@ class EGraph:
         self._terms.current_law = ""
         self._matching.clear(complete)
         self._terms.flush(fired)
-        return Step(fired, self.size, len(complete) < len(matched))
+        return Applied(fired, self.size, len(complete) < len(matched))
 
     def count_matches(self, laws: Sequence[Law]) -> dict[str, int]:
         """The number of matches of each law to which it has not been applied yet, without laws that have none.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.model import CostModel, Missing
-from torch_eqsat.egraph.egraph import EGraph, Step
+from torch_eqsat.egraph.egraph import Applied, EGraph
 from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
@@ -22,7 +22,7 @@ from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass
-class Place:
+class Level:
     """Where a search is: a task (the captured one, or one restarted from a program), its e-graph, and how many pushes
     deep."""
 
@@ -65,7 +65,7 @@ class Environment:
         self.node_limit = self.limits.nodes
         egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
         egraph.load(self.task.graph)
-        self._places = [Place(self.task, egraph, self.task.graph.digest())]
+        self._levels = [Level(self.task, egraph, self.task.graph.digest())]
         self.largest_nodes = egraph.size
         self.work = 0
         self.best_extractable = Extractable(self.task, egraph.snapshot())
@@ -78,13 +78,13 @@ class Environment:
 
     @property
     def egraph(self) -> EGraph:
-        """The e-graph of the present place."""
-        return self._places[-1].egraph
+        """The e-graph of the present level."""
+        return self._levels[-1].egraph
 
     @property
     def state(self) -> tuple[str, int]:
         """What tells the present state from others: equal for equal e-graphs of one task."""
-        return self._places[-1].digest, self.egraph.content
+        return self._levels[-1].digest, self.egraph.content
 
     @property
     def out_of_time(self) -> bool:
@@ -103,7 +103,7 @@ class Environment:
 
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
-        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+        for egraph in [*(level.egraph for level in self._levels), *self._loaded.values()]:
             egraph.close()
         if self.workshop is None:
             self.shop.close()
@@ -119,7 +119,7 @@ class Environment:
     def narrow(self, nodes: int) -> None:
         """Lower the limit of nodes of all e-graphs from now on."""
         self.node_limit = min(self.node_limit, nodes)
-        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+        for egraph in [*(level.egraph for level in self._levels), *self._loaded.values()]:
             egraph.limit = self.node_limit
 
     # Moving
@@ -127,14 +127,14 @@ class Environment:
     def push(self) -> None:
         """Remember the present state."""
         self.egraph.push()
-        self._places[-1].depth += 1
+        self._levels[-1].depth += 1
 
     def pop(self) -> None:
-        """Go back to the state of the last push, out of all places entered since."""
-        while not self._places[-1].depth:
+        """Go back to the state of the last push, out of all e-graphs entered since."""
+        while not self._levels[-1].depth:
             self._leave()
         self.egraph.pop()
-        self._places[-1].depth -= 1
+        self._levels[-1].depth -= 1
 
     def step(self, action: Action, *, fair: bool = False) -> tuple[bool, bool]:
         """Apply an action, then normalise; whether anything changed, and whether the node limit cut it short."""
@@ -144,7 +144,7 @@ class Environment:
         self.growth.append((time.monotonic() - self.started, self.egraph.size))
         return bool(step.fired), truncated
 
-    def _apply(self, egraph: EGraph, laws: Sequence[Law], *, fair: bool = False) -> Step:
+    def _apply(self, egraph: EGraph, laws: Sequence[Law], *, fair: bool = False) -> Applied:
         step = egraph.apply(laws, fair=fair)
         self.work += step.nodes
         return step
@@ -160,9 +160,9 @@ class Environment:
     def rebase(self) -> bool:
         """Enter a new, small e-graph: that of the cheapest program of the present one. Whether that is another program
         than the one that the present e-graph began with. The `pop` of an earlier push leads out of it."""
-        place = self._places[-1]
-        task = restarted(place.task, self._extract(simple=False))
-        if task.graph.digest() == place.digest:
+        level = self._levels[-1]
+        task = restarted(level.task, self._extract(simple=False))
+        if task.graph.digest() == level.digest:
             return False
         self.enter(task)
         return True
@@ -180,14 +180,14 @@ class Environment:
             egraph.load(task.graph)
             self._normalise(egraph)
         egraph.push()
-        self._places.append(Place(task, egraph, digest))
+        self._levels.append(Level(task, egraph, digest))
         self.growth.append((time.monotonic() - self.started, egraph.size))
 
     def _leave(self) -> None:
-        """Leave a place; its e-graph, as it was when entered, stays loaded for a while."""
-        place = self._places.pop()
-        place.egraph.pop()
-        self._loaded[place.digest] = place.egraph
+        """Leave an e-graph, which stays loaded as it was when entered, for a while."""
+        level = self._levels.pop()
+        level.egraph.pop()
+        self._loaded[level.digest] = level.egraph
         if len(self._loaded) > self.parameters.loaded_egraphs:
             self._loaded.pop(next(iter(self._loaded))).close()
 
@@ -218,7 +218,7 @@ class Environment:
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""
-        return Extractable(self._places[-1].task, self.egraph.snapshot())
+        return Extractable(self._levels[-1].task, self.egraph.snapshot())
 
     def keep(self, program: Program, extractable: Extractable) -> None:
         """Remember a program, and the e-graph that it is from, if it is the best so far."""
