@@ -16,7 +16,7 @@ from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.families import Hint
+from torch_eqsat.search.hints import Hint
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -34,12 +34,9 @@ class Level:
 
 @dataclass
 class Environment:
-    """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
-    ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
-    called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
-    e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process. Its e-graphs take their engines from ``workshop``. ``hint``
-    is what made the best program of a graph of its family."""
+    """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment. ``work``
+    counts the e-nodes of the e-graph at each application of laws and each extraction: it grows as the time does, and is
+    equal in every process."""
 
     task: Task
     laws: Sequence[Law]
@@ -47,13 +44,19 @@ class Environment:
     limits: Limits
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
+    """Called whenever ``best`` changes."""
     granted: frozenset[str] = GRANTED
+    """The assumptions that laws may make without proof."""
     parameters: SearchParameters = SearchParameters()
     workshop: Workshop | None = None
+    """Where the e-graphs take their engines from; without one, from a workshop of their own."""
     hint: Hint | None = None
+    """What made the best program of a graph that is equal up to sizes."""
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
+    """The cost of ``best`` (ms) over seconds."""
     growth: list[tuple[float, int]] = field(default_factory=list)
+    """The size of the e-graph (e-nodes) over seconds."""
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
@@ -88,7 +91,7 @@ class Environment:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the limit of work or of time is reached, but for the time that it takes to read the e-graph."""
+        """Whether the limit of work is reached, or that of time less the seconds that reading the e-graph takes."""
         reading = self.parameters.reading_seconds * self.egraph.size
         return self.work > self.limits.work or time.monotonic() > self.deadline - reading
 
@@ -237,8 +240,8 @@ class Environment:
         return (self.best_extractable,) if first in (None, self.best_extractable) else (self.best_extractable, first)
 
     def finish(self) -> None:
-        """The exact extraction from the present e-graph and from that of the best program, as far as the limits grant
-        time; gives a lower bound (ms) of the programs of the latter."""
+        """Extract exactly from the present e-graph and from that of the best program, if the limits grant time for it;
+        sets ``lower_bound`` (ms), that of the programs of the latter."""
         if self.limits.exact_seconds > 0:
             present = self.extractable()
             for extractable in dict.fromkeys((present, self.best_extractable)):

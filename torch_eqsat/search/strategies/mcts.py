@@ -53,7 +53,7 @@ class MonteCarloTreeSearch:
     def run(self) -> SearchStatistics:
         environment = self.environment
         if follow_hint(environment):
-            return SearchStatistics(StopReason.FAMILY, 1, environment.largest_nodes)
+            return SearchStatistics(StopReason.HINT, 1, environment.largest_nodes)
         environment.push()
         self.saturates = self._grow()
         self._evaluate()

@@ -10,7 +10,7 @@ from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.families import Hint
+from torch_eqsat.search.hints import Hint
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -19,7 +19,7 @@ from torch_eqsat.search.parameters import SearchParameters
 class SearchRequest:
     """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``user_laws``) not in
     ``disabled`` and of exactness up to ``exactness``, by the strategy of that name; ``granted`` is what they may
-    assume, ``hint`` what made the best program of a graph of the same family."""
+    assume, ``hint`` what made the best program of a graph that is equal up to sizes."""
 
     task: Task
     pricing: Pricing
