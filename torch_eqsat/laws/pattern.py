@@ -58,6 +58,7 @@ class Application:
 
     @property
     def constructor(self) -> tuple[str, int]:
+        """The operator and its number of operands."""
         return self.op, len(self.children)
 
 

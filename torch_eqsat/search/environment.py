@@ -97,6 +97,7 @@ class Environment:
 
     @property
     def seconds_left(self) -> float:
+        """The seconds until the deadline, at least 0."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property

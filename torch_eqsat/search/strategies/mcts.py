@@ -51,6 +51,7 @@ class MonteCarloTreeSearch:
         self.patience = Patience(environment)
 
     def run(self) -> SearchStatistics:
+        """Search until a limit, or until playouts bring nothing; why it stopped."""
         environment = self.environment
         if follow_hint(environment):
             return SearchStatistics(StopReason.HINT, 1, environment.largest_nodes)

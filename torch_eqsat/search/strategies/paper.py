@@ -63,6 +63,7 @@ class PaperTreeSearch:
         self._at: tuple[int, ...] = ()  # the path of laws that was applied to the e-graph
 
     def run(self) -> SearchStatistics:
+        """Commit to one law after another until a limit, or until none changes anything; why it stopped."""
         environment = self.environment
         root = environment.state
         self.seen[root] = Seen((), environment.evaluate(simple=True), False)
