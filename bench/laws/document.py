@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from bench.laws.printer import write_terms
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.matcher import rewrites
-from torch_eqsat.laws.printer import write_terms
 from torch_eqsat.rewrites import catalogue, families
 
 HEAD = """# The laws

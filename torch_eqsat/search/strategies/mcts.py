@@ -126,10 +126,6 @@ class MonteCarloTreeSearch:
     def _is_spent(self) -> bool:
         return self.simulations >= self.environment.limits.simulations
 
-    def name_of(self, move: int) -> str:
-        """What a move is called."""
-        return {STOP: "stop", REBASE: "rebase"}.get(move) or self.actions[move].name
-
     def _grow(self, *, wide: bool = False) -> bool:
         """Apply everything, fairly, until nothing changes; ``wide`` with each expansive law on its own in between.
         Whether that ended within the limits."""
