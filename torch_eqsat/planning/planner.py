@@ -293,5 +293,5 @@ class Planner:
 
 
 def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
+    """Outcomes at prices that an interrupt left unmeasured, although the searches had ended by themselves."""
     return [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]

@@ -1,6 +1,8 @@
-"""Views that are copies: a reshape of what was permuted has no strides, so that who reads it computes with indices, or
-has it written first. The shuffle after a convolution that replaced a transposed one was free by its price, and the
-program 0.7 times as fast."""
+"""Views that are copies.
+
+A reshape of a permuted value has no strides: its readers compute with indices, or it is written first. When the shuffle
+after a convolution that replaced a transposed one was priced as free, the program ran 0.7 times as fast.
+"""
 
 from __future__ import annotations
 
