@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench bench-suite bench-costs bench-search bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test quick lint types bench bench-suite bench-costs bench-search bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -31,6 +31,9 @@ demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a
 
 test: lint types ## Lint, check types, run all tests, as many at once as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+quick: $(INSTALLED) ## One case of each test of the package that is not slow, in a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal --quick --ignore=tests/bench
 
 lint: $(INSTALLED) ## Check style, format, and that layers import only what stands below them
 	$(BIN)/ruff check .
@@ -88,7 +91,7 @@ bench-start: $(INSTALLED) ## Time first calls in fresh processes, with empty cac
 	$(BIN)/python -m bench.speed.start $(BENCH)
 
 docs: $(INSTALLED) ## Write docs/laws.md from the declarations of the laws
-	$(BIN)/python -m torch_eqsat.laws.document > docs/laws.md.new
+	$(BIN)/python -m bench.laws.document > docs/laws.md.new
 	mv docs/laws.md.new docs/laws.md
 
 fuzz: $(INSTALLED) ## Look for wrong laws on random terms for SECONDS=600

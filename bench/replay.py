@@ -86,7 +86,9 @@ def checkout(commit: str) -> Iterator[Path]:
         tree = Path(name) / "tree"
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
         try:
-            (tree / "torch_eqsat" / "rewrites").symlink_to("../rewrites")
+            link = tree / "torch_eqsat" / "rewrites"
+            if not link.exists():  # commits before the link was part of the checkout
+                link.symlink_to("../rewrites")
             if not (tree / "bench" / "replay.py").exists():
                 sys.exit(f"commit {commit} has no bench/replay.py: choose a later one")
             yield tree

@@ -8,8 +8,8 @@ matmuls, two convolutions or two functions into one are not.
 from itertools import accumulate
 
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.laws.law import law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place, pointwise
 
 
 def _two(F: Place, first: str, second: str) -> str:

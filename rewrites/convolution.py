@@ -3,10 +3,9 @@
 Batch normalisation is not a special case: it is a factor and a shift per channel (elementwise.py gathers them).
 """
 
-from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.shapes import aligned, is_pointwise_convolution, narrow, varies_only_along
 
 
 def _per_output_channel(t: Builder, c: Handle, kernel: Handle) -> Handle:

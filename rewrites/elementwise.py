@@ -4,11 +4,10 @@ Associativity and commutativity make e-graphs explode, so they are stated as dir
 scales) gather and move outwards. The matcher handles commutativity: it tries both orders.
 """
 
-from torch_eqsat.rewrites.shapes import narrow, small
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import equation, law
 from torch_eqsat.laws.pattern import Place
+from torch_eqsat.rewrites.shapes import narrow, small
 
 ASSOCIATIVE = [Place("add", 2), Place("mul", 2), Place("maximum", 2), Place("minimum", 2)]
 

@@ -6,11 +6,10 @@ functions, and because two functions of two tensors become one.
 
 import math
 
-from torch_eqsat.rewrites.shapes import narrow
-
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.laws.law import equation, law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import equation, law
+from torch_eqsat.laws.pattern import Place, pointwise
+from torch_eqsat.rewrites.shapes import narrow
 
 EXTREMA = [Place("maximum", 2), Place("minimum", 2)]
 # log and sqrt are NaN outside of their domain, and a maximum keeps NaN: max(log(−1), log(2)) is NaN, log(2) is not.

@@ -5,11 +5,10 @@ No law moves elementwise work of whole tensors through views, because Inductor f
 
 import math
 
-from torch_eqsat.rewrites.shapes import aligned, slice_before_view
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.pattern import Place
+from torch_eqsat.rewrites.shapes import aligned, slice_before_view
 
 
 @law(

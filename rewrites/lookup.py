@@ -4,10 +4,9 @@ A look-up selects rows, so an operator on columns may be applied to the table in
 weights alone or is smaller than its look-up. merging.py has the merges of several look-ups.
 """
 
-from torch_eqsat.rewrites.shapes import aligned, narrow
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.shapes import aligned, narrow
 
 
 @law(

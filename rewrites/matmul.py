@@ -1,9 +1,8 @@
 """Matrix products: associativity, distribution, scales, transposition."""
 
-from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import equation, law
+from torch_eqsat.rewrites.shapes import aligned, narrow, varies_only_along
 
 
 @equation(

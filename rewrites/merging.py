@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.laws.law import pointwise, siblings
+from torch_eqsat.laws.law import siblings
+from torch_eqsat.laws.pattern import pointwise
 
 Member = dict[str, Handle]
 

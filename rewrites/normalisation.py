@@ -7,11 +7,10 @@ move them into kernels. The affine part of layer, group and RMS norms folds into
 
 import math
 
-from torch_eqsat.rewrites.shapes import narrow, varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.pattern import Place
+from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
 
 def _is_variance(r: Handle) -> bool:

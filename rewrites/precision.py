@@ -5,11 +5,10 @@ constants, so they may be applied to the rounded image: what is derived from con
 rounded once (torch_eqsat/graph/rounding.py), and so is a sum or product with them that nothing takes in.
 """
 
-from torch_eqsat.rewrites.shapes import narrow, small
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.types import HALF
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.shapes import narrow, small
 
 _WIDER = {"bfloat16": ("float32", "float64"), "float16": ("float32", "float64"), "float32": ("float64",)}
 """Dtypes that hold every number of another one."""

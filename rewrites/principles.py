@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch_eqsat.rewrites.samples import BASES, sampled_places, samples_of
-from torch_eqsat.rewrites.shapes import narrow, varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.operator import Sample
 from torch_eqsat.ir.traits import acted_axes, is_linear, is_selection, linear_positions, mapped_positions
-from torch_eqsat.laws.law import law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place, pointwise
+from torch_eqsat.rewrites.samples import BASES, sampled_places, samples_of
+from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
 MAPS = [p for p in sampled_places() if (p.op, p.position) in mapped_positions()]
 LINEAR = [p for p in sampled_places() if (p.op, p.position) in linear_positions()]

@@ -6,11 +6,10 @@ them; normalisation.py has the laws of shifts under means and variances.
 
 import math
 
-from torch_eqsat.rewrites.functions import MONOTONE
-from torch_eqsat.rewrites.shapes import narrow, varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.functions import MONOTONE
+from torch_eqsat.rewrites.shapes import narrow, varies_only_along
 
 EXTREMA = ("amax", "amin")
 NESTING = ("sum", "mean", *EXTREMA)

@@ -6,11 +6,10 @@ upsampling is indexing by integer tensors (nearest) or a weighted sum of such (b
 
 import itertools
 
-from torch_eqsat.rewrites.functions import MONOTONE
-from torch_eqsat.rewrites.shapes import varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.functions import MONOTONE
+from torch_eqsat.rewrites.shapes import varies_only_along
 
 
 @law(

@@ -5,11 +5,10 @@ Slices of a map of one operand (a reduction, a matmul, a 1x1 convolution, an ele
 laws in principles.py. This module has the slices of operators with several operands, and of operators on shapes.
 """
 
-from torch_eqsat.rewrites.shapes import aligned, slice_before_view
-
 from torch_eqsat.ir.builder import Builder, Handle
-from torch_eqsat.laws.law import law, pointwise
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import law
+from torch_eqsat.laws.pattern import Place, pointwise
+from torch_eqsat.rewrites.shapes import aligned, slice_before_view
 
 
 def _cut(t: Builder, s: Handle, x: Handle, whole: int, rank: int) -> Handle:

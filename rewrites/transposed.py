@@ -5,10 +5,9 @@ principles.py has the laws that they share with other linear maps on channels an
 
 import math
 
-from torch_eqsat.rewrites.shapes import varies_only_along
-
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites.shapes import varies_only_along
 
 
 @law(

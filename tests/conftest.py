@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.lowering  # decompositions read it without importing it
 from torch._dynamo.utils import counters
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx import GraphModule
@@ -18,6 +19,20 @@ from torch_eqsat.egraph import workshop
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one case of each test that is not slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--quick"):
+        return
+    cases = {item.nodeid.partition("[")[0]: item for item in reversed(items) if not item.get_closest_marker("slow")}
+    kept = list(reversed(cases.values()))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 

@@ -47,11 +47,13 @@ def faults(**settings):
     return before, after, pages
 
 
+@pytest.mark.slow
 def test_what_was_freed_is_used_again():
     before, after, pages = faults()
     assert after < pages / 4, (before, after)  # a block at the end of the heap may go
 
 
+@pytest.mark.slow
 def test_the_threshold_of_the_user_stays():
     before, after, pages = faults(MALLOC_MMAP_THRESHOLD_="131072")
     assert after > pages / 2, (before, after)

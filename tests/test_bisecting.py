@@ -42,6 +42,7 @@ def run(name, **options):
     return status, said
 
 
+@pytest.mark.slow
 def test_the_law_is_found():
     status, said = run("wrong_for_negative_numbers", **{"eqsat.laws": [WRONG]})
     assert status == FOUND
@@ -53,6 +54,7 @@ def test_results_that_agree():
     assert run("right_for_positive_numbers") == (AGREES, ["the compiled result agrees with eager"])
 
 
+@pytest.mark.slow
 def test_a_difference_that_no_law_makes(monkeypatch):
     monkeypatch.setattr("torch_eqsat.bisecting.difference", lambda *_: "is off")
     status, said = run("right_for_positive_numbers")

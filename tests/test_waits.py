@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch_eqsat.rewrites
 
 import torch_eqsat
+import torch_eqsat.rewrites
 
 # How many positional arguments a call has when it names a deadline; all take the keyword ``timeout`` as well. Those of
 # ``get`` and ``join`` that have arguments are the ones of dictionaries and of text.

@@ -19,14 +19,15 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, GraphModule
 
 from torch_eqsat import report as reports
-from torch_eqsat.compiling import Compilation, first_line
 from torch_eqsat.cost.table import close_tables
 from torch_eqsat.counters import COUNTERS
-from torch_eqsat.interpreting import SETTINGS, interpret
+from torch_eqsat.errors import first_line
 from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
 from torch_eqsat.planning.inductor.attention import fuse_attention
+from torch_eqsat.planning.inductor.compiling import Compilation
 from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
+from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash
@@ -35,7 +36,7 @@ from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.user_laws import NO_LAWS, UserLaws, load_laws
 from torch_eqsat.verification.guard import Reference, guarded
 
-logger = logging.getLogger("torch_eqsat")
+logger = logging.getLogger(__name__)
 
 
 def eqsat_mcts(

@@ -1,4 +1,4 @@
-"""The exceptions that torch_eqsat raises; all of them derive from :class:`EqsatError`."""
+"""The exceptions that torch_eqsat raises, all of which derive from :class:`EqsatError`, and how errors are told."""
 
 
 class EqsatError(Exception):
@@ -39,3 +39,8 @@ class PlanError(EqsatError):
 
 class RebuildError(EqsatError):
     """A plan could not be turned back into a graph with the same outputs."""
+
+
+def first_line(error: BaseException) -> str:
+    """The type of ``error`` and the first line of its message, for logs and reports."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -12,21 +12,30 @@ TIME = "time"
 
 @dataclass(frozen=True)
 class RegionReport:
-    """A region of a graph: how often it occurs, its size in terms, the predicted ms before and after, a lower bound
-    (ms, 0 if unknown) on the programs of its e-graph, the laws, and the search. ``transient``: a temporary failure
-    stopped the search."""
+    """A region of a graph, and its search."""
 
     count: int
+    """How often it occurs."""
     terms: int
+    """Its size, in terms."""
     base_ms: float
+    """Predicted time as captured, in ms."""
     best_ms: float
+    """Predicted time of the program found, in ms."""
     lower_bound_ms: float
+    """A lower bound on the programs of its e-graph, in ms; 0 if unknown."""
     laws: Mapping[str, int]
+    """How many e-nodes of the program each law made."""
     stop: str
+    """Why the search stopped."""
     simulations: int
+    """Playouts."""
     nodes: int
+    """Size of the largest e-graph, in e-nodes."""
     seconds: float
+    """When the program was found, in seconds after the start."""
     transient: bool = False
+    """Whether a temporary failure stopped the search."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +62,50 @@ class RaceReport:
 
 @dataclass
 class GraphReport:
-    """One graph. Times are in seconds, predicted costs in ms.
-
-    ``decision`` says in one line what was done and why. ``folded`` counts terms of factory operators that became
-    buffers. ``target`` is the device whose estimated prices were used, "" for the prices of this machine. ``plan_key``
-    is the key of the plan on disk. ``race`` is set if the graphs were measured. ``refused`` has the judge's reason for
-    each region that it refused. ``kernels_left`` counts kernels that the search met and that have no time, mostly
-    because `eqsat.measure_seconds` was over; ``kernels_failed`` has those whose timing failed temporarily, by key, with
-    the reason. ``disturbed`` names a temporary failure that cut the search short, so that the plan is used once and not
-    stored. ``refused_sizes`` says why what was found for a graph with symbolic sizes does not hold for all of them.
-    """
+    """One graph."""
 
     nodes: int
+    """Calls in the graph."""
     frozen: bool
+    """Whether weights are constants."""
     decision: str = "left as it is"
+    """What was done and why, in one line."""
     changed: bool = False
+    """Whether the graph was rewritten."""
     from_plan: bool = False
+    """Whether the plan was stored before, so that nothing was searched."""
     folded: int = 0
+    """Terms of factory operators that became buffers."""
     base_ms: float = 0.0
+    """Predicted time of the original, in ms."""
     best_ms: float = 0.0
+    """Predicted time of the chosen program, in ms."""
     regions: list[RegionReport] = field(default_factory=list)
+    """The distinct regions."""
     search_seconds: float = 0.0
+    """Seconds of all searches together."""
     measure_seconds: float = 0.0
+    """Seconds of timing kernels."""
     judge_seconds: float = 0.0
+    """Seconds of comparing the rewritten graph with the original."""
     kernels_measured: int = 0
+    """Kernels that were timed."""
     kernels_left: int = 0
+    """Kernels that the search met and that have no time, mostly because `eqsat.measure_seconds` was over."""
     kernels_failed: dict[str, str] = field(default_factory=dict)
+    """Kernels whose timing failed temporarily, by key, with the reason."""
     disturbed: str = ""
+    """A temporary failure that cut the search short, so that the plan is used once and not stored; "" without one."""
     target: str = ""
+    """The device whose estimated prices were used; "" for the prices of this machine."""
     plan_key: str = ""
+    """The key of the plan on disk."""
     race: RaceReport | None = None
+    """The times of both graphs, if they were compiled and timed."""
     refused: list[str] = field(default_factory=list)
+    """The judge's reason for each region that it refused."""
     refused_sizes: str = ""
+    """Why what was found for a graph with symbolic sizes does not hold for all of them; "" if it does."""
 
     @property
     def laws(self) -> Counter[str]:

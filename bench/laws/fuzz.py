@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.fuzz_terms import Grower, below
+from bench.laws.printer import write_terms
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import UnsoundRewriteError
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.assumptions import EVERYTHING
 from torch_eqsat.laws.law import Law
-from torch_eqsat.laws.printer import write_terms
 from torch_eqsat.laws.transfer import guarded
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.egraphs import find_disagreement
 
 NODES, ROUNDS = 300, 3

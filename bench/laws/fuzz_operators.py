@@ -34,6 +34,10 @@ class Operators:
         x = self.pool.floats(x)
         return self.t.apply(self.rng.choice(("maximum", "minimum")), (x, self.pool.other(x)))
 
+    def make_hypot(self, x: Handle) -> Handle:
+        x = self.pool.floats(x)
+        return self.t.apply("hypot", (x, self.pool.other(x)))
+
     def make_where(self, x: Handle) -> Handle:
         shape = x.shape if self.rng.random() < 0.5 else [n if self.rng.random() < 0.5 else 1 for n in x.shape]
         masks = [y for y in self.pool.terms if y.type == TensorType(x.shape, "bool")]

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from torch_eqsat.rewrites import catalogue
-
 from bench.laws.taso import Finder
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import EqsatError
@@ -25,6 +23,7 @@ from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.matcher import rewrites
 from torch_eqsat.laws.pattern import Pattern, Variable, commuted
 from torch_eqsat.laws.transfer import guarded
+from torch_eqsat.rewrites import catalogue
 
 ROUNDS, NODES = 3, 300
 

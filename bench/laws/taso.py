@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.taso_rules import Rule, Shapes, build, read_rules
 from bench.laws.taso_shapes import assignments
@@ -26,6 +25,7 @@ from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.laws.assumptions import EVERYTHING
 from torch_eqsat.laws.law import Law
+from torch_eqsat.rewrites import catalogue
 
 DATA = Path(os.environ.get("TASO_RULES", Path(__file__).resolve().parents[3] / "shared/data/taso_rules"))
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws import taso
 from bench.laws.hand_rewrites.evaluate import evaluate
@@ -26,6 +25,7 @@ from bench.laws.hand_rewrites.table import ROWS
 from bench.laws.redundancy import Redundancy, format_redundancy, redundancy
 from bench.laws.taso_rules import read_rules
 from torch_eqsat.errors import EqsatError
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.laws import law_named, verify
 
 CHECKOUT = Path(__file__).resolve().parents[2]

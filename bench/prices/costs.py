@@ -13,8 +13,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,14 +27,14 @@ from bench.speed import report, suite_report
 from bench.speed.runner import progress
 from bench.speed.variants import VARIANTS
 from torch_eqsat.cost.calibration import calibration_of
+from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.measure.kernels import context_of, measure_many
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
 from torch_eqsat.cost.programs import captured_program, residency_of
-from torch_eqsat.cost.roofline import cpu_roofline
+from torch_eqsat.cost.roofline import Roofline, cpu_roofline
 from torch_eqsat.cost.table import Table
-from torch_eqsat.cost.targets import measured_over_estimated
 
 RESULTS = Path(__file__).parents[1] / "results" / "costs.json"
 WORST = 5
@@ -162,6 +162,33 @@ def compare(subjects: Sequence[Subject]) -> tuple[list[Row], float]:
             rows.append(row(subject.name, subject.kind, predicted_ms(subject, table), alone_ms))
             progress(f"{number + 1}/{len(subjects)} {subject.name}: {rows[-1]}")
     return rows, empty[min(empty)]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Measured times over estimated ones, for ``count`` kernels: their median, smallest and largest, and the share of
+    them that are at least 1, as optimistic estimates should make them."""
+
+    count: int
+    median: float
+    least: float
+    most: float
+    optimistic: float
+
+
+def measured_over_estimated(measured: Iterable[tuple[Kernel, float]], roofline: Roofline) -> Ratios | None:
+    """How the ``roofline`` compares with ``measured`` ``(kernel, ms)`` pairs of its device and dtype; None for none.
+
+    >>> kernel = Kernel.matmul((32, 64), (64, 48))
+    >>> roofline = Roofline(1e8, 1e7, 0.0)
+    >>> measured_over_estimated([(kernel, 2 * roofline.lower_estimate_ms(kernel))], roofline)
+    Ratios(count=1, median=2.0, least=2.0, most=2.0, optimistic=1.0)
+    """
+    ratios = [ms / roofline.lower_estimate_ms(kernel) for kernel, ms in measured]
+    if not ratios:
+        return None
+    optimistic = sum(ratio >= 1 for ratio in ratios) / len(ratios)
+    return Ratios(len(ratios), statistics.median(ratios), min(ratios), max(ratios), optimistic)
 
 
 def target_ratios(subjects: Sequence[Subject]) -> dict[str, float] | None:

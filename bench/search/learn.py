@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from unittest import mock
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.models.cases import CASES
 from bench.models.paper_graphs import captured, task_of
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.ir.program import Task
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.actions import STATISTICS
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.models.paper_graphs import GRAPHS, captured, task_of
 from bench.search.standalone import TABLE, Operation, Standalone, load_table, standalone
@@ -25,6 +24,7 @@ from torch_eqsat.graph.capture import Call, Operand
 from torch_eqsat.graph.emitter import Evaluator, torch_dtype
 from torch_eqsat.graph.lowering import lower
 from torch_eqsat.ir.types import TensorType
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.strategies.table import run_strategy

@@ -14,14 +14,13 @@ import sys
 import time
 from typing import Any
 
-from torch_eqsat.rewrites import catalogue
-
 from bench.search.standalone import Standalone, load_table, standalone
 from bench.search.whole import search_whole
 from torch_eqsat.ir.program import Task
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch
+from torch_eqsat.search.strategies.mcts import REBASE, STOP, MonteCarloTreeSearch
 from torch_eqsat.search.strategies.table import Strategy
 
 MEMORY_BYTES = 6 << 30
@@ -73,8 +72,12 @@ def tree_of(strategies: list[Strategy]) -> list[dict[str, Any]]:
         if id(node) not in met:
             met.add(id(node))
             made = [edge for edge in node.edges or () if edge.target is not None]
-            pending += [(e.target, len(rows) - 1, searches[0].name_of(e.move)) for e in made if e.target is not None]
+            pending += [(e.target, len(rows) - 1, _name(searches[0], e.move)) for e in made if e.target is not None]
     return rows
+
+
+def _name(search: MonteCarloTreeSearch, move: int) -> str:
+    return {STOP: "stop", REBASE: "rebase"}.get(move) or search.actions[move].name
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_eqsat.rewrites import catalogue
 
 from bench.models.paper_graphs import traced
 from bench.search.whole import search_whole
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 

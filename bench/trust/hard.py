@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.fuzz_terms import Grower
+from bench.laws.printer import write_terms
 from torch_eqsat.cost.model import CostModel, Missing
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.egraph import EGraph
@@ -29,7 +29,7 @@ from torch_eqsat.extract.problem import ExtractionProblem, build_problem
 from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.laws.assumptions import GRANTED
-from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.verification.hazards import IMPLIED, needed_between
 from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate

@@ -18,9 +18,8 @@ from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.partition import Partition
 from torch_eqsat.search.strategies.saturation import saturate
-from torch_eqsat.search.worker.client import Request
 from torch_eqsat.search.worker.fallback import gave_up
-from torch_eqsat.search.worker.messages import Outcome
+from torch_eqsat.search.worker.messages import Outcome, Request
 from torch_eqsat.search.worker.pool import WorkerPool
 from torch_eqsat.search.worker.process import allowed_laws, answer
 
@@ -65,7 +64,18 @@ class DrawingPlanner(Planner):
         found = extract(drawn, incumbent=extractable.original(), deadline=deadline, seed=self.seed)
         base = gave_up_cost(self, task)
         program = extractable.program(found.choices, base / 2)  # it is to be taken
-        return Outcome(program, base, 0.0, (), (), StopReason.NOTHING_TO_DO, 1, len(drawn.node_cost), 0.0, ())
+        return Outcome(
+            program=program,
+            base_cost=base,
+            lower_bound=0.0,
+            unmeasured=(),
+            missing=(),
+            stop=StopReason.NOTHING_TO_DO,
+            simulations=1,
+            nodes=len(drawn.node_cost),
+            seconds=0.0,
+            curve=(),
+        )
 
 
 def gave_up_cost(planner: Planner, task: Task) -> float:

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from bench import replay
 from bench.laws.hand_rewrites.evaluate import use_recorded_times
 
@@ -26,6 +28,7 @@ def test_corpus():
     assert len(replay.corpus()) >= 60
 
 
+@pytest.mark.slow
 def test_a_block(fresh, one_thread):
     use_recorded_times()
     first, again = (replay.replayed("gcn", replay.corpus()["gcn"]()) for _ in range(2))

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.egraph import EGraph
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.extractable import Extractable
 
 ENODES = 3_000

@@ -62,12 +62,6 @@ def test_a_big_product_on_a_card() -> None:
     assert roofline.lower_estimate_ms(product) == pytest.approx(0.139 + roofline.launch_ms, rel=1e-2)
 
 
-def test_tf32_makes_float32_faster() -> None:
-    plain, tf32 = gpu_roofline("A100"), gpu_roofline("A100", tf32=True)
-    assert plain is not None and tf32 is not None
-    assert tf32.peak_flops_per_ms == 156e9 > plain.peak_flops_per_ms
-
-
 def test_winograd_is_allowed_for_on_a_gpu_only() -> None:
     roofline = Roofline(1e6, 1e12, 0.0)
     here, there = (Kernel.conv((1, 8, 32, 32), (8, 8, 3, 3), device=device) for device in ("cpu", "cuda"))

@@ -67,16 +67,6 @@ def test_contexts_do_not_mix(tmp_path: Path, elsewhere: Context) -> None:
     with Table(HERE, tmp_path / "t") as here, Table(elsewhere, tmp_path / "t") as there:
         here.store_many(SOME)
         assert there.lookup_many(SOME) == {}
-        assert here.fingerprint() != there.fingerprint()
-
-
-def test_the_fingerprint_holds_the_times_that_were_asked_for(tmp_path: Path) -> None:
-    with Table(HERE, tmp_path / "t") as table:
-        empty, unknown = table.fingerprint(), table.fingerprint(["a"])
-        table.store_many(SOME)
-        assert table.fingerprint() == empty
-        assert table.fingerprint(["a"]) != unknown
-        assert table.fingerprint(["a", "b"]) == table.fingerprint(["b", "a"])
 
 
 def test_the_folder_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Sessions: laws on an e-graph, with push and pop, limits and type checks."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import UnsoundRewriteError
@@ -9,6 +8,7 @@ from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import law, siblings
+from torch_eqsat.rewrites import catalogue
 
 LAWS = catalogue()
 CHAIN = "matmul(matmul(matmul([2, 3], [3, 4]), [4, 5]), [5, 6])"

@@ -1,7 +1,6 @@
 """Recipes: laws run once for each combination, asked again where values count, called where identity counts."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.egraph.workshop import Workshop
@@ -11,6 +10,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 
 
 def applied(laws, texts, shop):
@@ -103,6 +103,7 @@ def test_order_of_operands_does_not_change_types_of_commutative_operators():
             assert infer_type(operator.name, {}, [a, b]) == infer_type(operator.name, {}, [b, a])
 
 
+@pytest.mark.slow
 def test_most_laws_of_the_catalogue_are_not_called():
     calls = []
     for item in catalogue():

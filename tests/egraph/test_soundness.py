@@ -4,11 +4,11 @@ import os
 import random
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.fuzz import Fuzzer
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 RUNS = 1000

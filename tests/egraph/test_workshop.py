@@ -1,13 +1,13 @@
 """Engines that are used again: they know operators and laws, and hold nothing of e-graphs before."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.egraph.workshop import MOST_IDLE, Workshop
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
+from torch_eqsat.rewrites import catalogue
 
 LAWS = catalogue()
 TEXTS = ("matmul(matmul([2, 3], [3, 4]), [4, 5])", "mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])", "relu(relu([3]))")

@@ -5,13 +5,13 @@ import logging
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch_eqsat.rewrites import catalogue
 
 import torch_eqsat
 from tests.end_to_end.models import OPTIONS, Folding, Small, assert_close, compiled, frozen, only_report
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow

@@ -61,6 +61,7 @@ def merged_products(users: int) -> tuple[ExtractionProblem, Choices]:
     return problem, {0: 0} | {first + user: 1 + user for user in range(users)}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(problem=problems(), data=st.data())
 def test_never_worse_than_the_incumbent_and_exact_with_milp(problem: ExtractionProblem, data: st.DataObject) -> None:

@@ -59,6 +59,7 @@ MIXED = {
     "product": lambda x, y: x * y,
     "quotient": lambda x, y: y / (x + 3),
     "maximum": torch.maximum,
+    "hypotenuse": torch.hypot,
     "choice": lambda x, y: torch.where(x > 0, x, y),
 }
 
@@ -185,6 +186,7 @@ def test_operators_are_translated_as_they_mean(trace):
         "diagonal": (lambda x: torch.diagonal(x, dim1=-2, dim2=-1), images),
         "div": (lambda x: x / (x + 1), images),
         "maximum": (lambda x: torch.maximum(x, x * 2), images),
+        "hypot": (lambda x: torch.hypot(x, x * 2), images),
         "where": (lambda x: torch.where(x > 0.5, x, -x), images),
         "embedding_bag": (lambda w: functional.embedding_bag(torch.tensor([[0, 1], [4, 2]]), w, mode="sum"), table),
     }

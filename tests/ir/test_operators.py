@@ -131,7 +131,7 @@ def test_avg_pool(data):
 @given(st.data(), shapes)
 def test_arithmetic(data, shape):
     other = tuple(data.draw(st.sampled_from([1, n])) for n in shape[data.draw(st.integers(0, len(shape))) :])
-    for op in ("add", "mul"):
+    for op in ("add", "mul", "hypot"):
         assert agrees(op, [f32(*shape), f32(*other)]).shape == shape
         assert agrees(op, [f32(*other), f32(*shape)]).shape == shape
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch_eqsat.rewrites.samples import BASES
 
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.operators import OPERATORS
@@ -10,6 +9,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.ir.traits import acted_axes, is_linear, linear_positions, mapped_positions
 from torch_eqsat.ir.types import TensorType
 from torch_eqsat.laws.example import build_example
+from torch_eqsat.rewrites.samples import BASES
 from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate
 
 SAMPLES = [sample for record in OPERATORS.values() for sample in record.samples]

@@ -6,8 +6,8 @@ import pytest
 
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.laws.law import collect, law, pointwise, siblings
-from torch_eqsat.laws.pattern import Place
+from torch_eqsat.laws.law import collect, law, siblings
+from torch_eqsat.laws.pattern import Place, pointwise
 
 
 def identity(t, x):
@@ -28,7 +28,7 @@ def line_of(function):
     [
         ("frobnicate(x)", {}, "unknown operator 'frobnicate'"),
         ("matmul(x)", {}, "matmul takes 2 operands"),
-        ("view(y)", {}, "unbound variable 'x'; the pattern binds y"),
+        ("view(y)", {}, "unbound variable 'x'; the pattern binds root, y"),
         ("view(x", {}, "was never closed"),
         ("x", {}, "bare variable"),
         ("view(x)", {"exactness": "roughly"}, "exactness 'roughly' is not one of bitwise, reassociates, approximates"),

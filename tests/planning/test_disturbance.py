@@ -65,6 +65,7 @@ def check_tried_again(planned):
     assert planned()[0].from_plan
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start(planned, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/bin/true")
@@ -74,6 +75,7 @@ def test_a_worker_that_cannot_start(planned, monkeypatch):
     check_tried_again(planned)
 
 
+@pytest.mark.slow
 def test_a_busy_machine(planned, monkeypatch):
     def measure(kernel, timer):
         raise MeasurementError("let the machine do less besides")
@@ -109,6 +111,7 @@ def test_kernels_that_cannot_run_are_no_disturbance(planned, monkeypatch):
     assert path.exists() and not report.disturbed
 
 
+@pytest.mark.slow
 def test_an_interrupt(planned, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     answer, once = WorkerClient._answer, [True]

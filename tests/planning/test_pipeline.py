@@ -95,6 +95,7 @@ def test_a_race_agrees_with_the_table(planned, monkeypatch):
     assert report.changed and report.race.winner == "rewritten"
 
 
+@pytest.mark.slow
 def test_what_noise_hides_is_left_to_the_table(planned, monkeypatch):
     raced(monkeypatch, [2.0, 1.0], [1.9, 1.1])
     report = planned(measure=True)
@@ -103,6 +104,7 @@ def test_what_noise_hides_is_left_to_the_table(planned, monkeypatch):
     assert not planned(measure=True, min_saving=1.0).changed
 
 
+@pytest.mark.slow
 def test_a_small_saving_that_is_measured_is_taken(planned, monkeypatch):
     raced(monkeypatch, [2.0, 2.1], [1.0, 1.1])
     assert not planned(min_saving=1.0).changed
@@ -135,6 +137,7 @@ def test_a_warm_start_times_nothing(planned, monkeypatch):
     assert timings() == 0 and again.from_plan and again.race == first.race and again.decision == first.decision
 
 
+@pytest.mark.slow
 def test_a_stored_plan_that_cannot_be_carried_out_is_made_anew(planned, monkeypatch, caplog):
     """Also once the graph itself was changed, and put back."""
     planned()
@@ -176,6 +179,7 @@ def test_the_search_could_not_time_anything():
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
+@pytest.mark.slow
 def test_processes_plan_alike_without_timing():
     """Of two processes that hash differently the second finds another key: no plan is shared."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -192,6 +196,7 @@ def test_processes_plan_alike_without_timing():
     assert from_plan == "False" and float(best) < float(base) and timed == "0"
 
 
+@pytest.mark.slow
 def test_deterministic_plans_keep_what_the_table_knows(planned):
     planned(deterministic=True)
     assert timings() == 0

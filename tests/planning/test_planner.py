@@ -228,4 +228,4 @@ def test_regions_that_are_equal_up_to_sizes_share_a_search(task_of):
     assert leaders[0].limits.simulations > followers[0].limits.simulations
     assert leaders[0].hint is None and followers[0].hint.laws
     assert [outcome.base_cost > 0 for outcome in outcomes] == [True] * 3
-    assert outcomes[0].stop is StopReason.FAMILY and outcomes[0].program.cost < outcomes[0].base_cost
+    assert outcomes[0].stop is StopReason.HINT and outcomes[0].program.cost < outcomes[0].base_cost

@@ -8,9 +8,12 @@ import sys
 import pytest
 import torch.distributed as dist
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available(), reason="needs torch.distributed with gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not dist.is_available() or not dist.is_gloo_available(), reason="needs torch.distributed with gloo"
+    ),
+    pytest.mark.slow,
+]
 
 PROGRAM = """
 import datetime, json, os, sys, time
@@ -182,7 +185,6 @@ def test_a_rank_that_is_late(ranks):
         assert all("left as they are from now on" in answer["decision"] for answer in answers)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("case", "count"), [("ddp", 2), ("fsdp", 4)])
 def test_training(ranks, case, count):
     """Replicated, and sharded by FSDP2."""

@@ -1,21 +1,24 @@
 """Every law of the catalogue, verified from its own declaration."""
 
+import pkgutil
 import random
 from contextlib import suppress
+from importlib import import_module
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_eqsat.rewrites import catalogue
 
+from torch_eqsat import rewrites
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.assumptions import EVERYTHING
 from torch_eqsat.laws.example import build_example
-from torch_eqsat.laws.law import EXACTNESS
+from torch_eqsat.laws.law import EXACTNESS, collect
 from torch_eqsat.laws.matcher import check_examples
+from torch_eqsat.rewrites import FAMILIES, catalogue
 from torch_eqsat.verification.hazards import IMPLIED, needed, undeclared
 from torch_eqsat.verification.laws import check, check_near_misses, check_variant
 from torch_eqsat.verification.variants import perturbed
@@ -54,6 +57,11 @@ def test_law_fires_in_an_egraph(law):
         assert egraph.apply([law]).fired
     finally:
         egraph.close()
+
+
+def test_every_module_with_laws_is_a_family():
+    modules = [import_module(f"{rewrites.__name__}.{found.name}") for found in pkgutil.iter_modules(rewrites.__path__)]
+    assert {module.__name__.rpartition(".")[2] for module in modules if collect(module)} == set(FAMILIES)
 
 
 def test_names_are_unique_and_tiers_known():

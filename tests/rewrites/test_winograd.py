@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch_eqsat.rewrites import winograd
 
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.matcher import rewrites
+from torch_eqsat.rewrites import winograd
 from torch_eqsat.verification.interpreter import evaluate
 
 (FOUR,), (SIX,) = winograd.four_points, winograd.six_points

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 from torch_eqsat.rewrites import catalogue
-
 from torch_eqsat.search import actions
 from torch_eqsat.search.actions import EVERYTHING, LawStatistics, actions_of, shipped_statistics, single_actions
 

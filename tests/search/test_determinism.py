@@ -51,6 +51,7 @@ def answers(task_of, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_processes_agree(answers):
     strategies = ",".join(STRATEGIES)
     first, second = answers("1", strategies), answers("2", strategies)

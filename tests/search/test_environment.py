@@ -1,12 +1,12 @@
 """Moving between e-graphs, rebasing on programs."""
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program
 from torch_eqsat.ir.program import restarted
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.actions import Action, actions_of
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search import parameters as declaring
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program, changed_ms, cost_of
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.ir.program import restarted
 from torch_eqsat.ir.term import Node, attributes
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.extractable import Extractable

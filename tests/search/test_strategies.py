@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import OptionError
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search import limits
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits, SearchStatistics, StopReason

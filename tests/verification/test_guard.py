@@ -61,7 +61,7 @@ def stock(monkeypatch):
 
 
 def lines(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "torch_eqsat" and r.levelno >= logging.WARNING]
+    return [r.getMessage() for r in caplog.records if r.name.startswith("torch_eqsat") and r.levelno >= logging.WARNING]
 
 
 def test_a_wrong_law_is_found(stock, caplog):
@@ -101,6 +101,7 @@ def test_inductor_may_be_wrong_as_well(monkeypatch, caplog):
     assert "Inductor's own code is wrong" in second and "runs eagerly" in second
 
 
+@pytest.mark.slow
 def test_training_compares_what_the_forward_returns(stock):
     x, w = torch.randn(32, 64), torch.randn(64, 64, requires_grad=True)
     y = wrong(layer)(x, w)

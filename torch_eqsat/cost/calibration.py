@@ -79,7 +79,7 @@ class Calibration:
 
 
 def default_calibration(context: Context) -> Calibration:
-    """Known numbers for a device that was not calibrated; of an unknown card those of the fastest known one."""
+    """The numbers of a device that was not calibrated; an unknown card gets those of the fastest known one."""
     if context.device == "cpu":
         return Calibration(Coefficients().for_threads(context.threads), cpu_roofline(context.threads))
     card = gpu_roofline(context.device) or gpu_roofline("H200")
@@ -208,7 +208,7 @@ def _bandwidths(times: Mapping[int, float], default: Coefficients) -> Coefficien
 def last_level_bytes() -> float:
     """The size of the last level of this machine's cache as Linux gives it; 0 where the system does not say.
 
-    Not by sysconf: Python knows no name for it, and on a virtual machine it said 384 MiB of 32."""
+    sysconf is not asked: Python has no name for this size, and a virtual machine gave 384 MiB instead of 32."""
     sizes = {}
     for entry in CACHES.glob("index*"):
         try:

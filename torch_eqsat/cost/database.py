@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from torch_eqsat.errors import EqsatError
 
-logger = logging.getLogger("torch_eqsat.cost")
+logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 """Kept in ``user_version`` and in the file's name, so that versions that differ in it do not share a file."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-logger = logging.getLogger("torch_eqsat.cost")
+logger = logging.getLogger(__name__)
 
 VARIABLE = "TORCH_EQSAT_CACHE_DIR"
 DAY_S = 86_400.0
@@ -28,13 +28,16 @@ _told: set[str] = set()
 
 @dataclass(frozen=True)
 class Keep:
-    """What is kept: so many plans and bytes of plans, each for so many days after its last use (damaged tables, set
-    aside as ``.bad-N``, and what earlier formats left too); temporary files only as long as a writer may need them."""
+    """What is kept in the folder."""
 
     plans: int = 2_000
+    """Plans, those that were used last."""
     bytes: int = 256 * 2**20
+    """Bytes of plans."""
     days: float = 90.0
+    """Days after the last use of a plan, and after the making of a damaged table that was set aside as ``.bad-N``."""
     temporary_days: float = 1 / 24
+    """Days for which a temporary file may still have a writer."""
 
 
 def cache_folder() -> Path:

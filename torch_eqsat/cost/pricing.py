@@ -48,15 +48,15 @@ _POWER = re.compile(r"aten\.pow\.Tensor_Scalar\(%\d+, (-?[\d.]+)\)")
 class Pricing:
     """The cost model of graphs that Inductor compiles, on one device; ``measured`` gives ms by kernel key.
 
-    Kernels that are not in it are priced at an optimistic roofline, and told to who passes a collector, ``missing``, so
-    that it can measure them and ask again: an optimistic price is corrected as soon as it matters.
+    Kernels that are not in it are priced at an optimistic roofline. A caller that passes a collector, ``missing``, is
+    told of them, and can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
     With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `inductor/forms.py`), with
     ``epilogues`` what a frozen convolution takes in is free (see `inductor/fusion.py`). In a program that is known as a
     ``whole`` so is how images lie (see `inductor/layout.py`). Weights of which there are too many by ``residency`` are
     read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
     ``roofline`` is that of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a
-    kernel: much of it keeps what was not measured out of a program.
+    kernel: a large one keeps kernels that were not measured out of a program.
 
     What is computed from weights that are not frozen is computed anew in each call, and no neighbour shares its bytes:
     the weights are read from where they lie, and the result is written.
@@ -119,8 +119,8 @@ class Pricing:
         return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {work: 1}, self.coefficients)
 
     def opaque(self, types: Sequence[TensorType], result: TensorType | None) -> float:
-        """The price in ms of an operator that the language does not know: its bytes. What returns no tensor is taken to
-        write a tuple as large as its largest operand."""
+        """The price in ms of an operator that the language does not know, by its bytes. A call that returns no tensor
+        counts as writing a tuple as large as its largest operand."""
         result = result or max(types, key=lambda t: t.bytes, default=None)
         if result is None:
             return 0.0

@@ -1,5 +1,4 @@
-"""What programs cost: the prices of their nodes, their kernels, by which form each heavy node is computed, and how much
-all of them read."""
+"""The cost of programs: prices of their nodes, forms of their heavy nodes, kernels without times, bytes of weights."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from torch_eqsat.ir.program import KERNEL, Program, Task, restarted
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.ir.types import TensorType
 
-# One e-node more is never better for nothing; of two equal programs the one as captured is kept.
+# A further e-node is never free, and of two programs of equal cost the captured one is kept.
 NODE_MS = 1e-7
 REWRITTEN_MS = 1e-7
 

@@ -106,17 +106,13 @@ GPUS = {
 }
 
 
-def gpu_roofline(name: str, dtype: str = "float32", *, tf32: bool = False) -> Roofline | None:
-    """A roofline for the card of that name ("NVIDIA H100 80GB HBM3" and "H100" alike), or None where it is unknown.
-
-    With ``tf32`` float32 products run at half the float16 rate.
-    """
+def gpu_roofline(name: str, dtype: str = "float32") -> Roofline | None:
+    """A roofline for the card of that name ("NVIDIA H100 80GB HBM3" and "H100" alike), or None where it is unknown."""
     words = re.split(r"[\s_-]+", name)
     gpu = next((gpu for known, gpu in GPUS.items() if known in words), None)
     if gpu is None:
         return None
-    tflops = gpu.tflops["float16"] / 2 if tf32 and dtype == "float32" else gpu.tflops[dtype]
-    return Roofline(tflops * 1e9, gpu.gb_per_s * 1e6, GPU_LAUNCH_MS)
+    return Roofline(gpu.tflops[dtype] * 1e9, gpu.gb_per_s * 1e6, GPU_LAUNCH_MS)
 
 
 GPU_LAUNCH_MS = 2.5e-3

@@ -5,7 +5,6 @@ memory. Other processes that lock the table are waited for a second in all, and 
 """
 
 import contextlib
-import hashlib
 import math
 import os
 import sqlite3
@@ -99,16 +98,6 @@ class Table:
         rows = [(key, *astuple(self.context), *astuple(value), now) for key, value in measurements.items()]
         with self._lock:
             self._write(partial(self._store, rows))
-
-    def fingerprint(self, keys: Iterable[str] = ()) -> str:
-        """A hexadecimal digest of the context, the schema, and the stored times (ms) of ``keys``.
-
-        Without keys it does not change when kernels are measured: a program that starts a second time, with the
-        table filled, sees the same one.
-        """
-        known = self.lookup_many(keys)
-        content = (SCHEMA, astuple(self.context), sorted((key, value.ms) for key, value in known.items()))
-        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def everything(self) -> dict[str, Measurement]:
         """All measurements of this context, by kernel key, sorted."""

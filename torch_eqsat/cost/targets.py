@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.cost.roofline import GPUS, Roofline, gpu_coefficients, gpu_roofline
+from torch_eqsat.cost.roofline import GPUS, gpu_coefficients, gpu_roofline
 from torch_eqsat.errors import OptionError
 
 HERE = "here"
@@ -29,30 +24,3 @@ def target_pricing(target: str, frozen: bool, threads: int = 1) -> Pricing:
     roofline = gpu_roofline(target)
     assert roofline is not None
     return Pricing(frozen, "cuda", threads, coefficients=gpu_coefficients(roofline), gpu=target)
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """Measured times over estimated ones, for ``count`` kernels: their median, smallest and largest, and the share of
-    them that are at least 1, as optimistic estimates should make them."""
-
-    count: int
-    median: float
-    least: float
-    most: float
-    optimistic: float
-
-
-def measured_over_estimated(measured: Iterable[tuple[Kernel, float]], roofline: Roofline) -> Ratios | None:
-    """How the ``roofline`` compares with ``measured`` ``(kernel, ms)`` pairs of its device and dtype; None for none.
-
-    >>> kernel = Kernel.matmul((32, 64), (64, 48))
-    >>> roofline = Roofline(1e8, 1e7, 0.0)
-    >>> measured_over_estimated([(kernel, 2 * roofline.lower_estimate_ms(kernel))], roofline)
-    Ratios(count=1, median=2.0, least=2.0, most=2.0, optimistic=1.0)
-    """
-    ratios = [ms / roofline.lower_estimate_ms(kernel) for kernel, ms in measured]
-    if not ratios:
-        return None
-    optimistic = sum(ratio >= 1 for ratio in ratios) / len(ratios)
-    return Ratios(len(ratios), statistics.median(ratios), min(ratios), max(ratios), optimistic)

@@ -1,6 +1,9 @@
-"""Prices of terms in their graph: what a convolution before them takes in is free, gathers cost what their layout
-makes of them, slices of channels and reshapes of permutations the copies that they need, and products with an addend of
-their own size the copy of that."""
+"""Prices of terms that depend on the graph around them.
+
+Work that a convolution absorbs is free. Gathers are priced by the layout of their operand, slices of channels and
+reshapes of permuted values by the copies that they need, and products with an addend of their own size by the copy of
+that addend.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ class TermPrices:
         self._added_later = _products_with_addends(graph, uses) if pricing.whole and not pricing.frozen else frozenset()
 
     def __call__(self, term: int) -> float:
+        """The price of ``term`` in ms."""
         graph, node = self._graph, self._graph.nodes[term]
         operands = [t for c in node.children if (t := graph.types[c]) is not None]
         context = TermContext(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch_eqsat.laws.law import Law
-from torch_eqsat.laws.pattern import Application, Pattern, Variable, applications, commuted
+from torch_eqsat.laws.pattern import ROOT, Application, Pattern, Variable, applications, commuted
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _names(pattern: Application) -> dict[int, str]:
             for i, child in enumerate(sorted_children(node)):
                 visit(child, f"{path}_{i}")
 
-    visit(pattern, "root")
+    visit(pattern, ROOT)
     return names
 
 

@@ -22,7 +22,7 @@ from torch_eqsat.laws.law import Law
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Applied:
     """The result of applying laws once. ``fired`` counts the added right sides by law, ``nodes`` is the size of the
     e-graph afterwards in e-nodes, and ``truncated`` says whether the node limit stopped it."""
 
@@ -79,7 +79,7 @@ class EGraph:
 
     # Laws
 
-    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Step:
+    def apply(self, laws: Sequence[Law], *, fair: bool = False) -> Applied:
         """Match all ``laws`` on the present e-graph, then add their right sides.
 
         With ``fair``, the laws share the room that the limit leaves, those with the fewest matches first, so that a law
@@ -111,7 +111,7 @@ class EGraph:
         self._terms.current_law = ""
         self._matching.clear(complete)
         self._terms.flush(fired)
-        return Step(fired, self.size, len(complete) < len(matched))
+        return Applied(fired, self.size, len(complete) < len(matched))
 
     def count_matches(self, laws: Sequence[Law]) -> dict[str, int]:
         """The number of matches of each law to which it has not been applied yet, without laws that have none.
@@ -128,7 +128,7 @@ class EGraph:
         assumed = [
             (a, self._held[a.property], [places[n] for n in a.names]) for a in asked(law.assumptions, self.granted)
         ]
-        root = places[law.pattern.name or "root"]
+        root = places[law.pattern.name]
         count = 0
         for row, key in zip(rows, matching.keys(law, rows), strict=True):
             if courses.get(key) is REFUSED or not self._hold(assumed, row):
@@ -163,10 +163,10 @@ class EGraph:
             result: Handle | None = law.build(self._builder, *(bound[name] for name in law.parameters))
         except TypeMismatchError:
             return 0
-        return 0 if result is None else self._unite(law, bound[law.pattern.name or "root"].id, result.id)
+        return 0 if result is None else self._unite(law, bound[law.pattern.name].id, result.id)
 
     def _fire_siblings(self, law: Law, rows: list[Row]) -> int:
-        root = law.pattern.name or "root"
+        root = law.pattern.name
         groups: dict[Any, list[dict[str, Handle]]] = defaultdict(list)
         for row in rows:
             bound = self._matching.bind(law, row)

@@ -98,6 +98,7 @@ class Engine:
         self._declared.append(dict(self.declared))
 
     def pop(self) -> None:
+        """Go back to the state of the last push."""
         self._egraph.run_program(Pop(_SPAN, 1))
         self._declared.pop()
 

@@ -215,6 +215,7 @@ class Numbers:
         self._attributes: dict[str, int] = {}
 
     def of_type(self, type_: TensorType | None) -> int:
+        """The number of a type."""
         return self._types.setdefault(type_, len(self._types))
 
     def of_attributes(self, attrs: Attributes) -> int:

@@ -26,32 +26,46 @@ class Handle:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size of each axis."""
         return self.type.shape
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return self.type.rank
 
     @property
     def numel(self) -> int:
+        """The number of elements."""
         return self.type.numel
 
     def __getitem__(self, name: str) -> Any:
+        """The attribute ``name``. Raises KeyError where the pattern names no operator with it."""
         return dict(self.attrs)[name]
 
 
 class TermStore(Protocol):
     """Where a builder puts terms: a TermGraph or an e-graph."""
 
-    def insert(self, node: Node, type_: TensorType, /) -> int: ...
+    def insert(self, node: Node, type_: TensorType, /) -> int:
+        """The id of ``node``, which is added if it is new."""
+        ...
 
-    def forms(self, term: int, /) -> list[Node]: ...
+    def forms(self, term: int, /) -> list[Node]:
+        """The ways in which ``term`` is known to be computed."""
+        ...
 
-    def type_of(self, term: int, /) -> TensorType: ...
+    def type_of(self, term: int, /) -> TensorType:
+        """The type of ``term``, which is a tensor."""
+        ...
 
-    def is_constant(self, term: int, /) -> bool: ...
+    def is_constant(self, term: int, /) -> bool:
+        """Whether ``term`` depends on constants alone."""
+        ...
 
-    def known_of(self, term: int, /) -> Known: ...
+    def known_of(self, term: int, /) -> Known:
+        """What is known of the values of ``term``."""
+        ...
 
 
 def _known(type_: TensorType | None) -> TensorType:
@@ -102,6 +116,7 @@ class Builder:
         self._inputs = 0
 
     def apply(self, op: str, children: Sequence[Handle], **attrs: Any) -> Handle:
+        """The operator ``op`` over ``children``, with all of its attributes."""
         return self._insert(op, attributes(**attrs), children)
 
     def forms(self, x: Handle) -> list[Node]:
@@ -130,6 +145,7 @@ class Builder:
         return Handle(self.store.insert(node, type_), type_, op, attrs, tuple(children))
 
     def input(self, shape: Sequence[int], dtype: str = "float32", **known: float) -> Handle:
+        """A new input; ``known`` are facts about it (see torch_eqsat.ir.term.FACTS)."""
         self._inputs += 1
         return self.apply("input", [], name=f"x{self._inputs}", shape=tuple(shape), dtype=dtype, **known)
 
@@ -151,6 +167,7 @@ class Builder:
         return self.store.known_of(x.id).interval
 
     def scalar(self, value: float, dtype: str = "float32") -> Handle:
+        """A number, of shape ()."""
         return self.apply("scalar", [], value=value, shape=(), dtype=dtype)
 
     def dirac(self, shape: Sequence[int], groups: int, dtype: str) -> Handle:
@@ -158,9 +175,11 @@ class Builder:
         return self.apply("dirac", [], shape=tuple(shape), groups=groups, dtype=dtype)
 
     def add(self, a: Handle, b: Handle) -> Handle:
+        """a + b, broadcast; both of one dtype."""
         return self.apply("add", (a, b))
 
     def mul(self, a: Handle, b: Handle) -> Handle:
+        """a · b, element by element and broadcast; both of one dtype."""
         return self.apply("mul", (a, b))
 
     def minus(self, a: Handle, b: Handle) -> Handle:
@@ -168,25 +187,32 @@ class Builder:
         return self.add(a, self.mul(b, self.scalar(-1.0, b.type.dtype)))
 
     def matmul(self, a: Handle, b: Handle) -> Handle:
+        """A B: [m, k] by [k, n], a batch [b, m, k] by [b, k, n], or rows [..., m, k] of any rank by [k, n]."""
         return self.apply("matmul", (a, b))
 
     def view(self, x: Handle, shape: Sequence[int]) -> Handle:
+        """x with another shape of as many elements, in the same order."""
         return x if tuple(shape) == x.shape else self.apply("view", (x,), shape=tuple(shape))
 
     def expand(self, x: Handle, shape: Sequence[int]) -> Handle:
+        """x broadcast to ``shape``."""
         return x if tuple(shape) == x.shape else self.apply("expand", (x,), shape=tuple(shape))
 
     def permute(self, x: Handle, dims: Sequence[int]) -> Handle:
+        """x whose axis i is the axis ``dims[i]`` of x."""
         return x if list(dims) == list(range(x.rank)) else self.apply("permute", (x,), dims=tuple(dims))
 
     def slice(self, x: Handle, dim: int, start: int, stop: int) -> Handle:
+        """The elements ``start`` to ``stop`` − 1 of x along ``dim``."""
         whole = start == 0 and stop == x.shape[dim]
         return x if whole else self.apply("slice", (x,), dim=dim, start=start, stop=stop)
 
     def cat(self, parts: Sequence[Handle], dim: int) -> Handle:
+        """``parts``, one after the other along ``dim``."""
         return parts[0] if len(parts) == 1 else self.apply("cat", parts, dim=dim)
 
     def pad(self, x: Handle, pads: Sequence[tuple[int, int]]) -> Handle:
+        """x with zeros before and after it: ``pads`` has a pair for each axis."""
         return x if not any(map(any, pads)) else self.apply("pad", (x,), pads=tuple(pads))
 
     def filter_bank(

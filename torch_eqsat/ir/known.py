@@ -12,15 +12,17 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """``interval``: all elements lie in it and none is NaN; None where that is not known. ``rounded``: the value comes
-    of a sum of many numbers, so that it is off by some rounding errors of its own size already. ``tame``: it comes of
-    matrix products, parameters and bounded numbers, none of which is a mask (an addend of −∞ or the least float).
-    ``late``: it depends on the gradients that a backward graph is given."""
+    """What is known of one value."""
 
     interval: Interval | None = None
+    """All elements lie in it and none is NaN; None if no such interval is known."""
     rounded: bool = False
+    """It results from a sum of many numbers, so that it already has rounding errors of its own size."""
     tame: bool = False
+    """It results from matrix products, parameters and bounded numbers, none of which is a mask (an addend of −∞ or the
+    least float)."""
     late: bool = False
+    """It depends on the gradients that a backward graph is given."""
 
     def met(self, other: Known) -> Known:
         """What two e-nodes of one e-class know together."""
@@ -31,7 +33,7 @@ class Known:
         return Known(both, self.rounded or other.rounded, self.tame or other.tame, self.late and other.late)
 
     def facts(self) -> dict[str, int]:
-        """What of this an input of a part of a graph is given, in place of the term that it stands for."""
+        """The facts, as attributes of an input that stands for this value in a part of the graph."""
         said = {"rounded": self.rounded, "tame": self.tame, "late": self.late}
         return {name: 1 for name, holds in said.items() if holds}
 

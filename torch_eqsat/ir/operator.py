@@ -17,34 +17,40 @@ Axes = frozenset[int]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one pass over the result computes and moves: ``elements`` that are computed, bytes that are ``read``, units
-    of ``work`` for each element. ``parts`` are buffers beyond the first, ``calls`` those outside of generated code.
-    Of what is ``fused`` neighbours share the bytes."""
+    """What one pass over the result computes and moves."""
 
     elements: int
+    """Elements that are computed."""
     read: int
+    """Bytes that are read."""
     work: float = 1.0
+    """Units of work for each element."""
     parts: int = 0
+    """Buffers beyond the first."""
     calls: int = 0
+    """Calls outside of generated code."""
     fused: bool = True
+    """Whether the operator is fused with its neighbours, which then share the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An example term, ``text``: the operator with ``arity`` operands, of which that at ``position`` is a term named
-    ``{v}`` of some ``rank``, and the ``others`` are named before.
-
-    ``axes`` are those acted on (None where axes do not correspond); ``ratio`` is the size of the result relative to
-    that of ``{v}``, a tensor [4, 6], [2, 4, 6] or [2, 4, 6, 6] by its rank.
-    """
+    """An application of an operator to a term named ``{v}``: a tensor [4, 6], [2, 4, 6] or [2, 4, 6, 6]."""
 
     arity: int
+    """The number of operands."""
     position: int
+    """Which of them is ``{v}``."""
     rank: int
+    """The rank of ``{v}``."""
     axes: Axes | None
+    """The axes of ``{v}`` that are acted on; None where axes do not correspond."""
     ratio: float
+    """Elements of the result by elements of ``{v}``."""
     text: str
+    """The term."""
     others: tuple[str, ...] = ()
+    """The terms that ``text`` names, but for ``{v}``."""
 
     def over(self, x: str, name: str) -> list[str]:
         """The terms before, and the operator over ``x``, which gets that name."""

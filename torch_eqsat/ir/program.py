@@ -18,18 +18,22 @@ OWN, CONVOLUTION, COLUMN = "", "convolution", "column"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A term graph to optimize. ``parts`` are, for ``fx`` terms, the terms of the language they stand for.
+    """A term graph to optimize.
 
-    A task made from a program (see :func:`restarted`) has that program as its first ``chosen`` terms, of each of them
-    the ``origin`` and the law that ``made`` it, and for its ``fx`` terms the ``captured`` ones that they are; in a
-    captured task all of these are empty, and its program is its ``fx`` terms."""
+    The program of a captured task is its ``fx`` terms. A task made from a program (see :func:`restarted`) begins with
+    the terms of that program; the fields from ``chosen`` on are empty in a captured task."""
 
     graph: TermGraph
     parts: Mapping[int, tuple[int, ...]]
+    """``fx`` term -> the terms of the language that it stands for."""
     chosen: int = 0
+    """How many terms the program has, which are the first ones."""
     origin: tuple[int, ...] = ()
+    """By term of the program: the captured term with its value, or -1."""
     made: tuple[str, ...] = ()
+    """By term of the program: the law that made it, "" for none."""
     captured: Mapping[int, int] = field(default_factory=dict)
+    """``fx`` term -> the captured one that it is."""
 
     def origin_of(self, term: int) -> int:
         """The captured term that has the value of ``term``; -1 if there is none."""
@@ -44,16 +48,20 @@ class Task:
 
 @dataclass
 class Program:
-    """A chosen program: ``graph`` with the task's roots in order, ``origin[i]`` the captured term that has the value
-    of its node i or -1, ``cost`` in ms, and the law that ``made`` each node ("" for none). For its ``fx`` nodes
-    ``meaning`` gives the term of the task that they were, and ``captured`` that of the captured task."""
+    """A program chosen for a task."""
 
     graph: TermGraph
+    """Its terms, with the roots of the task in order."""
     origin: list[int]
+    """By term: the captured term with its value, or -1."""
     cost: float
+    """Predicted time, in ms."""
     made: list[str] = field(default_factory=list)
+    """By term: the law that made it, "" for none."""
     meaning: dict[int, int] = field(default_factory=dict)
+    """``fx`` term -> the term of the task that it was."""
     captured: dict[int, int] = field(default_factory=dict)
+    """``fx`` term -> the term of the captured task that it was."""
 
     @property
     def laws(self) -> Counter[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,14 @@ class TermGraph:
             operands = ", ".join(f"%{child}" for child in node.children)
             lines.append(f"%{index} = {node.op}({operands}){attrs} : {_format_type(type_)}")
         return "\n".join(lines)
+
+
+def meant(meaning: Mapping[int, int], term: int) -> int:
+    """What ``term`` is in the language, by the ``meaning`` of captured calls. What a call means may be the value of
+    another call, as that of a copy is."""
+    while term in meaning:
+        term = meaning[term]
+    return term
 
 
 def _format_type(type_: TensorType | None) -> str:

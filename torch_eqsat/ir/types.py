@@ -29,18 +29,22 @@ class TensorType:
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def numel(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
+        """The size in memory, without gaps; of an unknown dtype four bytes an element."""
         return self.numel * ITEM_BYTES.get(self.dtype, 4)
 
     @property
     def is_floating(self) -> bool:
+        """Whether elements are real floating-point numbers."""
         return self.dtype in FLOATING
 
 

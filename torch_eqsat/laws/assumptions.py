@@ -68,9 +68,13 @@ class Assumption:
 class Store(Protocol):
     """Answers what is known of a term."""
 
-    def known_of(self, term: int, /) -> Known: ...
+    def known_of(self, term: int, /) -> Known:
+        """What is known of the values of ``term``."""
+        ...
 
-    def is_constant(self, term: int, /) -> bool: ...
+    def is_constant(self, term: int, /) -> bool:
+        """Whether ``term`` depends on constants alone."""
+        ...
 
 
 class Term(Protocol):

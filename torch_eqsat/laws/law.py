@@ -26,7 +26,7 @@ from typing import Any
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.assumptions import Assumption, Declared, read
-from torch_eqsat.laws.pattern import Application, Place, parse_pattern, parse_side, variables
+from torch_eqsat.laws.pattern import ROOT, Application, Place, parse_pattern, parse_side, variables
 from torch_eqsat.laws.rhs import built, equated
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
@@ -38,7 +38,7 @@ Assumes = Declared | Callable[..., Declared]
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A law: ``pattern`` is its left side, ``build`` makes its right side.
+    """A law: ``pattern`` is its left side, under whose name the whole match is bound; ``build`` makes its right side.
 
     With ``siblings``, all matches are replaced together (see :func:`siblings`); ``shared`` names the variable that they
     have in common. A law that ``normalises`` runs to a fixpoint before others. A law that is ``expansive`` (it makes
@@ -205,19 +205,14 @@ def _one_way(
     name = function.__name__ + (f"[{suffix}]" if suffix else "")
     try:
         pattern = parse_pattern(text, substitution)
-        if right and not pattern.name:
-            pattern = replace(pattern, name="root")
+        pattern = replace(pattern, name=pattern.name or ROOT)
         build, parameters = (
             equated(function, parse_side(right, substitution), pattern)
             if right
             else built(function, substitution, pattern, siblings=given.siblings)
         )
-        if given.shared and given.shared not in (bound := variables(pattern)):
-            raise LawError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
-        if given.exactness not in EXACTNESS:
-            raise LawError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
-        if not function.__doc__:
-            raise LawError("a law states itself in its docstring, which is missing")
+        _check(given, variables(pattern))
+        statement = _statement(function)
         examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
         declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
         assumptions = read(declared, variables(pattern))
@@ -227,7 +222,7 @@ def _one_way(
         name=name,
         declaration=function.__name__,
         family=function.__module__.rpartition(".")[2],
-        statement=function.__doc__.strip().splitlines()[0],
+        statement=statement,
         exactness=given.exactness,
         pattern=pattern,
         build=build,
@@ -241,6 +236,21 @@ def _one_way(
         expansive=given.expansive,
         assumptions=assumptions,
     )
+
+
+def _check(given: _Declaration, bound: Sequence[str]) -> None:
+    """Raise LawError if the declaration of a law whose pattern binds the variables ``bound`` is malformed."""
+    if given.shared and given.shared not in bound:
+        raise LawError(f"unbound shared variable {given.shared!r}; the pattern binds {', '.join(bound)}")
+    if given.exactness not in EXACTNESS:
+        raise LawError(f"exactness {given.exactness!r} is not one of {', '.join(EXACTNESS)}")
+
+
+def _statement(function: Callable[..., Any]) -> str:
+    """The first line of the docstring. Raises LawError without one."""
+    if not function.__doc__:
+        raise LawError("a law states itself in its docstring, which is missing")
+    return function.__doc__.strip().splitlines()[0]
 
 
 def _label(place: Place) -> str:
@@ -257,17 +267,6 @@ def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
     for name, place in substitution.items():
         given = [text.replace(f"{name}(", f"{place.op}(") for text in given]
     return tuple(given)
-
-
-def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) -> list[Place]:
-    """Places for a metavariable: the elementwise operators with one of ``arities`` operands and a ``trait``."""
-    return [
-        Place(operator.name, n)
-        for operator in OPERATORS.values()
-        if {"pointwise", trait} <= operator.traits and operator.name not in but
-        for n in arities
-        if operator.arity in (None, n)
-    ]
 
 
 def collect(*modules: Any) -> tuple[Law, ...]:

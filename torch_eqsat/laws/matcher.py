@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch_eqsat.errors import LawError, TypeMismatchError
@@ -19,9 +18,8 @@ Binding = dict[str, Handle]
 
 def matches(law: Law, graph: TermGraph) -> Iterator[Binding]:
     """The bindings of the left side's variables for each place of ``graph`` where it matches. The whole match is bound
-    to the pattern's name, or to "root"."""
-    pattern = law.pattern if law.pattern.name else replace(law.pattern, name="root")
-    for variant in commuted(pattern):
+    to the pattern's name."""
+    for variant in commuted(law.pattern):
         for index, type_ in enumerate(graph.types):
             if type_ is not None and (bound := _match(variant, index, graph, {})) is not None:
                 yield bound
@@ -67,7 +65,7 @@ def rewrites(law: Law, graph: TermGraph, granted: frozenset[str] = EVERYTHING) -
     store = GraphStore(graph)
     found = [bound for bound in matches(law, graph) if hold(law.assumptions, bound, store, granted)]
     builder = Builder(store)
-    root = law.pattern.name or "root"
+    root = law.pattern.name
     pairs: list[tuple[Handle, Handle | None]] = []
     if law.siblings:
         unique = list({bound[root].id: bound for bound in found}.values())

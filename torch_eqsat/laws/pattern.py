@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.operators import OPERATORS
+
+ROOT = "root"
+"""The name of the whole match in a law whose pattern gives it none."""
 
 
 class Place(NamedTuple):
@@ -23,6 +26,17 @@ class Place(NamedTuple):
     op: str
     arity: int
     position: int = 0
+
+
+def pointwise(*arities: int, trait: str = "pointwise", but: Sequence[str] = ()) -> list[Place]:
+    """Places for a metavariable: the elementwise operators with one of ``arities`` operands and a ``trait``."""
+    return [
+        Place(operator.name, n)
+        for operator in OPERATORS.values()
+        if {"pointwise", trait} <= operator.traits and operator.name not in but
+        for n in arities
+        if operator.arity in (None, n)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,7 @@ class Application:
 
     @property
     def constructor(self) -> tuple[str, int]:
+        """The operator and its number of operands."""
         return self.op, len(self.children)
 
 

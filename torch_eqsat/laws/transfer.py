@@ -66,7 +66,7 @@ def receive(shipped: Shipped, failures: dict[str, str]) -> list[Law]:
 
 def guarded(law: Law, failures: dict[str, str]) -> Law:
     """``law`` with its first error or wrong result noted in ``failures``, after which it does nothing."""
-    root = law.pattern.name or "root"
+    root = law.pattern.name
 
     def attempt(build: Callable[[], Any], roots: Sequence[Handle]) -> Any:
         if law.name in failures:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch.fx import Graph
 
 from torch_eqsat.cost.targets import HERE
-from torch_eqsat.errors import RebuildError
+from torch_eqsat.errors import RebuildError, first_line
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.options import Options
 from torch_eqsat.planning.job import Job, Trial
@@ -95,7 +95,7 @@ def _raced(original: Graph, rewritten: Graph, inputs: GraphInputs) -> RaceReport
         values = sample_inputs(original, inputs.values)
         found = race([copy_of(original), rewritten], inputs.weights, values, RACE_SECONDS)
     except Exception as error:
-        report = RaceReport(0.0, 0.0, "", f"{type(error).__name__}: {error}".partition("\n")[0])
+        report = RaceReport(0.0, 0.0, "", first_line(error))
         logger.warning("the graphs cannot be timed, the original is kept: %s", report.note)
         return report
     before, after = found.ms

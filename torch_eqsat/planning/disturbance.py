@@ -10,7 +10,7 @@ from torch_eqsat.counters import count_transient
 from torch_eqsat.errors import TransientError
 from torch_eqsat.report import RegionReport
 
-logger = logging.getLogger("torch_eqsat")
+logger = logging.getLogger(__name__)
 
 
 def note_disturbance(regions: Sequence[RegionReport], kernels_failed: Mapping[str, str], *, strict: bool) -> str:

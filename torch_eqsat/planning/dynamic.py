@@ -20,7 +20,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, residency_of
 from torch_eqsat.cost.table import open_table
 from torch_eqsat.counters import count_refused_sizes
-from torch_eqsat.errors import EqsatError, RebuildError
+from torch_eqsat.errors import EqsatError, RebuildError, first_line
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.copies import copied, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
@@ -42,7 +42,7 @@ from torch_eqsat.report import GraphReport
 from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.judge import OriginalFaultError, disagreement
 
-logger = logging.getLogger("torch_eqsat")
+logger = logging.getLogger(__name__)
 
 WIDE = 8
 """How many times larger and smaller sizes are that prices are compared at."""
@@ -123,7 +123,7 @@ def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting
             with undone_on_error(graph):
                 carry_back(graph, static)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".partition("\n")[0]
+        return first_line(error)
     return ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from torch_eqsat.cost.measure.kernels import context_of, measure_many
-from torch_eqsat.cost.measure.timer import CpuTimer, CudaTimer
+from torch_eqsat.cost.measure.timer import TIMERS
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, repeated_ms, residency_of, with_kernels
 from torch_eqsat.cost.table import Table, open_table
@@ -82,7 +82,7 @@ def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
         return lambda kernels, until: {}
     if setting.options.deterministic:
         return lambda kernels, until: {k: m.ms for k, m in table.lookup_many(kernel.key for kernel in kernels).items()}
-    timer = CudaTimer() if torch.device(setting.device).type == "cuda" else CpuTimer()
+    timer = TIMERS[torch.device(setting.device).type]()
     return lambda kernels, until: measure_many(kernels, timer, table, until, failed)
 
 

@@ -13,6 +13,7 @@ from torch.fx import Graph
 from torch_eqsat.cost.calibration import calibration_of, measure_bandwidths
 from torch_eqsat.cost.measure.kernels import context_of
 from torch_eqsat.cost.measure.probes import time_copy
+from torch_eqsat.cost.measure.timer import TIMERS
 from torch_eqsat.cost.table import open_table
 from torch_eqsat.graph.capture import Capture, capture
 from torch_eqsat.graph.copies import copied, undone_on_error
@@ -29,8 +30,6 @@ from torch_eqsat.planning.plans.program_json import check_fits
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs, Judge
 
-DEVICES = ("cpu", "cuda")  # those that there are prices and timers for
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -46,8 +45,8 @@ def prepare(graph: Graph, setting: Setting, inputs: GraphInputs, *, folds: bool 
     """Run the passes that come before the capture; values stay bitwise the same. Factory operators are folded if
     ``folds``."""
     device = torch.device(setting.device).type
-    if device not in DEVICES:
-        return Prepared(setting, reason=f"device {device} is not supported ({', '.join(DEVICES)} are)")
+    if device not in TIMERS:
+        return Prepared(setting, reason=f"device {device} is not supported ({', '.join(TIMERS)} are)")
     replace_contiguous_views(graph)
     if reason := why_untouchable(graph):
         return Prepared(setting, reason=reason)

@@ -22,7 +22,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.options import PREFIX, Options
 from torch_eqsat.planning.spent import Spent
-from torch_eqsat.search.families import Hint, gathered, hint_of
+from torch_eqsat.search.hints import Hint, gathered, hint_of
 from torch_eqsat.search.limits import Budget, Limits, StopReason, playouts
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.partition import Partition
@@ -90,16 +90,16 @@ class Planner:
         # Heavy regions first. They leave time to the others; when small ones came first, and took longer than their
         # share because the machine was busy, half the regions of mobileone_s0 got none.
         order = sorted(range(len(tasks)), key=lambda i: (-weights[i], i))
-        families = [[order[i] for i in family] for family in gathered([tasks[i].graph for i in order])]
+        alike = [[order[i] for i in group] for group in gathered([tasks[i].graph for i in order])]
         found: dict[int, Outcome] = {}
         # Of regions that are equal up to sizes the heaviest is searched first, with the playouts of all, and tells the
         # others what it found.
-        for members in ([(f[0], f) for f in families], [(i, f) for f in families for i in f[1:]]):
+        for members in ([(group[0], group) for group in alike], [(i, group) for group in alike for i in group[1:]]):
             requests = []
-            for i, family in members:
-                leader = found.get(family[0])
+            for i, group in members:
+                leader = found.get(group[0])
                 hint = None if leader is None else hint_of(leader.program, leader.base_cost)
-                weight = sum(weights[member] for member in family) if leader is None else None
+                weight = sum(weights[member] for member in group) if leader is None else None
                 requests.append(partial(self._request, tasks[i], weights[i], sum(weights), budget, weight, hint))
             answers = self.pool.map(requests, self._time_up() + OVERRUN_SECONDS)
             found |= zip((i for i, _ in members), answers, strict=True)
@@ -194,11 +194,11 @@ class Planner:
         weight: float,
         all_weights: float,
         budget: Budget,
-        family: float | None = None,
+        shared_weight: float | None = None,
         hint: Hint | None = None,
     ) -> SearchRequest:
         options = self.setting.options
-        shared = playouts(options.simulations, weight if family is None else family, all_weights)
+        shared = playouts(options.simulations, weight if shared_weight is None else shared_weight, all_weights)
         limits = Limits(options.nodes, budget.share(weight), shared)
         if options.deterministic:
             part = weight / all_weights if all_weights > 0 else 1.0
@@ -293,5 +293,5 @@ class Planner:
 
 
 def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes whose prices an interrupt kept from being measured, though the searches had ended by themselves."""
+    """Outcomes at prices that an interrupt left unmeasured, although the searches had ended by themselves."""
     return [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]

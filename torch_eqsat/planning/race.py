@@ -29,6 +29,7 @@ from torch_eqsat.cost.measure.timer import Call, Clock, sample_ms, summary
 from torch_eqsat.counters import count_timing
 from torch_eqsat.errors import EqsatError
 from torch_eqsat.graph.calls import written_by
+from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.graph.fx import STORED, mark_stored
 
 # The samples are cut into blocks, and a candidate is faster only if it is in each of them: of two that are equally
@@ -150,7 +151,7 @@ def _outside() -> Iterator[None]:
 def _compiled(graph: Graph, weights: AbstractSet[int], values: Sequence[Any]) -> Call:
     """A call of the compiled graph on copies of ``values``; frozen weights are attributes."""
     frozen = weights if inductor_config.freezing else frozenset()
-    module = GraphModule(graph.owning_module, _copy(graph))
+    module = GraphModule(graph.owning_module, copy_of(graph))
     for index, node in enumerate(module.graph.find_nodes(op="placeholder")):
         if index not in frozen:
             continue
@@ -188,12 +189,6 @@ def _from_the_start(run: Callable[..., Any], inputs: Sequence[Any], written: Seq
         run(*inputs)
 
     return call
-
-
-def _copy(graph: Graph) -> Graph:
-    copy = Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    return copy
 
 
 def _own(value: Any) -> Any:

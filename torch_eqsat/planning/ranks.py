@@ -2,9 +2,8 @@
 
 Ranks that plan for themselves time kernels for themselves, and take different programs, which round differently. They
 meet in the store of the default process group, once for each graph in the order in which they compile them. No
-collective is used, so that a rank that does not come delays the others and does not hang them: whoever waits too long
-leaves the graph as it is, and with it everyone, for a decision is made once for all, by an atomic operation of the
-store.
+collective is used, so a rank that does not come delays the others and does not hang them: a rank that waits too long
+decides that the graph stays as it is. An atomic operation of the store makes each decision once, for all ranks.
 """
 
 from __future__ import annotations

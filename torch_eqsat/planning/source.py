@@ -7,6 +7,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from torch_eqsat import rewrites
 from torch_eqsat._version import __version__
 
 
@@ -14,8 +15,6 @@ from torch_eqsat._version import __version__
 def source_hash() -> str:
     """A hash of all that the package does: its source, and the version of egglog."""
     digest = hashlib.sha256(f"{__version__} {metadata.version('egglog')}".encode())
-    from torch_eqsat import rewrites
-
     for folder in (Path(__file__).parents[1], Path(str(rewrites.__file__)).parent):
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())

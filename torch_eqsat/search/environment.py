@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch_eqsat.cost.model import CostModel, Missing
-from torch_eqsat.egraph.egraph import EGraph, Step
+from torch_eqsat.egraph.egraph import Applied, EGraph
 from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.extract.extract import extract
 from torch_eqsat.extract.greedy import greedy
@@ -16,13 +16,13 @@ from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.law import Law
 from torch_eqsat.search.actions import Action
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.families import Hint
+from torch_eqsat.search.hints import Hint
 from torch_eqsat.search.limits import Limits
 from torch_eqsat.search.parameters import SearchParameters
 
 
 @dataclass
-class Place:
+class Level:
     """Where a search is: a task (the captured one, or one restarted from a program), its e-graph, and how many pushes
     deep."""
 
@@ -34,12 +34,9 @@ class Place:
 
 @dataclass
 class Environment:
-    """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment,
-    ``curve`` its cost (ms) over seconds, ``growth`` the e-graph's size (e-nodes) over seconds; ``on_best`` is
-    called whenever ``best`` changes. ``granted`` is what laws may assume. ``work`` counts the e-nodes of the
-    e-graph at each application of laws and each extraction: it grows as the time does, and is equal in every
-    process. Its e-graphs take their engines from ``workshop``. ``hint``
-    is what made the best program of a graph of its family."""
+    """One task's e-graph, and those of programs found for it. ``best`` is the best program seen at any moment. ``work``
+    counts the e-nodes of the e-graph at each application of laws and each extraction: it grows as the time does, and is
+    equal in every process."""
 
     task: Task
     laws: Sequence[Law]
@@ -47,13 +44,19 @@ class Environment:
     limits: Limits
     seed: int = 0
     on_best: Callable[[Environment], None] | None = None
+    """Called whenever ``best`` changes."""
     granted: frozenset[str] = GRANTED
+    """The assumptions that laws may make without proof."""
     parameters: SearchParameters = SearchParameters()
     workshop: Workshop | None = None
+    """Where the e-graphs take their engines from; without one, from a workshop of their own."""
     hint: Hint | None = None
+    """What made the best program of a graph that is equal up to sizes."""
     started: float = field(default_factory=time.monotonic)
     curve: list[tuple[float, float]] = field(default_factory=list)
+    """The cost of ``best`` (ms) over seconds."""
     growth: list[tuple[float, int]] = field(default_factory=list)
+    """The size of the e-graph (e-nodes) over seconds."""
 
     def __post_init__(self) -> None:
         self.deadline = self.started + self.limits.seconds
@@ -65,7 +68,7 @@ class Environment:
         self.node_limit = self.limits.nodes
         egraph = EGraph(self.laws, self.node_limit, self.granted, self.shop)
         egraph.load(self.task.graph)
-        self._places = [Place(self.task, egraph, self.task.graph.digest())]
+        self._levels = [Level(self.task, egraph, self.task.graph.digest())]
         self.largest_nodes = egraph.size
         self.work = 0
         self.best_extractable = Extractable(self.task, egraph.snapshot())
@@ -78,22 +81,23 @@ class Environment:
 
     @property
     def egraph(self) -> EGraph:
-        """The e-graph of the present place."""
-        return self._places[-1].egraph
+        """The e-graph of the present level."""
+        return self._levels[-1].egraph
 
     @property
     def state(self) -> tuple[str, int]:
         """What tells the present state from others: equal for equal e-graphs of one task."""
-        return self._places[-1].digest, self.egraph.content
+        return self._levels[-1].digest, self.egraph.content
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the limit of work or of time is reached, but for the time that it takes to read the e-graph."""
+        """Whether the limit of work is reached, or that of time less the seconds that reading the e-graph takes."""
         reading = self.parameters.reading_seconds * self.egraph.size
         return self.work > self.limits.work or time.monotonic() > self.deadline - reading
 
     @property
     def seconds_left(self) -> float:
+        """The seconds until the deadline, at least 0."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property
@@ -103,7 +107,7 @@ class Environment:
 
     def close(self) -> None:
         """Give all e-graphs up; what was found stays."""
-        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+        for egraph in [*(level.egraph for level in self._levels), *self._loaded.values()]:
             egraph.close()
         if self.workshop is None:
             self.shop.close()
@@ -119,7 +123,7 @@ class Environment:
     def narrow(self, nodes: int) -> None:
         """Lower the limit of nodes of all e-graphs from now on."""
         self.node_limit = min(self.node_limit, nodes)
-        for egraph in [*(place.egraph for place in self._places), *self._loaded.values()]:
+        for egraph in [*(level.egraph for level in self._levels), *self._loaded.values()]:
             egraph.limit = self.node_limit
 
     # Moving
@@ -127,14 +131,14 @@ class Environment:
     def push(self) -> None:
         """Remember the present state."""
         self.egraph.push()
-        self._places[-1].depth += 1
+        self._levels[-1].depth += 1
 
     def pop(self) -> None:
-        """Go back to the state of the last push, out of all places entered since."""
-        while not self._places[-1].depth:
+        """Go back to the state of the last push, out of all e-graphs entered since."""
+        while not self._levels[-1].depth:
             self._leave()
         self.egraph.pop()
-        self._places[-1].depth -= 1
+        self._levels[-1].depth -= 1
 
     def step(self, action: Action, *, fair: bool = False) -> tuple[bool, bool]:
         """Apply an action, then normalise; whether anything changed, and whether the node limit cut it short."""
@@ -144,7 +148,7 @@ class Environment:
         self.growth.append((time.monotonic() - self.started, self.egraph.size))
         return bool(step.fired), truncated
 
-    def _apply(self, egraph: EGraph, laws: Sequence[Law], *, fair: bool = False) -> Step:
+    def _apply(self, egraph: EGraph, laws: Sequence[Law], *, fair: bool = False) -> Applied:
         step = egraph.apply(laws, fair=fair)
         self.work += step.nodes
         return step
@@ -160,9 +164,9 @@ class Environment:
     def rebase(self) -> bool:
         """Enter a new, small e-graph: that of the cheapest program of the present one. Whether that is another program
         than the one that the present e-graph began with. The `pop` of an earlier push leads out of it."""
-        place = self._places[-1]
-        task = restarted(place.task, self._extract(simple=False))
-        if task.graph.digest() == place.digest:
+        level = self._levels[-1]
+        task = restarted(level.task, self._extract(simple=False))
+        if task.graph.digest() == level.digest:
             return False
         self.enter(task)
         return True
@@ -180,14 +184,14 @@ class Environment:
             egraph.load(task.graph)
             self._normalise(egraph)
         egraph.push()
-        self._places.append(Place(task, egraph, digest))
+        self._levels.append(Level(task, egraph, digest))
         self.growth.append((time.monotonic() - self.started, egraph.size))
 
     def _leave(self) -> None:
-        """Leave a place; its e-graph, as it was when entered, stays loaded for a while."""
-        place = self._places.pop()
-        place.egraph.pop()
-        self._loaded[place.digest] = place.egraph
+        """Leave an e-graph, which stays loaded as it was when entered, for a while."""
+        level = self._levels.pop()
+        level.egraph.pop()
+        self._loaded[level.digest] = level.egraph
         if len(self._loaded) > self.parameters.loaded_egraphs:
             self._loaded.pop(next(iter(self._loaded))).close()
 
@@ -218,7 +222,7 @@ class Environment:
 
     def extractable(self) -> Extractable:
         """The present e-graph, ready to be priced."""
-        return Extractable(self._places[-1].task, self.egraph.snapshot())
+        return Extractable(self._levels[-1].task, self.egraph.snapshot())
 
     def keep(self, program: Program, extractable: Extractable) -> None:
         """Remember a program, and the e-graph that it is from, if it is the best so far."""
@@ -237,8 +241,8 @@ class Environment:
         return (self.best_extractable,) if first in (None, self.best_extractable) else (self.best_extractable, first)
 
     def finish(self) -> None:
-        """The exact extraction from the present e-graph and from that of the best program, as far as the limits grant
-        time; gives a lower bound (ms) of the programs of the latter."""
+        """Extract exactly from the present e-graph and from that of the best program, if the limits grant time for it;
+        sets ``lower_bound`` (ms), that of the programs of the latter."""
         if self.limits.exact_seconds > 0:
             present = self.extractable()
             for extractable in dict.fromkeys((present, self.best_extractable)):

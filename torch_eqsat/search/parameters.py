@@ -98,10 +98,10 @@ class SearchParameters:
     """Share of the base cost. A larger gain grants expansive laws the work of least_work anew. Measured with
     least_work."""
 
-    # Families
+    # Hints
 
-    family_share: float = 0.9
-    """Share of the gain of another member. A graph is not searched if the laws of that member gain so much: sizes
+    hint_share: float = 0.9
+    """Share of the gain of a hint. A graph is not searched if the laws of the hint gain so much: sizes
     change what a rewrite saves by some per cent. Of mobileone_s0, seven of eight followers ended with the program that
     a search of their own found, and one, whose leader had not found the best, was searched."""
 

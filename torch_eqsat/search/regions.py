@@ -2,8 +2,9 @@
 
 A narrow place is a point in the order of the graph where one value alone is still to be used by operators. Cuts are
 made behind operators that no law of the catalogue crosses but those of slices (nonlinear elementwise ones), so that a
-rewrite is seldom lost. Graphs that leave an e-graph room to grow are not cut: slices move through all of them. Where no
-narrow place comes in time, the narrowest there is has to do, so that no region is too large to be searched.
+rewrite is seldom lost. If no narrow place lies within the size limit, the cut with the fewest live values is taken, so
+that no region is too large to be searched. Graphs that leave an e-graph room to grow are not cut, because slices move
+through all of them.
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torch_eqsat.counters import COUNTERS
+from torch_eqsat.errors import first_line
 
-logger = logging.getLogger("torch_eqsat")
+logger = logging.getLogger(__name__)
 
 # Tolerance for an element, relative to the largest element of its tensor, in addition to a multiple of eager's own
 # error.
@@ -150,7 +151,7 @@ class Guard:
         try:
             expected = self._expected(before, _share_memory(tensors))
         except Exception as error:
-            expected = f"eager fails ({type(error).__name__}: {error})".partition("\n")[0]
+            expected = f"eager fails ({first_line(error)})"
         if isinstance(expected, str):
             self._stop(expected)
             return self.compiled(*inputs)
@@ -217,7 +218,7 @@ class Guard:
         try:
             result = run(*inputs)
         except Exception as error:
-            return f"{type(error).__name__}: {error}".partition("\n")[0]
+            return first_line(error)
         actual = [*tree_leaves(result), *tensors]
         outputs = len(actual) - len(tensors)
         for number, (found, (exact, eager)) in enumerate(zip(actual, expected, strict=True)):

@@ -43,9 +43,11 @@ class Variant:
 
     @property
     def kinds_only(self) -> bool:
+        """Whether only the places of infinities and NaNs are compared."""
         return self.batch > 0
 
     def may_compare(self, value: torch.Tensor) -> bool:
+        """Whether an output with the value ``value`` is compared: integers made of extreme numbers are not."""
         return value.is_floating_point() or not self.extreme
 
     def spared(self, value: torch.Tensor) -> torch.Tensor | None:

@@ -14,7 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
 
-from torch_eqsat.errors import EqsatError
+from torch_eqsat.errors import EqsatError, first_line
 from torch_eqsat.graph.replay import Recording, Run, run
 from torch_eqsat.verification.hard_inputs import Variant, jittered, made_up, variants
 
@@ -90,7 +90,7 @@ class _Pair:
         except Exception as error:  # whatever the user's operators raise
             if variant.name:  # the graph may not accept hard inputs
                 return ""
-            raise OriginalFaultError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+            raise OriginalFaultError(first_line(error)) from error
         try:
             judged = _aligned(
                 variant,
@@ -98,7 +98,7 @@ class _Pair:
                 [rounded, run(self.rewritten, variant.inputs, recording, in_double=False)],
             )
         except Exception as error:
-            return f"the rewritten graph raises {type(error).__name__}: {error}".partition("\n")[0]
+            return f"the rewritten graph raises {first_line(error)}"
         problem = self._first_difference(judged, recording)
         return f"{problem} ({variant.name})" if problem and variant.name else problem
 

@@ -1,13 +1,13 @@
 """TASO's rules: how they are read, sized and judged, and that every one of them follows from the laws."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws.taso import DATA, Limits, derive, format_table, summary, validity
 from bench.laws.taso_rules import parse, read_rule, read_rules
 from bench.laws.taso_shapes import assignments
 from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 
 LAWS = catalogue()
 RULES = read_rules(DATA) if (DATA / "converted.txt").is_file() else []

@@ -5,12 +5,12 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from bench.laws import verify
 from bench.laws.hand_rewrites.evaluate import Verdict
 from bench.laws.redundancy import Redundancy
 from torch_eqsat.laws.law import law
+from torch_eqsat.rewrites import catalogue
 
 KEYS = [
     *("laws", "verified", "redundant", "taso_single_derived", "taso_multi_derived"),

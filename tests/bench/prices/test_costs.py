@@ -14,6 +14,7 @@ from bench.speed.variants import VARIANTS
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program
+from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Context, Table
 
 MODEL = next(iter(MODELS))
@@ -89,6 +90,7 @@ def test_a_subject_runs_the_kernel_that_it_is_named_after(kernel):
     assert list(missing) == [kernel.key]
 
 
+@pytest.mark.slow
 def test_heavy_subjects_are_of_every_kind():
     names = [subject.name for subject in heavy_subjects()]
     assert len(set(names)) == len(names) == HEAVY
@@ -130,3 +132,12 @@ def test_measuring_takes_the_best_of_three(monkeypatch):
     monkeypatch.setattr(costs, "VARIANTS", {"freezing": VARIANTS["eager"]})
     with torch.no_grad():
         assert costs.measured_ms(tiny(1, 2)) == 1.0
+
+
+def test_ratios_of_measured_and_estimated():
+    roofline, kernels = cpu_roofline(), [Kernel.matmul((n, 64), (64, 64)) for n in (8, 16, 32)]
+    pairs = [(k, f * roofline.lower_estimate_ms(k)) for k, f in zip(kernels, (0.5, 2.0, 4.0), strict=True)]
+    found = costs.measured_over_estimated(pairs, roofline)
+    assert (found.count, found.median, found.least, found.most) == pytest.approx((3, 2.0, 0.5, 4.0))
+    assert found.optimistic == pytest.approx(2 / 3)
+    assert costs.measured_over_estimated([], roofline) is None

@@ -102,6 +102,7 @@ def test_tree_is_laid_out_by_depth():
     assert len({across for across, depth in places if depth == 1}) == 2
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="needs the package matplotlib (in the extra bench)")
     tree = [

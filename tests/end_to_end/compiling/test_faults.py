@@ -26,7 +26,7 @@ def test_fault_leaves_the_graph(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, logger="torch_eqsat"):
         y = compiled(model, **{"eqsat.strict": False})(x)
     assert_close(y, model(x))
-    (record,) = [r for r in caplog.records if r.name == "torch_eqsat"]
+    (record,) = [r for r in caplog.records if r.name.startswith("torch_eqsat")]
     assert record.getMessage() == "graph left as it is: WorkerError: the search worker died"
     assert counters[COUNTERS]["faults"] == 1
     assert counters[COUNTERS]["rewritten"] == 0

@@ -33,7 +33,7 @@ def compiled(module, **options):
 
 
 def check_said(records):
-    (said,) = (r.getMessage() for r in records if r.name == "torch_eqsat")
+    (said,) = (r.getMessage() for r in records if r.name.startswith("torch_eqsat"))
     assert said.startswith("graph left as it is: rewritten it does not compile: ")
     assert (counters[COUNTERS]["faults"], counters[COUNTERS]["rewritten"], counters[COUNTERS]["unchanged"]) == (1, 0, 1)
     assert load_plan("spoilt") is None

@@ -26,6 +26,7 @@ class Attention(nn.Module):
         return self.out(torch.softmax(self.q(x) @ self.k(x).mT / 4, -1) @ self.v(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
@@ -44,6 +45,7 @@ def test_gradients_that_are_zero_but_for_rounding(model, shape):
         torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_weight_in_both_directions():
     """A product of the forward graph joined with one of the backward graph cannot be cut apart again."""
     weight, x = nn.Parameter(torch.randn(16, 32) * 0.1), torch.randn(8, 16)
@@ -57,6 +59,7 @@ def test_one_weight_in_both_directions():
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_indices_of_a_table_of_one_row():
     table, first, second = nn.Embedding(1, 16), torch.randn(16, 16), torch.randn(16, 16)
 

@@ -41,6 +41,7 @@ def test_outputs_keep_their_strides_and_graphs_their_rewriting(name, freezing):
     assert not last().refused
 
 
+@pytest.mark.slow
 def test_kernels_with_the_identity_without_freezing():
     """What laws make of numbers alone stopped Inductor."""
     first, second = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 1, bias=False)

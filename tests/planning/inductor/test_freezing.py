@@ -11,9 +11,9 @@ from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
-from torch_eqsat import compiling
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
+from torch_eqsat.planning.inductor import compiling
 
 pytestmark = [pytest.mark.usefixtures("fresh"), pytest.mark.slow]
 OPTIONS = {

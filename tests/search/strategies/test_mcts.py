@@ -1,10 +1,10 @@
 """The tree search on small tasks."""
 
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from bench.search.whole import search_whole
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.strategies.mcts import MonteCarloTreeSearch

@@ -63,6 +63,7 @@ def test_a_program_that_is_no_worker_and_does_not_read(large, interpreter):
         assert worker._process is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_reading(large, interpreter):
     """The write of a request had no deadline."""
     say = f"import os, sys, time; os.write(int(sys.argv[6]), {MAGIC!r}); time.sleep(1000)"

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, cost_of
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Budget, Limits, StopReason
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import Progress, RepriceRequest, SearchRequest

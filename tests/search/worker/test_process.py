@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.transfer import ship
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import RepriceRequest, SearchRequest

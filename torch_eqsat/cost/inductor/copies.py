@@ -1,13 +1,15 @@
-"""Views that are copies: a reshape of what was permuted has no strides, so that who reads it computes with indices, or
-has it written first. The shuffle after a convolution that replaced a transposed one was free by its price, and the
-program 0.7 times as fast."""
+"""Views that are copies.
+
+A reshape of a permuted value has no strides: its readers compute with indices, or it is written first. When the shuffle
+after a convolution that replaced a transposed one was priced as free, the program ran 0.7 times as fast.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from torch_eqsat.ir.term import Node, TermGraph
+from torch_eqsat.ir.term import Node, TermGraph, meant
 
 VECTOR = 8
 """Elements that lie side by side, from which on they are moved together (one register of AVX2)."""
@@ -23,7 +25,7 @@ def shuffled_views(graph: TermGraph) -> tuple[frozenset[int], frozenset[int]]:
         target = _reshaped_to(graph, node)
         if target is None:
             continue
-        operand = _value(meaning, node.children[0])
+        operand = meant(meaning, node.children[0])
         run = copied_run(*_lying(graph, meaning, operand), target)
         if run:
             (vectors if run >= VECTOR else elements).add(term)
@@ -54,19 +56,13 @@ def copied_run(shape: Sequence[int], strides: Sequence[int], target: Sequence[in
     return run
 
 
-def _value(meaning: Mapping[int, int], term: int) -> int:
-    while term in meaning:  # what a call means may be the value of another call: a copy is its operand
-        term = meaning[term]
-    return term
-
-
 def _lying(graph: TermGraph, meaning: Mapping[int, int], term: int) -> tuple[Sequence[int], list[int]]:
     """The shape of ``term`` and its strides; what is neither a view nor a permutation lies contiguous."""
     node, type_ = graph.nodes[term], graph.types[term]
     assert type_ is not None
     if node.op not in ("view", "permute"):
         return type_.shape, contiguous(type_.shape)
-    shape, strides = _lying(graph, meaning, _value(meaning, node.children[0]))
+    shape, strides = _lying(graph, meaning, meant(meaning, node.children[0]))
     if node.op == "permute":
         return type_.shape, [strides[axis] for axis in node["dims"]]
     return type_.shape, viewed(shape, strides, type_.shape) or contiguous(type_.shape)

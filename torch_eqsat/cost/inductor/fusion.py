@@ -5,7 +5,7 @@ Under freezing, factors and addends of constants that follow a convolution are f
 (mkldnn_fusion.py). Priced as if they were work, the batch norms of mobilenet_v2 promised 17 % to a program that
 compiles to the same calls.
 
-What several use is stored and takes nothing in; `cost/terms.py` looks at that, where the program is known.
+A value that several terms use is stored, and absorbs nothing; `cost/terms.py` sees that once a program is known.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections import Counter
 
 from torch_eqsat.cost.inductor.fusion import is_packed
 from torch_eqsat.ir.operators import OPERATORS
-from torch_eqsat.ir.term import TermGraph
+from torch_eqsat.ir.term import TermGraph, meant
 
 
 class Layouts:
@@ -53,9 +53,7 @@ class Layouts:
         return operand if node.op == "slice" and node["dim"] == 1 else None
 
     def _value(self, term: int) -> int:
-        while term in self._meaning:  # what a call means may be the value of another call: a copy is its operand
-            term = self._meaning[term]
-        return term
+        return meant(self._meaning, term)
 
     def _operands(self, term: int) -> list[int]:
         return [self._value(child) for child in self.graph.nodes[term].children]

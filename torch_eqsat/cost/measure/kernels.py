@@ -33,9 +33,9 @@ from torch_eqsat.cost.measure.timer import Call, Timer
 from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Context, Table, cpu_model
 from torch_eqsat.counters import count_timing
-from torch_eqsat.errors import MeasurementError
+from torch_eqsat.errors import MeasurementError, first_line
 
-logger = logging.getLogger("torch_eqsat.cost")
+logger = logging.getLogger(__name__)
 
 aten = torch.ops.aten
 
@@ -100,7 +100,7 @@ def measure_many(
         try:
             measured = measure(kernel, timer)
         except (MeasurementError, MemoryError, torch.OutOfMemoryError) as error:
-            failed[key] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            failed[key] = first_line(error)
             logger.debug("not measured: %s: %s", key, failed[key])
             continue
         except Exception as error:

@@ -138,3 +138,7 @@ class CudaTimer:
         call()
         end.record()
         return start, end
+
+
+TIMERS: dict[str, Callable[[], Timer]] = {"cpu": CpuTimer, "cuda": CudaTimer}
+"""The timers by type of device. A graph on any other device is left as it is."""

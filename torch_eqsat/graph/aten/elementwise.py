@@ -147,6 +147,7 @@ FUNCTIONS: dict[str, Any] = {
     "tanh": aten.tanh.default,
     "erf": aten.erf.default,
     "abs": aten.abs.default,
+    "hypot": aten.hypot.default,
 }
 
 

@@ -1,7 +1,7 @@
 """Graphs with symbolic sizes as graphs with sizes that are numbers, and what was made of those back with symbols.
 
 Each symbol gets a prime that divides no number of the graph. A size in a rewritten call is then known by its number:
-one that occurred in the captured graph, a product of such, or such a one less or more one or two. Whether that was
+that of a size of the captured graph, a product of such numbers, or one of them plus or minus 1 or 2. Whether that was
 right is decided afterwards, see `planning/dynamic.py`: the sizes of all results are compared as expressions, and both
 graphs are run at other sizes.
 """

@@ -104,6 +104,12 @@ def _absolute(known: Sequence[Interval]) -> Interval:
     return (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
 
 
+def _hypotenuse(known: Sequence[Interval]) -> Interval:
+    """Widened by more than bfloat16 rounds."""
+    (least_x, most_x), (least_y, most_y) = (_absolute([k]) for k in known)
+    return 0.99 * math.hypot(least_x, least_y), 1.01 * math.hypot(most_x, most_y)
+
+
 def _clamped(attrs: Attrs, operands: Sequence[Interval | None], _: Any, result: TensorType) -> Interval | None:
     low, high = attrs["low"], attrs["high"]
     if result.dtype not in FLOATING:
@@ -232,6 +238,18 @@ OPERATORS = [
     _elementwise("tanh", 1, _function, "monotone odd zero", interval=_within(-1.0, 1.0), **_BOUNDED, work="slow"),
     _elementwise(
         "erf", 1, _function, "monotone odd zero", interval=_within(-1.0, 1.0), **_BOUNDED, work="transcendental"
+    ),
+    # √(x² + y²), without the overflow of the squares.
+    _elementwise(
+        "hypot",
+        2,
+        _function,
+        "commutative",
+        interval=_of_all(_hypotenuse),
+        rounded=_rounded_from(0),
+        exact=never,
+        by_place=True,
+        work="transcendental",
     ),
     _elementwise("abs", 1, _function, "zero", **_PLAIN, interval=_of_all(_absolute)),
 ]

@@ -1,4 +1,4 @@
-"""The first playout of a search that is told what another member of the graph's family gained."""
+"""The first playout of a search with a hint: what the laws gained on a graph that is equal up to sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def follow_hint(environment: Environment) -> bool:
     hint = environment.hint
     if hint is None:
         return False
-    batch = Action("family", tuple(law for law in environment.laws if law.name in hint.laws))
+    batch = Action("hint", tuple(law for law in environment.laws if law.name in hint.laws))
     environment.push()
     changed, truncated = True, False
     while changed and not truncated and not environment.out_of_time:
@@ -20,4 +20,4 @@ def follow_hint(environment: Environment) -> bool:
     environment.evaluate()
     environment.pop()
     gain = (environment.base_cost - environment.best.cost) / environment.base_cost if environment.base_cost else 0.0
-    return gain >= environment.parameters.family_share * hint.gain
+    return gain >= environment.parameters.hint_share * hint.gain

@@ -51,9 +51,10 @@ class MonteCarloTreeSearch:
         self.patience = Patience(environment)
 
     def run(self) -> SearchStatistics:
+        """Search until a limit, or until playouts bring nothing; why it stopped."""
         environment = self.environment
         if follow_hint(environment):
-            return SearchStatistics(StopReason.FAMILY, 1, environment.largest_nodes)
+            return SearchStatistics(StopReason.HINT, 1, environment.largest_nodes)
         environment.push()
         self.saturates = self._grow()
         self._evaluate()
@@ -124,10 +125,6 @@ class MonteCarloTreeSearch:
 
     def _is_spent(self) -> bool:
         return self.simulations >= self.environment.limits.simulations
-
-    def name_of(self, move: int) -> str:
-        """What a move is called."""
-        return {STOP: "stop", REBASE: "rebase"}.get(move) or self.actions[move].name
 
     def _grow(self, *, wide: bool = False) -> bool:
         """Apply everything, fairly, until nothing changes; ``wide`` with each expansive law on its own in between.

@@ -24,7 +24,7 @@ State = tuple[str, int]
 
 
 @dataclass
-class Known:
+class Seen:
     """What is known of a state: a path of laws that leads to it, its cost (ms), the laws that match, where laws lead
     (None: nowhere new), and whether the node limit was reached."""
 
@@ -57,15 +57,16 @@ class PaperTreeSearch:
         self.environment, self.parameters = environment, environment.parameters
         self.actions = single_actions(environment.laws, shipped_statistics(self.parameters.unknown_law))
         self.random = random.Random(environment.seed)
-        self.known: dict[State, Known] = {}
+        self.seen: dict[State, Seen] = {}
         self.committed: list[int] = []
         self.simulations = 0
         self._at: tuple[int, ...] = ()  # the path of laws that was applied to the e-graph
 
     def run(self) -> SearchStatistics:
+        """Commit to one law after another until a limit, or until none changes anything; why it stopped."""
         environment = self.environment
         root = environment.state
-        self.known[root] = Known((), environment.evaluate(simple=True), False)
+        self.seen[root] = Seen((), environment.evaluate(simple=True), False)
         stop = StopReason.ACTIONS
         for _ in range(self.parameters.paper_committed_actions):
             choice = self._plan(root)
@@ -80,9 +81,9 @@ class PaperTreeSearch:
             self.committed.append(choice)
             root = following
             if self._is_over(root):
-                stop = StopReason.NODES if self.known[root].full else StopReason.COST
+                stop = StopReason.NODES if self.seen[root].full else StopReason.COST
                 break
-        self._go(self.known[root].path)
+        self._go(self.seen[root].path)
         environment.evaluate()
         environment.finish()
         self._go(())
@@ -104,29 +105,29 @@ class PaperTreeSearch:
 
     def _after(self, state: State, law: int) -> State | None:
         """The state that ``law`` leads to; None if it changes nothing."""
-        known = self.known[state]
-        if law not in known.after:
-            self._go(known.path)
+        seen = self.seen[state]
+        if law not in seen.after:
+            self._go(seen.path)
             self.environment.push()
             changed, truncated = self.environment.step(self.actions[law])
-            self._at = (*known.path, law)
+            self._at = (*seen.path, law)
             following = self.environment.state if changed else None
-            if following is not None and following not in self.known:
-                self.known[following] = Known(self._at, self.environment.evaluate(simple=True), truncated)
-            known.after[law] = following
-        return known.after[law]
+            if following is not None and following not in self.seen:
+                self.seen[following] = Seen(self._at, self.environment.evaluate(simple=True), truncated)
+            seen.after[law] = following
+        return seen.after[law]
 
     def _matching(self, state: State) -> list[int]:
-        known = self.known[state]
-        if known.matching is None:
-            self._go(known.path)
+        seen = self.seen[state]
+        if seen.matching is None:
+            self._go(seen.path)
             matches = self.environment.egraph.count_matches(self.environment.laws)
-            known.matching = [i for i, a in enumerate(self.actions) if any(law.name in matches for law in a.laws)]
-        return known.matching
+            seen.matching = [i for i, a in enumerate(self.actions) if any(law.name in matches for law in a.laws)]
+        return seen.matching
 
     def _is_over(self, state: State) -> bool:
-        known = self.known[state]
-        return known.full or known.cost < self.parameters.paper_least_cost or self.environment.out_of_time
+        seen = self.seen[state]
+        return seen.full or seen.cost < self.parameters.paper_least_cost or self.environment.out_of_time
 
     # The search
 
@@ -158,7 +159,7 @@ class PaperTreeSearch:
             fresh = child is not None
             if child is None:
                 child = self._select(node)
-            rewards.append(max(self.known[node.state].cost - self.known[child.state].cost, 0.0))
+            rewards.append(max(self.seen[node.state].cost - self.seen[child.state].cost, 0.0))
             path.append(child)
             if fresh:
                 break
@@ -194,7 +195,7 @@ class PaperTreeSearch:
                 idle += 1
             else:
                 idle = 0
-                total += factor * max(self.known[state].cost - self.known[following].cost, 0.0)
+                total += factor * max(self.seen[state].cost - self.seen[following].cost, 0.0)
                 state = following
             factor *= self.parameters.paper_discount
         return total

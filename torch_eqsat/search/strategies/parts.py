@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch_eqsat.ir.program import Program
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.families import Hint, better, family_of, hint_of
+from torch_eqsat.search.hints import Hint, better, hint_of, skeleton_of
 from torch_eqsat.search.limits import Budget, SearchStatistics, playouts
 from torch_eqsat.search.partition import Partition
 
@@ -40,10 +40,10 @@ def search_parts(
             granted=environment.granted,
             parameters=parameters,
             workshop=environment.shop,
-            hint=hints.get(family := family_of(partition.task_of(group).graph)),
+            hint=hints.get(skeleton := skeleton_of(partition.task_of(group).graph)),
         )
         made += run(part).simulations
-        hints[family] = better([part.hint, hint_of(part.best, part.base_cost)])
+        hints[skeleton] = better([part.hint, hint_of(part.best, part.base_cost)])
         part.close()
         environment.largest_nodes = max(environment.largest_nodes, part.largest_nodes)
         environment.work += part.work

@@ -28,6 +28,7 @@ class Saturation:
         self.environment = environment
 
     def run(self) -> SearchStatistics:
+        """Saturate and extract exactly; why it stopped, with rounds as playouts."""
         stop, rounds = saturate(self.environment)
         if stop is not StopReason.TIME:
             self.environment.evaluate()

@@ -28,6 +28,7 @@ class BestFirstSubstitution:
         self.siblings = {law.name for law in environment.laws if law.siblings}
 
     def run(self) -> SearchStatistics:
+        """Take the cheapest program of the queue until it is empty or a limit is reached; why it stopped."""
         environment = self.environment
         queue: list[tuple[float, int, Task]] = [(environment.base_cost, 0, environment.task)]
         met = {environment.task.graph.digest()}

@@ -30,6 +30,7 @@ class NoSearch:
         self.environment = environment
 
     def run(self) -> SearchStatistics:
+        """Nothing is searched."""
         return SearchStatistics(StopReason.NOTHING_TO_DO, 0, self.environment.largest_nodes)
 
 

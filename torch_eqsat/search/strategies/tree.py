@@ -52,6 +52,7 @@ class Tree:
     nodes: dict[Hashable, TreeNode] = field(default_factory=dict)
 
     def node(self, state: Hashable) -> TreeNode:
+        """The node of ``state``, which is added if it is new."""
         return self.nodes.setdefault(state, TreeNode())
 
 

@@ -17,7 +17,7 @@ from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
 from torch_eqsat.search.worker.fallback import stop_of
-from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
+from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, Request, SearchRequest
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ GUARD = "TORCH_EQSAT_WORKER"
 INTERRUPT_SECONDS = 3.0  # that an interrupted search may take to answer
 LEAST_SECONDS = 0.5  # of the time of a search that are left when its worker took long to start
 REAP_SECONDS = 2.0  # that a killed process may take to be gone
-
-Request = SearchRequest | RepriceRequest
 
 
 class DeadWorkerError(WorkerError):

@@ -9,7 +9,7 @@ from torch_eqsat.cost.programs import captured_program, cost_of, unmeasured
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.worker.channel import LateError
-from torch_eqsat.search.worker.messages import Outcome, RepriceRequest, SearchRequest
+from torch_eqsat.search.worker.messages import Outcome, Request, SearchRequest
 
 
 def stop_of(error: WorkerError) -> StopReason:
@@ -17,26 +17,23 @@ def stop_of(error: WorkerError) -> StopReason:
     return StopReason.LATE if isinstance(error, LateError) else StopReason.FAILED
 
 
-def gave_up(
-    request: SearchRequest | RepriceRequest, stop: StopReason, detail: str = "", *, transient: bool = True
-) -> Outcome:
+def gave_up(request: Request, stop: StopReason, detail: str = "", *, transient: bool = True) -> Outcome:
     """The answer without a search: the captured program; for a repricing the program known before, at today's prices,
     if it is still the better one. ``transient`` says that another try may do better, ``detail`` what happened."""
     met: Missing = {}
     captured = captured_program(request.task, request.pricing, met)
     if isinstance(request, SearchRequest):
-        curve = ((0.0, captured.cost),)
         return Outcome(
-            captured,
-            captured.cost,
-            0.0,
-            (),
-            tuple(met.values()),
-            stop,
-            0,
-            0,
-            0.0,
-            curve,
+            program=captured,
+            base_cost=captured.cost,
+            lower_bound=0.0,
+            unmeasured=(),
+            missing=tuple(met.values()),
+            stop=stop,
+            simulations=0,
+            nodes=0,
+            seconds=0.0,
+            curve=((0.0, captured.cost),),
             transient=transient,
             detail=detail,
         )

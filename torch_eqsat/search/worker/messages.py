@@ -10,7 +10,7 @@ from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.laws.assumptions import GRANTED
 from torch_eqsat.laws.transfer import Shipped
 from torch_eqsat.search.extractable import Extractable
-from torch_eqsat.search.families import Hint
+from torch_eqsat.search.hints import Hint
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.parameters import SearchParameters
 
@@ -19,7 +19,7 @@ from torch_eqsat.search.parameters import SearchParameters
 class SearchRequest:
     """Optimize ``task`` at the prices of ``pricing``, with the laws (of the catalogue and ``user_laws``) not in
     ``disabled`` and of exactness up to ``exactness``, by the strategy of that name; ``granted`` is what they may
-    assume, ``hint`` what made the best program of a graph of the same family."""
+    assume, ``hint`` what made the best program of a graph that is equal up to sizes."""
 
     task: Task
     pricing: Pricing
@@ -60,30 +60,44 @@ class RepriceRequest:
         return self.milp_seconds + self.leisure_seconds * len(self.outcome.extractables)
 
 
-@dataclass(frozen=True)
+Request = SearchRequest | RepriceRequest
+"""What a worker is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The answer: the best program, the original's cost (ms), a lower bound (ms, 0 if none is known) of the programs
-    in the first of the ``extractables``, the e-graph that the best one comes from (others are worth a look when prices
-    have changed; there are none when the search could not begin); kernels whose prices were estimates (``unmeasured``
-    those that the program runs, ``missing`` all that were met); why the search stopped, and statistics; names of
-    laws of the user's that failed and were ``dropped``, each with what happened. ``transient`` says that it stopped for
-    no reason of its own or of its limits (a worker that died or was late, an interrupt): another try may do better.
-    ``detail`` is what happened then, in words."""
+    """The answer to a request."""
 
     program: Program
+    """The best program found."""
     base_cost: float
+    """Cost of the captured program, in ms."""
     lower_bound: float
+    """No program of the first of the ``extractables`` costs less than this many ms; 0 if that is not known."""
     unmeasured: tuple[Kernel, ...]
+    """Kernels that the program runs and whose prices are estimates."""
     missing: tuple[Kernel, ...]
+    """All kernels met whose prices are estimates."""
     stop: StopReason
+    """Why the search stopped."""
     simulations: int
+    """Playouts."""
     nodes: int
+    """Size of the largest e-graph, in e-nodes."""
     seconds: float
+    """When the program was found, in seconds after the start; after a repricing with the time of that."""
     curve: tuple[tuple[float, float], ...]
+    """Costs of the best programs (ms) over seconds."""
     extractables: tuple[Extractable, ...] = ()
+    """The e-graph that the program comes from, then others that may have a better one at other prices; none if the
+    search could not begin."""
     dropped: tuple[tuple[str, str], ...] = ()
+    """Names of the user's laws that failed, each with what happened."""
     transient: bool = False
+    """Whether it stopped for no reason of its own or of its limits (a worker that died or was late, an interrupt), so
+    that another try may do better."""
     detail: str = ""
+    """What happened then, in words."""
 
     @property
     def reason(self) -> str:

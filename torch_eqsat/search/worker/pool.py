@@ -17,9 +17,9 @@ from types import TracebackType
 
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.search.limits import StopReason
-from torch_eqsat.search.worker.client import INTERRUPT_SECONDS, Request, WorkerClient
+from torch_eqsat.search.worker.client import INTERRUPT_SECONDS, WorkerClient
 from torch_eqsat.search.worker.fallback import gave_up, stop_of
-from torch_eqsat.search.worker.messages import Outcome, SearchRequest
+from torch_eqsat.search.worker.messages import Outcome, Request, SearchRequest
 
 # What an answer may take beyond the time that was asked for (the start of a worker, 1 s, is part of it), before it is
 # stopped; and all the answers of a graph together beyond the time of the graph.

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from torch_eqsat.cost.model import Missing
@@ -27,7 +28,7 @@ from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
 from torch_eqsat.search.worker.fallback import gave_up
-from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, RepriceRequest, SearchRequest
+from torch_eqsat.search.worker.messages import Failure, Outcome, Progress, RepriceRequest, Request, SearchRequest
 
 PROGRESS_SECONDS = 0.2  # between two reports of a better program
 TICK_SECONDS = 0.25  # between two looks at the clock and at the parent
@@ -42,7 +43,7 @@ CPU_GRACE_SECONDS = 30
 _workshop: Workshop | None = None  # for all requests of a worker: regions of one graph are alike
 
 
-def answer(request: SearchRequest | RepriceRequest, report: Callable[[Outcome], None]) -> Outcome:
+def answer(request: Request, report: Callable[[Outcome], None]) -> Outcome:
     """Answer a request; ``report`` is given what was found so far."""
     return _search(request, report) if isinstance(request, SearchRequest) else _reprice(request)
 
@@ -84,18 +85,18 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
 
 def _outcome(environment: Environment, statistics: SearchStatistics, failures: dict[str, str]) -> Outcome:
     return Outcome(
-        environment.best,
-        environment.base_cost,
-        environment.lower_bound,
-        unmeasured(environment.best, environment.pricing),
-        tuple(environment.missing.values()),
-        statistics.stop,
-        statistics.simulations,
-        statistics.nodes,
-        environment.curve[-1][0],
-        tuple(environment.curve),
-        environment.extractables(),
-        tuple(failures.items()),
+        program=environment.best,
+        base_cost=environment.base_cost,
+        lower_bound=environment.lower_bound,
+        unmeasured=unmeasured(environment.best, environment.pricing),
+        missing=tuple(environment.missing.values()),
+        stop=statistics.stop,
+        simulations=statistics.simulations,
+        nodes=statistics.nodes,
+        seconds=environment.curve[-1][0],
+        curve=tuple(environment.curve),
+        extractables=environment.extractables(),
+        dropped=tuple(failures.items()),
         transient=statistics.transient,
     )
 
@@ -122,22 +123,17 @@ def _reprice(request: RepriceRequest) -> Outcome:
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
         program = captured
     seconds = before.seconds + time.monotonic() - start
-    return Outcome(
-        program,
-        captured.cost,
+    return replace(
+        before,
+        program=program,
+        base_cost=captured.cost,
         # What has no time was kept out, and could be better.
-        0.0 if pricing.distrust_ms and missing else min(found.lower_bound, program.cost),
-        unmeasured(program, pricing),
-        tuple(missing.values()),
-        before.stop,
-        before.simulations,
-        before.nodes,
-        seconds,
-        (*before.curve, (seconds, program.cost)),
-        (extractable, *(other for other in before.extractables if other is not extractable)),
-        before.dropped,
-        before.transient,
-        before.detail,
+        lower_bound=0.0 if pricing.distrust_ms and missing else min(found.lower_bound, program.cost),
+        unmeasured=unmeasured(program, pricing),
+        missing=tuple(missing.values()),
+        seconds=seconds,
+        curve=(*before.curve, (seconds, program.cost)),
+        extractables=(extractable, *(other for other in before.extractables if other is not extractable)),
     )
 
 
@@ -190,7 +186,7 @@ class _Clock:
 _clock = _Clock()
 
 
-def _most_seconds(request: SearchRequest | RepriceRequest) -> float:
+def _most_seconds(request: Request) -> float:
     """The seconds after which the work on a request is cut off: its time, and as much as steps that look at no clock
     may take beyond it."""
     if isinstance(request, SearchRequest):
@@ -198,7 +194,7 @@ def _most_seconds(request: SearchRequest | RepriceRequest) -> float:
     return request.seconds + REPRICE_GRACE * request.parameters.evaluation_seconds
 
 
-def _respond(request: SearchRequest | RepriceRequest, channel: Channel) -> Outcome | Failure:
+def _respond(request: Request, channel: Channel) -> Outcome | Failure:
     """The answer, or why there is none."""
     try:
         _clock.arm(_most_seconds(request))

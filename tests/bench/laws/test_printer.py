@@ -1,12 +1,12 @@
 """Terms as text."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
+from bench.laws.printer import write_terms
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
-from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.rewrites import catalogue
 
 EXAMPLES = list(dict.fromkeys(law.examples[0] for law in {item.declaration: item for item in catalogue()}.values()))
 

@@ -1,16 +1,17 @@
-"""Writes the page of laws from their declarations: ``python -m torch_eqsat.laws.document > docs/laws.md``."""
+"""Writes the page of laws from their declarations: ``python -m bench.laws.document > docs/laws.md``."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 
+from bench.laws.printer import write_terms
 from torch_eqsat.ir.builder import Builder, GraphStore
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.matcher import rewrites
-from torch_eqsat.laws.printer import write_terms
+from torch_eqsat.rewrites import catalogue, families
 
 HEAD = """# The laws
 
@@ -112,18 +113,15 @@ def _example(law: Law) -> list[str]:
     return ["```", *lines, "```"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the page of the catalogue."""
+    argparse.ArgumentParser(prog="python -m bench.laws.document", description=__doc__).parse_args(arguments)
     print(catalogue_page(), end="")
 
 
 def catalogue_page() -> str:
     """The page of the catalogue, each family introduced by the docstring of its module."""
-    rewrites_package = import_module("torch_eqsat.rewrites")
-    laws = rewrites_package.catalogue()
-    families = dict.fromkeys(law.family for law in laws)
-    modules = {family: import_module(f"torch_eqsat.rewrites.{family}") for family in families}
-    return document(laws, {family: module.__doc__ or "" for family, module in modules.items()})
+    return document(catalogue(), {family: module.__doc__ or "" for family, module in families().items()})
 
 
 if __name__ == "__main__":

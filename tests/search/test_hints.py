@@ -1,11 +1,11 @@
-"""Families: graphs that are equal up to sizes, and what the search of one tells that of another."""
+"""What the search of one graph tells that of another that is equal up to sizes."""
 
 import pytest
-from torch_eqsat.rewrites import catalogue
 
 from torch_eqsat.cost.pricing import Pricing
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
-from torch_eqsat.search.families import Hint, better, family_of, gathered, hint_of
+from torch_eqsat.search.hints import Hint, better, gathered, hint_of, skeleton_of
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.strategies.table import run_strategy
 
@@ -27,10 +27,10 @@ def searched(task, hint=None):
     return statistics, environment
 
 
-def test_graphs_of_other_sizes_are_a_family(chain):
+def test_graphs_of_other_sizes_have_one_skeleton(chain):
     graphs = [chain(512).graph, chain(768).graph, chain(512, lambda a, b, c: (a @ b).relu() @ c).graph]
     assert len({graph.digest() for graph in graphs}) == 3
-    assert family_of(graphs[0]) == family_of(graphs[1]) != family_of(graphs[2])
+    assert skeleton_of(graphs[0]) == skeleton_of(graphs[1]) != skeleton_of(graphs[2])
     assert gathered(graphs) == [[0, 1], [2]]
 
 
@@ -40,7 +40,7 @@ def test_a_follower_finds_what_a_search_finds(chain):
     assert hint is not None and hint.laws and 0 < hint.gain < 1
     alone, own = searched(chain(768))
     statistics, follower = searched(chain(768), hint)
-    assert statistics.stop is StopReason.FAMILY and alone.stop is not StopReason.FAMILY
+    assert statistics.stop is StopReason.HINT and alone.stop is not StopReason.HINT
     assert follower.best.cost == own.best.cost < follower.base_cost
     assert follower.work < own.work
 
@@ -49,7 +49,7 @@ def test_a_follower_finds_what_a_search_finds(chain):
 def test_a_follower_that_gains_less_is_searched(chain, hint):
     _, own = searched(chain(768))
     statistics, follower = searched(chain(768), hint)
-    assert statistics.stop is not StopReason.FAMILY
+    assert statistics.stop is not StopReason.HINT
     assert follower.best.cost == own.best.cost
 
 

@@ -90,11 +90,6 @@ class Compilation:
             return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
 
 
-def first_line(error: Exception) -> str:
-    """The error in a line."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
 def _user_passes(patches: dict[str, Any], hook: str = "joint_custom_pre_pass") -> list[Any]:
     """The passes that the user set for this hook; ours comes after them."""
     given = patches.get(hook, getattr(inductor_config, hook))

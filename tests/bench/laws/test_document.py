@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from torch_eqsat.laws.document import catalogue_page, document
+from bench.laws.document import catalogue_page, document
 from torch_eqsat.laws.law import equation, law
 from torch_eqsat.laws.pattern import Place
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "laws.md"
+PAGE = Path(__file__).parents[3] / "docs" / "laws.md"
 
 
 def test_page_is_up_to_date():

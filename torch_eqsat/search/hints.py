@@ -1,7 +1,7 @@
-"""Families: graphs that are equal up to their sizes, for which the same laws make the best programs.
+"""Hints between graphs that are equal up to their sizes, for which the same laws make the best programs.
 
-The laws that made the best program of one member are tried alone on another: every guard is checked and every price is
-taken there anew. Where they save as large a share, which takes a tenth of a search, nothing else is searched.
+The laws that made the best program of one graph are tried alone on the others: every guard is checked and every price
+is taken there anew. If they save as large a share, nothing else is searched; this takes a tenth of a search.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch_eqsat.ir.term import Node, TermGraph
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What made the best program of another member of a family: the names of ``laws``, and the ``gain``, the share of
-    the captured program's cost that it saved."""
+    """What made the best program of a graph that is equal up to sizes: the names of ``laws``, and the ``gain``, the
+    share of the captured program's cost that it saved."""
 
     laws: frozenset[str]
     gain: float
 
 
-def family_of(graph: TermGraph) -> str:
-    """A digest that is equal for graphs that differ in sizes, and in what is known of inputs, alone."""
+def skeleton_of(graph: TermGraph) -> str:
+    """A digest that is equal for graphs that differ only in sizes and in what is known of inputs."""
     ranks = [None if t is None else (len(t.shape), t.dtype) for t in graph.types]
     rows = [[_name_of(node) for node in graph.nodes], ranks, graph.constant, graph.equal, graph.roots]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
@@ -47,8 +47,8 @@ def better(hints: Iterable[Hint | None]) -> Hint | None:
 
 
 def gathered(graphs: Sequence[TermGraph]) -> list[list[int]]:
-    """The indices of ``graphs``, those of a family together, in the order in which they first occur."""
-    families: dict[str, list[int]] = {}
+    """The indices of ``graphs``, those of equal skeletons together, in the order in which they first occur."""
+    groups: dict[str, list[int]] = {}
     for index, graph in enumerate(graphs):
-        families.setdefault(family_of(graph), []).append(index)
-    return list(families.values())
+        groups.setdefault(skeleton_of(graph), []).append(index)
+    return list(groups.values())
