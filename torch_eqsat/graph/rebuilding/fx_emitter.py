@@ -48,6 +48,7 @@ class FxEmitter:
         self._made: dict[Any, Any] = {}
         self._constants = 0
         self._before = _first_mutation(capture.fx)
+        self._captured = {node.target for node in capture.fx.nodes}  # which Inductor has to compile anyway
         inputs = [n.meta["val"] for n in capture.fx.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
         self._fake_mode = torch._guards.detect_fake_mode(inputs)
         self._device = inputs[0].device
@@ -68,7 +69,7 @@ class FxEmitter:
 
     def fresh(self, target: Any, *args: Any, **kwargs: Any) -> FxNode:
         """A new call, even where an equal one was made."""
-        if target in select_decomp_table() and target not in lowerings:
+        if target in select_decomp_table() and target not in lowerings and target not in self._captured:
             raise RebuildError(f"Inductor has no kernel for {target}, which it takes apart before this pass")
         if target is aten.view.default:  # strides of a rewritten operand may forbid a mere view
             target = aten.reshape.default
