@@ -139,6 +139,13 @@ class Reference:
         exact = compute(wide, wide, x.double() if x.is_floating_point() else x, training)
         return Reference(compute(model, model, x, training), exact)
 
+    def difference_of(self, actual: list[Any]) -> str:
+        """What is wrong with the first of ``actual`` that is; "" if nothing is."""
+        for number, (found, exact, own) in enumerate(zip(actual, self.exact, self.eager, strict=True)):
+            if problem := difference(found, exact, own if own is not None else found):
+                return f"output {number} {problem}"
+        return ""
+
 
 def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of one model, a mode each."""
@@ -178,10 +185,11 @@ def run(model: nn.Module, x: Tensor, mode: str, reference: Reference) -> dict[st
         "search_s": round(sum(report.search_seconds for report in made), 2),
         "laws": sorted({law for report in made if report.changed for law in report.laws}),
     }
-    for number, (found, wide_, own) in enumerate(zip(actual, reference.exact, reference.eager, strict=True)):
-        own_ = own if own is not None else found
-        if problem := difference(found, wide_, own_):
-            return {"outcome": "wrong", "reason": f"output {number} {problem}", **facts}
+    if problem := reference.difference_of(actual):
+        torch.compiler.reset()
+        alone = torch.compile(model, backend="aot_eager_decomp_partition", dynamic=False)
+        torchs = bool(reference.difference_of(compute(model, alone, x, training)))
+        return {"outcome": "wrong without us" if torchs else "wrong", "reason": problem, **facts}
     refused = [report.decision for report in made if "refused" in report.decision]
     return {"outcome": "refused" if refused else "ok", "reason": "; ".join(refused)[:300], **facts}
 

@@ -27,8 +27,9 @@ def frozen(model):
     return compiled(model, freezing=True)
 
 
-def interpreted(function, **options):
-    return torch.compile(function, backend="eqsat_mcts_eager", options={**DETERMINISTIC, **options})
+def interpreted(function, dynamic=None, **options):
+    given = {**DETERMINISTIC, **options}
+    return torch.compile(function, backend="eqsat_mcts_eager", dynamic=dynamic, options=given)
 
 
 class Folding(nn.Sequential):

@@ -210,11 +210,13 @@ class _Recorder:
 
     def _translate(self, node: FxNode, index: int, type_: TensorType, uid: str, children: tuple[int, ...]) -> None:
         self._made = []
+        graph = self.result.graph
+        if not all(t is None or t.is_known for t in (type_, *(graph.types[c] for c in children))):
+            return
         try:
             meaning = self._meaning(node, type_)
         except (TypeMismatchError, TypeError, ValueError, IndexError, ArithmeticError):
             meaning = None  # a call outside of the language: it stays opaque
-        graph = self.result.graph
         if meaning is None and is_elementwise(node.target) and all(graph.types[c] is not None for c in children):
             handles = [Handle(c, t) for c in children if (t := graph.types[c]) is not None]
             meaning = self.builder.apply("pointwise", handles, uid=uid, dtype=type_.dtype) if handles else None
@@ -245,8 +247,8 @@ class _Recorder:
         def handle(n: FxNode) -> Any:
             index = self.result.term[n]
             type_ = self.result.graph.types[index]
-            if type_ is None:
-                raise TypeMismatchError(f"{n} is no static tensor")
+            if type_ is None or not type_.is_known:
+                raise TypeMismatchError(f"{n} is no static tensor of a known dtype")
             return Handle(index, type_)
 
         args, kwargs = _map_nodes((node.args, node.kwargs), handle)

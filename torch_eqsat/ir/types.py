@@ -43,6 +43,11 @@ class TensorType:
         return self.numel * ITEM_BYTES.get(self.dtype, 4)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the language has the dtype; others (float8, complex32) are those of opaque calls alone."""
+        return self.dtype in ITEM_BYTES
+
+    @property
     def is_floating(self) -> bool:
         """Whether elements are real floating-point numbers."""
         return self.dtype in FLOATING

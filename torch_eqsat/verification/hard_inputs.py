@@ -84,7 +84,10 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
 
 
 def _is_float(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 0
+    """Whether ``value`` has floating numbers, of more than eight bits: for others torch has hardly any function."""
+    if not isinstance(value, torch.Tensor) or value.numel() == 0:
+        return False
+    return bool(value.is_floating_point() and value.dtype.itemsize > 1)
 
 
 def _rms(x: torch.Tensor) -> float:
@@ -112,7 +115,7 @@ def _is_mask(value: Any) -> bool:
         return False
     if value.dtype == torch.bool:
         return True
-    return value.is_floating_point() and bool(((value == 0) | (value < -1e4)).all())
+    return _is_float(value) and bool(((value == 0) | (value < -1e4)).all())
 
 
 def _masked(x: torch.Tensor, closed: bool) -> torch.Tensor:

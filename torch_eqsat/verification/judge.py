@@ -170,7 +170,10 @@ def _flat(made: Run, names: Sequence[str]) -> list[Any]:
 
 
 def _as_real(value: Any) -> Any:
-    """Complex numbers as pairs of real numbers; other values unchanged."""
+    """Complex numbers as pairs of real numbers, and numbers of eight bits, for which torch has hardly any function, in
+    single precision; other values unchanged."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype.itemsize == 1:
+        return value.float()
     if not isinstance(value, torch.Tensor) or not value.is_complex():
         return value
     wide = value.to(torch.complex64) if value.dtype == torch.complex32 else value
@@ -244,6 +247,7 @@ def _largest(value: Any) -> float:
     """The largest finite number of an input; 0 if it has none."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return 0.0
+    value = _as_real(value)
     finite = value[torch.isfinite(value)]
     return float(finite.abs().max()) if finite.numel() else 0.0
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.end_to_end.models import compiled, only_report
+from tests.end_to_end.models import compiled, interpreted, only_report
 from torch_eqsat.ir.builder import Builder, GraphStore, Handle
 from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.planning.plans.plan import Plan
@@ -77,3 +77,15 @@ def test_views_of_a_rewritten_output():
     assert only_report().changed
     y.fill_(7.0)
     assert (turned == 7.0).all() and (part == 7.0).all()
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("function", [lambda x: x / 3 * 3, lambda x: 0.5 * x + 0.5 * x, lambda x: (x * 1) / 3 * 3])
+def test_what_becomes_an_input_is_a_copy_of_it(function, dynamic):
+    """x / 3 · 3 became x · 1, which Inductor takes away: a write into the result changed the input."""
+    x = torch.rand(3, 4)
+    with torch.no_grad():
+        y = interpreted(function, dynamic=dynamic)(x)
+    before = x.clone()
+    y.fill_(7.0)
+    torch.testing.assert_close(x, before)

@@ -154,6 +154,30 @@ def test_calls_that_inductor_cannot_compile_are_refused(trace):
         emitter.call(torch.ops.aten.clamp.default, x, 0.0, 1.0)
 
 
+def test_captured_calls_are_repeated_on_other_operands(trace):
+    """Of what it has no kernel for Inductor leaves some calls in the graph: those it compiles. They were refused."""
+    values = torch.rand(4, 3).bfloat16(), torch.tensor([0, 2]), torch.rand(2, 3).bfloat16()
+    module = trace(lambda x, index, y: torch.index_add(torch.relu(x), 0, index, y), *values)
+    captured = capture(module.graph)
+    call = next(n for n in captured.graph.nodes if n.op == "fx" and "index_add" in n["uid"])
+    program, _, (x, index, y) = start(captured, *captured.leaves)
+    type_ = TensorType((4, 3), "bfloat16")
+    root = program.add(Node("fx", call.attrs, (x.id, index.id, y.id)), type_, False)
+    finish(module, captured, program, Handle(root, type_))
+    assert targets(module) == ["aten.index_add.default"]
+
+
+def test_a_row_loses_its_first_axis(trace):
+    """Behind a product with a packed weight Inductor raised on a reshape to one axis."""
+    values = torch.rand(8), torch.rand(8, 3)
+    module = trace(lambda x, w: torch.sin(x[None] @ w)[0], *values)
+    captured = capture(module.graph)
+    program, t, (x, w) = start(captured, *captured.leaves)
+    finish(module, captured, program, t.view(t.matmul(t.view(x, (1, 8)), w), (3,)))
+    assert targets(module) == ["aten.reshape.default", "aten.mm.default", "aten.squeeze.dim"]
+    torch.testing.assert_close(module(*values), values[0] @ values[1])
+
+
 def test_bias_becomes_an_operand(trace):
     values = torch.rand(4, 8), torch.rand(8, 6), torch.rand(6)
     module = trace(lambda x, a, b: torch.sin(x) @ a + b, *values)

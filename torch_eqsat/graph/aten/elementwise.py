@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def _from_arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Tr
         tensors = [a for a in args if isinstance(a, Handle)]
         if not tensors or not all(a.type.is_floating for a in tensors):
             return None
-        if not all(isinstance(a, Handle) or type(a) in (int, float) for a in args):
+        if not all(isinstance(a, Handle) or (type(a) in (int, float) and not is_negative_zero(a)) for a in args):
             return None
         a, b = _of_one_dtype(
             t, [a if isinstance(a, Handle) else t.scalar(float(a), result.dtype) for a in args], result
@@ -37,6 +38,11 @@ def _from_arithmetic(combine: Callable[[Builder, Handle, Handle], Handle]) -> Tr
         return combine(t, a, b)
 
     return translate
+
+
+def is_negative_zero(number: float) -> bool:
+    """Whether ``number`` is −0, which is equal to 0: as attributes of terms both would be one."""
+    return number == 0 and math.copysign(1.0, number) < 0
 
 
 def _of_one_dtype(t: Builder, operands: Sequence[Handle], result: TensorType) -> list[Handle]:
@@ -100,7 +106,7 @@ def _from_clamp(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result:
     x, low, high = filled(args, (None, None, None))
     if kwargs or not x.type.is_floating or not all(b is None or type(b) in (int, float) for b in (low, high)):
         return None
-    if any(b != b for b in (low, high)):  # NaN bounds make everything NaN
+    if any(b is not None and (b != b or is_negative_zero(b)) for b in (low, high)):  # NaN makes everything NaN
         return None
     return t.apply("clamp", (x,), low=low, high=high)
 

@@ -13,6 +13,7 @@ from torch_eqsat.graph.emitter import (
     aten,
     filled,
     prims,
+    shape_of,
 )
 from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.types import TensorType
@@ -24,6 +25,13 @@ def _from_permute(t: Builder, args: Sequence[Any], _: dict[str, Any], result: Te
 
 def _from_view_as_result(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle:
     return t.view(args[0], result.shape)
+
+
+def _to_view(emit: Emitter, a: dict[str, Any], args: Sequence[Value]) -> Value:
+    (x,), shape = args, list(a["shape"])
+    if shape_of(x) == [1, *shape]:  # behind a product with a packed weight Inductor cannot read a reshape to one axis
+        return emit.call(aten.squeeze.dim, x, 0)
+    return emit.call(aten.reshape.default, x, shape)
 
 
 def _from_expand(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle:
@@ -120,7 +128,7 @@ FROM_ATEN: dict[Any, Translation] = {
 }
 TO_ATEN: dict[str, Lowering] = {
     "permute": lambda emit, a, args: emit.call(aten.permute.default, args[0], list(a["dims"])),
-    "view": lambda emit, a, args: emit.call(aten.reshape.default, args[0], list(a["shape"])),
+    "view": _to_view,
     "expand": lambda emit, a, args: emit.call(aten.expand.default, args[0], list(a["shape"])),
     "slice": _to_slice,
     "cat": lambda emit, a, args: emit.call(aten.cat.default, list(args), a["dim"]),

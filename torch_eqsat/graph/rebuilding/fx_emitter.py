@@ -18,6 +18,7 @@ from torch_eqsat.graph.calls import VIEWS, is_elementwise, operands_of
 from torch_eqsat.graph.capture import SEPARATING_META, Call, Capture, Operand
 from torch_eqsat.graph.emitter import aten, torch_dtype
 from torch_eqsat.graph.fx import mark_stored
+from torch_eqsat.graph.rebuilding.no_ops import NEUTRAL, operand_kept
 from torch_eqsat.graph.rebuilding.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.replay import EXACT_NUMBER, STANDS_FOR
 from torch_eqsat.graph.translate import TRANSLATIONS
@@ -47,6 +48,7 @@ class FxEmitter:
         self._made: dict[Any, Any] = {}
         self._constants = 0
         self._before = _first_mutation(capture.fx)
+        self._captured = {node.target for node in capture.fx.nodes}  # which Inductor has to compile anyway
         inputs = [n.meta["val"] for n in capture.fx.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
         self._fake_mode = torch._guards.detect_fake_mode(inputs)
         self._device = inputs[0].device
@@ -57,6 +59,8 @@ class FxEmitter:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         if target is aten.reshape.default and list(args[0].meta["val"].shape) == list(args[1]):
             return args[0]
+        if (kept := operand_kept(target, args, kwargs)) is not None:
+            return kept
         apart = [(k, repr(self.origin.meta[k])) for k in SEPARATING_META if self.origin and k in self.origin.meta]
         key = (str(target), repr(args), repr(sorted(kwargs.items())), repr(apart))
         if key not in self._made:
@@ -65,7 +69,7 @@ class FxEmitter:
 
     def fresh(self, target: Any, *args: Any, **kwargs: Any) -> FxNode:
         """A new call, even where an equal one was made."""
-        if target in select_decomp_table() and target not in lowerings:
+        if target in select_decomp_table() and target not in lowerings and target not in self._captured:
             raise RebuildError(f"Inductor has no kernel for {target}, which it takes apart before this pass")
         if target is aten.view.default:  # strides of a rewritten operand may forbid a mere view
             target = aten.reshape.default
@@ -152,13 +156,10 @@ def _check_rows_stay(operand: FxNode) -> None:
     """Raise RebuildError for an operand of a view in another dtype that has its elements side by side only until
     Inductor takes sums with zero away, whatever strides they had (joint_graph.remove_no_ops)."""
     source = operand
-    while source.op == "call_function" and source.target in _MAY_GO and isinstance(source.args[0], FxNode):
+    while source.op == "call_function" and source.target in NEUTRAL and isinstance(source.args[0], FxNode):
         source = source.args[0]
     if not same_strides(source, operand):
         raise RebuildError(f"{operand} is viewed in another dtype, and {source}, which may take its place, is strided")
-
-
-_MAY_GO = frozenset([aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor])
 
 
 def is_opaque(target: Any) -> bool:

@@ -17,6 +17,7 @@ from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.fx import STORED
 from torch_eqsat.graph.lowering import lower
 from torch_eqsat.graph.rebuilding.fx_emitter import FxEmitter, is_opaque
+from torch_eqsat.graph.rebuilding.no_ops import base_without_no_ops
 from torch_eqsat.graph.rebuilding.strides import copied_with_strides, same_strides
 from torch_eqsat.graph.rounding import Unrounded
 from torch_eqsat.ir.term import TermGraph
@@ -136,7 +137,7 @@ def _redirect(capture: Capture, emitter: FxEmitter, pinned: dict[FxNode, list[An
     (output,) = capture.fx.find_nodes(op="output")
     # An output that stays has its memory for itself, whatever comes before it.
     stays = [old for old in operands_of(output) if new_of[capture.term[old]] is old]
-    taken: dict[FxNode, FxNode] = {base_of(old): base_of(old) for old in stays}
+    taken: dict[FxNode, FxNode] = {base_without_no_ops(old): base_of(old) for old in stays}
     for old in dict.fromkeys(operands_of(output)):
         new = new_of[capture.term[old]]
         if new is not old:
@@ -144,7 +145,7 @@ def _redirect(capture: Capture, emitter: FxEmitter, pinned: dict[FxNode, list[An
             emitter.origin = old
             new = _as_fresh(emitter, old, new, taken)
             output.replace_input_with(old, new)
-        taken.setdefault(base_of(new), base_of(old))
+        taken.setdefault(base_without_no_ops(new), base_of(old))
 
 
 def _check_same(old: FxNode, new: Any) -> None:
@@ -157,10 +158,12 @@ def _check_same(old: FxNode, new: Any) -> None:
 def _as_fresh(emitter: FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, FxNode]) -> FxNode:
     """``new``, or a copy of it where the caller would see a difference: other strides, or memory shared with an input
     or another output that ``old`` did not share (the caller may write into what it gets)."""
-    base = base_of(new)
+    base = base_without_no_ops(new)
     shares_input = base.op != "call_function" and base is not base_of(old)
     shares_output = base in taken and taken[base] is not base_of(old)
     if same_strides(new, old) and not shares_input and not shares_output:
         return new
+    if base is not base_of(new):  # a copy would be taken away first, and then what it copies
+        return old
     # Where no call makes such strides the value is computed as it was, for this output alone.
     return copied_with_strides(emitter.fresh, new, old) or old

@@ -8,7 +8,7 @@ from typing import Any
 from torch_eqsat.errors import PlanError, TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS, infer_type
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
-from torch_eqsat.ir.types import ITEM_BYTES, TensorType
+from torch_eqsat.ir.types import TensorType
 
 CAPTURED = ("input", "fx")  # operators whose types are not inferred: they are as captured
 
@@ -60,7 +60,7 @@ def _check_node(graph: TermGraph, node: Node) -> None:
 
 
 def _check_type(graph: TermGraph, node: Node, type_: TensorType | None) -> None:
-    if type_ is not None and type_.dtype not in ITEM_BYTES and node.op not in CAPTURED:
+    if type_ is not None and not type_.is_known and node.op not in CAPTURED:
         raise PlanError(f"term {len(graph)} has the dtype {type_.dtype!r}, which is unknown")
     if node.op in CAPTURED:
         return
