@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph
 
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.measure.kernels import context_of
@@ -22,7 +22,7 @@ from torch_eqsat.cost.table import open_table
 from torch_eqsat.counters import count_refused_sizes
 from torch_eqsat.errors import EqsatError, RebuildError, first_line
 from torch_eqsat.graph.capture import capture
-from torch_eqsat.graph.copies import copied, undone_on_error
+from torch_eqsat.graph.copies import copied, copy_of, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
 from torch_eqsat.graph.rebuilding.symbolic import (
     Numbers,
@@ -51,7 +51,8 @@ MARGIN, LEAST_MS = 0.05, 2e-3
 COMPARED = 3  # sizes at which both graphs are run
 OF_ONE_SIZE = "winograd"
 """A family of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
-out where what they made holds for one size alone; where only the batch is a symbol it holds for all."""
+out where an image has a symbolic size, and where what they made holds for one size alone; where only the batch is a
+symbol it holds for all."""
 
 
 def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
@@ -63,17 +64,25 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     folded = fold_factories(graph, inputs.constants(graph)) if setting.frozen else 0  # those of static sizes
     # What a kernel of another kind asks of its operands may be a guard on their sizes.
     plain = replace(setting, forms=False)
+    options = replace(setting.options, disable=(*setting.options.disable, OF_ONE_SIZE))
+    without = replace(plain, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
     try:
+        if _has_symbolic_images(graph):
+            return replace(_for_all_sizes(graph, without, inputs), folded=folded)
         report = _for_all_sizes(graph, plain, inputs)
-        if report.changed or not report.refused_sizes or not _fills_tiles(report):
-            return replace(report, folded=folded)
-        options = replace(setting.options, disable=(*setting.options.disable, OF_ONE_SIZE))
-        again = replace(plain, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
-        return replace(_for_all_sizes(graph, again, inputs), folded=folded)
+        if report.refused_sizes and not report.changed and _fills_tiles(report):
+            report = _for_all_sizes(graph, without, inputs)
+        return replace(report, folded=folded)
     except _OpaqueError as error:
         logger.info("symbolic sizes stay opaque: %s", error)
         report = pipeline.optimize(graph, setting, inputs)
         return replace(report, folded=report.folded + folded)
+
+
+def _has_symbolic_images(graph: Graph) -> bool:
+    """Whether a convolution makes an image whose size is a symbol; its batch may be one."""
+    made = (n.meta["val"].shape[2:] for n in graph.nodes if n.target is torch.ops.aten.convolution.default)
+    return any(isinstance(size, torch.SymInt) for sizes in made for size in sizes)
 
 
 def _fills_tiles(report: GraphReport) -> bool:
@@ -110,18 +119,19 @@ def _list(numbers: Numbers) -> str:
 
 def _carried(graph: Graph, static: Static, inputs: GraphInputs, setting: Setting) -> str:
     """Rewrite ``graph`` as ``static`` was; why not, if it must not be."""
+    environment = environment_of(graph)
     try:
-        with no_guards(environment_of(graph)):
-            trial, copy_of = copied(graph)
-            original_of = {made: copy_of.get(old, trial.output_node()) for made, old in static.original_of.items()}
+        with no_guards(environment):
+            trial, copies = copied(graph)
+            original_of = {made: copies.get(old, trial.output_node()) for made, old in static.original_of.items()}
             carry_back(trial, replace(static, original_of=original_of))
             # Also where the user asks for no judge: nothing else shows a size that has become a number.
             if problem := _judged(graph, trial, static.numbers, inputs):
                 return problem
             if problem := _slower(graph, trial, inputs, setting):
                 return problem
-            with undone_on_error(graph):
-                carry_back(graph, static)
+        with undone_on_error(graph), no_guards(environment):
+            carry_back(graph, static)
     except Exception as error:
         return first_line(error)
     return ""
@@ -131,7 +141,8 @@ def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInpu
     """Why both graphs differ at some size; "" if they do not. Sizes that the original does not take are left out, but
     not those of now."""
     hints, compared = symbols_of(graph), 0
-    first, second = (GraphModule(g.owning_module, g) for g in (graph, rewritten))
+    # Of copies: a module takes the graph that it is made of away from its own.
+    first, second = (copy_of(g).owning_module for g in (graph, rewritten))
     for numbers in other_sizes(graph, searched):
         values = values_at(graph, numbers, inputs)
         try:

@@ -20,6 +20,7 @@ from torch_eqsat.verification.hard_inputs import sample_inputs
 
 TRIES = 20  # of choices of primes
 SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
+TILES = 8  # by how much an image may grow that is padded and filled up to tiles
 
 
 def environment_of(graph: Graph) -> Any:
@@ -36,7 +37,7 @@ def primes_for(graph: Graph) -> Numbers:
     that the sizes of now show what holds for the primes alone. No symbolic size gets the number of a static one or of
     another. Raises RebuildError where the graph has sizes that depend on data."""
     hints, static = symbols_of(graph), static_numbers(graph)
-    taken = set(hints.values())
+    taken = set(hints.values()) | _bounds_of_tiles(graph)
     environment, sizes = environment_of(graph), expressions_of(graph)
     least = {s: max(SMALLEST, 2 ** int(math.log2(max(2, hint)))) for s, hint in hints.items()}
     for _ in range(TRIES):
@@ -54,6 +55,17 @@ def primes_for(graph: Graph) -> Numbers:
             return numbers
         least = {symbol: number + 1 for symbol, number in numbers.items()}
     raise RebuildError("its sizes cannot be told from each other by numbers")
+
+
+def _bounds_of_tiles(graph: Graph) -> set[int]:
+    """The numbers up to which images of known sizes are filled up, and at which their tiles begin: laws make them, and
+    as a number of a symbol they would be taken for it."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.convolution.default:
+            image = node.args[0].meta["val"].shape[2:]
+            found.update(n + k for n in image if type(n) is int for k in range(1, TILES + 1))
+    return found
 
 
 @contextmanager

@@ -61,6 +61,25 @@ class Last(nn.Module):
         return self.second(torch.relu(self.first(x)))[:, -1]
 
 
+class Residual(nn.Module):
+    """A convolution beside its input, which becomes a kernel: a table that no size has a part in."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.point = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        image = x.transpose(1, 2)[..., None].expand(-1, -1, -1, 8)
+        return (self.wide(image) + self.point(image) + image).relu()
+
+
+class Upsampled(Folded):
+    """The graph computes twice a length."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.interpolate(x.mT, scale_factor=2.0).mT)
+
+
 def answers(model, training=False, **options):
     """The model at all sizes, compiled once, beside eager."""
     settings = {**SETTINGS, **options}
@@ -77,7 +96,7 @@ def answers(model, training=False, **options):
 
 
 @pytest.mark.parametrize("freezing", [False, True], ids=["live", "frozen"])
-@pytest.mark.parametrize("make", [Folded, Branches, Concatenated, Last])
+@pytest.mark.parametrize("make", [Folded, Branches, Concatenated, Last, Residual, Upsampled])
 def test_one_program_for_all_sizes(make, freezing):
     """Everything that has a symbol in its shape was opaque, and nothing was rewritten."""
     with torch.no_grad():

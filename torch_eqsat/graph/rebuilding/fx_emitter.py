@@ -147,7 +147,7 @@ class FxEmitter:
         module.register_buffer(name, tensor)
         with self.graph.inserting_before(self._before):
             node = self.graph.get_attr(name)
-        node.meta["val"] = self._fake_mode.from_tensor(tensor)
+        node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
         self._made[key] = node if self.frozen else self.fresh(aten.lift_fresh_copy.default, node)
         return self._made[key]
 

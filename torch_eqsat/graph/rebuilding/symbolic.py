@@ -263,7 +263,7 @@ class _Back:
         with self.graph.inserting_before(self.before):
             made = self.graph.get_attr(name)
         mode = torch._guards.detect_fake_mode([n.meta["val"] for n in self.graph.find_nodes(op="placeholder")])
-        made.meta = {**node.meta, "val": mode.from_tensor(held)}
+        made.meta = {**node.meta, "val": mode.from_tensor(held, static_shapes=True)}
         return made
 
 
