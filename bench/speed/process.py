@@ -26,24 +26,32 @@ class VariantProcess:
     """The process of one variant of one case. It computes only while it is asked, and blocks on its input otherwise.
 
     ``caches`` are environment variables that name its cache folders; what it prints goes to the file ``log``. An
-    answer that takes longer than ``limit_s`` seconds ends it.
+    answer that takes longer than ``limit_s`` seconds ends it. ``program`` is what it runs.
     """
 
-    def __init__(self, case: str, variant: str, caches: dict[str, str], log: Path, limit_s: float = _LIMIT_S) -> None:
+    def __init__(
+        self,
+        case: str,
+        variant: str,
+        caches: dict[str, str],
+        log: Path,
+        limit_s: float = _LIMIT_S,
+        program: str = "bench.speed.variant",
+    ) -> None:
         self._log = log
         self._limit_s = limit_s
         self._late = False
         with log.open("w") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.speed.variant", case, variant],
+                [sys.executable, "-m", program, case, variant],
                 cwd=_ROOT, env={**os.environ, **caches},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True,
                 start_new_session=True,
             )  # fmt: skip
 
-    def ready(self) -> dict[str, float]:
+    def ready(self) -> dict[str, Any]:
         """Wait until it has compiled and compared: the fields of ``bench.speed.variant.Ready``."""
-        answer: dict[str, float] = self._read()
+        answer: dict[str, Any] = self._read()
         return answer
 
     def ready_with_memory(self) -> tuple[dict[str, float], int]:
@@ -66,9 +74,13 @@ class VariantProcess:
 
     def time(self, count: int) -> list[float]:
         """The milliseconds of each of ``count`` calls made now."""
-        self._write(f"time {count}")
-        answer: list[float] = self._read()
+        answer: list[float] = self.ask(f"time {count}")
         return answer
+
+    def ask(self, request: str) -> Any:
+        """The answer to a request, a line."""
+        self._write(request)
+        return self._read()
 
     def close(self) -> None:
         """End the process."""

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("case", help=f"drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, or one of {', '.join(KNOWN)}")
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
-    replies = _own_stdout()
+    replies = own_stdout()
     torch.set_num_threads(1)
     try:
         case = case_of(arguments.case)
@@ -67,7 +67,7 @@ def main() -> None:
         parser.error(str(error))
     with torch.set_grad_enabled(case.training):
         call, ready = prepare(case, arguments.variant)
-        _reply(replies, asdict(ready))
+        reply(replies, asdict(ready))
         serve(call, sys.stdin, replies)
 
 
@@ -135,7 +135,7 @@ def serve(call: Call, requests: TextIO, replies: TextIO) -> None:
     for line in requests:
         match line.split():
             case ["time", count]:
-                _reply(replies, timed(call, int(count)))
+                reply(replies, timed(call, int(count)))
             case ["quit"]:
                 return
             case _:
@@ -178,14 +178,14 @@ def _reported() -> tuple[float, float, float]:
     )
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """The standard output for the replies alone: what anyone else prints goes to the standard error from now on."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return replies
 
 
-def _reply(replies: TextIO, value: Any) -> None:
+def reply(replies: TextIO, value: Any) -> None:
     print(json.dumps(value), file=replies, flush=True)
 
 
