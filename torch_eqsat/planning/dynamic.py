@@ -7,6 +7,7 @@ that have nothing in common with those of the search. Where one says no the grap
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import pipeline
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.ranks import is_alone
-from torch_eqsat.planning.sizes import environment_of, no_guards, other_sizes, primes_for, values_at
+from torch_eqsat.planning.sizes import SMALLEST, UNLIKELY, environment_of, no_guards, other_sizes, primes_for, values_at
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport
 from torch_eqsat.rewrites import catalogue
@@ -48,6 +49,7 @@ WIDE = 8
 """How many times larger and smaller sizes are that prices are compared at."""
 MARGIN, LEAST_MS = 0.05, 2e-3
 """By how much a program may be predicted to be slower at another size, relative and in ms: estimates are coarse."""
+SLOWER = "it is predicted to take"
 COMPARED = 3  # sizes at which both graphs are run
 OF_ONE_SIZE = "winograd"
 """A family of laws that fill an image up to a multiple of a tile, which is another number for each size. They are left
@@ -66,12 +68,18 @@ def optimize(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport
     plain = replace(setting, forms=False)
     options = replace(setting.options, disable=(*setting.options.disable, OF_ONE_SIZE))
     without = replace(plain, options=options, key=f"{setting.key} without {OF_ONE_SIZE}")
+    chosen = without if _has_symbolic_images(graph) else plain
     try:
-        if _has_symbolic_images(graph):
-            return replace(_for_all_sizes(graph, without, inputs), folded=folded)
-        report = _for_all_sizes(graph, plain, inputs)
-        if report.refused_sizes and not report.changed and _fills_tiles(report):
-            report = _for_all_sizes(graph, without, inputs)
+        report = _for_all_sizes(graph, chosen, inputs)
+        if report.refused_sizes and _fills_tiles(report):
+            chosen = without
+            report = _for_all_sizes(graph, chosen, inputs)
+        if report.refused_sizes and SLOWER not in report.refused_sizes:
+            with contextlib.suppress(_OpaqueError):  # sizes so large are outside of the range of a symbol
+                report = _for_all_sizes(graph, chosen, inputs, UNLIKELY)
+        if report.refused_sizes:
+            count_refused_sizes()
+            logger.warning("%s", report.decision)
         return replace(report, folded=folded)
     except _OpaqueError as error:
         logger.info("symbolic sizes stay opaque: %s", error)
@@ -93,10 +101,10 @@ class _OpaqueError(EqsatError):
     """No numbers can stand for the symbols of a graph."""
 
 
-def _for_all_sizes(graph: Graph, setting: Setting, inputs: GraphInputs) -> GraphReport:
+def _for_all_sizes(graph: Graph, setting: Setting, inputs: GraphInputs, at_least: int = SMALLEST) -> GraphReport:
     try:
         with no_guards(environment_of(graph)):
-            numbers = primes_for(graph)
+            numbers = primes_for(graph, at_least)
             static = with_numbers(graph, numbers)
             known = replace(inputs, values=values_at(graph, numbers, inputs))
     except Exception as error:  # an operator that takes no other sizes, a size that depends on data
@@ -106,8 +114,6 @@ def _for_all_sizes(graph: Graph, setting: Setting, inputs: GraphInputs) -> Graph
     if not report.changed:
         return report
     if problem := _carried(graph, static, inputs, setting):
-        count_refused_sizes()
-        logger.warning("what was found holds for some sizes alone: %s", problem)
         decision = f"left as it is: what was found holds for some sizes alone ({problem})"
         return replace(report, changed=False, decision=decision, refused_sizes=problem)
     return replace(report, decision=f"{report.decision}, for all sizes (searched at {_list(numbers)})")
@@ -172,7 +178,7 @@ def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Settin
         except RebuildError:  # the graph does not take these sizes
             continue
         if after > (1 + MARGIN) * before + LEAST_MS:
-            return f"at {_list(numbers)} it is predicted to take {after:.4f} ms in place of {before:.4f}"
+            return f"at {_list(numbers)} {SLOWER} {after:.4f} ms in place of {before:.4f}"
     return ""
 
 

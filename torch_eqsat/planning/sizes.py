@@ -20,6 +20,9 @@ from torch_eqsat.verification.hard_inputs import sample_inputs
 
 TRIES = 20  # of choices of primes
 SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
+UNLIKELY = 103
+"""Numbers that laws make are hardly multiples of primes so large, or close to them: five weights of 512 columns,
+merged, have 2560, which was read as 512 times a batch that 5 stood for. Prices are those of large sizes then."""
 TILES = 8  # by how much an image may grow that is padded and filled up to tiles
 
 
@@ -32,14 +35,14 @@ def environment_of(graph: Graph) -> Any:
     raise RebuildError("a graph with symbolic sizes has no environment of them")
 
 
-def primes_for(graph: Graph) -> Numbers:
-    """A prime for each symbol of ``graph``: the same for most hints between two powers of 2, and none of the hints, so
-    that the sizes of now show what holds for the primes alone. No symbolic size gets the number of a static one or of
-    another. Raises RebuildError where the graph has sizes that depend on data."""
+def primes_for(graph: Graph, at_least: int = SMALLEST) -> Numbers:
+    """A prime for each symbol of ``graph``: ``at_least`` so large, the same for most hints between two powers of 2, and
+    none of the hints, so that the sizes of now show what holds for the primes alone. No symbolic size gets the number
+    of a static one or of another. Raises RebuildError where the graph has sizes that depend on data."""
     hints, static = symbols_of(graph), static_numbers(graph)
     taken = set(hints.values()) | _bounds_of_tiles(graph)
     environment, sizes = environment_of(graph), expressions_of(graph)
-    least = {s: max(SMALLEST, 2 ** int(math.log2(max(2, hint)))) for s, hint in hints.items()}
+    least = {s: max(at_least, 2 ** int(math.log2(max(2, hint)))) for s, hint in hints.items()}
     for _ in range(TRIES):
         numbers: dict[sympy.Symbol, int] = {}
         for symbol in sorted(hints, key=str):

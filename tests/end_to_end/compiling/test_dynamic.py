@@ -73,6 +73,17 @@ class Residual(nn.Module):
         return (self.wide(image) + self.point(image) + image).relu()
 
 
+class Five(nn.Module):
+    """Five layers of one input, whose weights together have as many columns as the smallest prime divides."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(16, 64) for _ in range(5))
+
+    def forward(self, x):
+        return torch.stack([part(x).relu() for part in self.parts]).sum(0)
+
+
 class Upsampled(Folded):
     """The graph computes twice a length."""
 
@@ -103,6 +114,13 @@ def test_one_program_for_all_sizes(make, freezing):
         (report,) = answers(make().eval(), freezing=freezing)
     assert report.changed and "for all sizes (searched at " in report.decision
     assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_width_that_a_law_makes_is_no_multiple_of_a_size():
+    """Five weights of 64 columns have 320, and a batch of three is searched as one of five."""
+    with torch.no_grad():
+        (report,) = answers(Five().eval(), freezing=True)
+    assert report.changed and report.laws["matmuls_of_one_input"]
 
 
 def test_training():
