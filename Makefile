@@ -32,8 +32,8 @@ demo: $(INSTALLED) ## Compile a real model four ways, check it, print a table (a
 test: lint types ## Lint, check types, run all tests, as many at once as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-quick: $(INSTALLED) ## One case of each test of the package that is not slow, in a minute on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal --quick --ignore=tests/bench
+quick: $(INSTALLED) ## One case of each test of a layer that is not slow: a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal --quick --ignore=tests/bench --ignore=tests/end_to_end
 
 lint: $(INSTALLED) ## Check style, format, and that layers import only what stands below them
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import torch
 
 from torch_eqsat import report as reports
 from torch_eqsat.cost.targets import HERE
+from torch_eqsat.options import PREFIX, Options
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,6 @@ def explain(
     The original model runs here, because a plan for one machine may be slower on another. Raises OptionError for bad
     options and unknown targets.
     """
-    from torch_eqsat.options import PREFIX, Options
-
     options = dict(options or {})
     if target != HERE:
         options[f"{PREFIX}target"] = target

@@ -157,6 +157,21 @@ def of_first(_: Attrs, known: Sequence[Interval | None], *__: Any) -> Interval |
     return known[0]
 
 
+def of_all(rule: Callable[[Sequence[Interval]], Interval | None], start: int = 0) -> Callable[..., Interval | None]:
+    """The interval by those of all operands from ``start`` on, all of which have to be known."""
+
+    def interval(_: Attrs, operands: Sequence[Interval | None], *__: Any) -> Interval | None:
+        known = [k for k in operands[start:] if k is not None]
+        return rule(known) if len(known) == len(operands) - start else None
+
+    return interval
+
+
+def hull(known: Sequence[Interval]) -> Interval:
+    """The least interval around all of ``known``."""
+    return min(k[0] for k in known), max(k[1] for k in known)
+
+
 def rounded_as_first(_: Attrs, operands: Sequence[Known], *__: Any) -> bool:
     return bool(operands) and operands[0].rounded
 

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from torch_eqsat.errors import LawError
+from torch_eqsat.ir.builder import Handle
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.assumptions import Assumption, Declared, read
 from torch_eqsat.laws.pattern import ROOT, Application, Place, parse_pattern, parse_side, variables
@@ -69,7 +70,12 @@ class Law:
         return not {self.name, self.declaration, self.family}.isdisjoint(names)
 
 
-Decorator = Callable[[Callable[..., Any]], list[Law]]
+Built = Callable[..., Handle | None]
+"""A function that builds the right side of a law; None where the law does not hold."""
+Replaced = Callable[..., Sequence[Handle | None] | None]
+"""A function that builds the replacements of siblings, with None for those that stay; None if all stay."""
+Agrees = Callable[..., bool | None]
+"""The guard of an equation; False where its sides are not equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def law(
     expansive: bool = False,
     places: Iterable[Mapping[str, Place]] | None = None,
     **metavariables: Iterable[Place],
-) -> Decorator:
+) -> Callable[[Built], list[Law]]:
     """Declare a law with left side ``pattern``.
 
     ``exactness`` is the tier of its rounding. ``example`` are terms on which it must fire, ``refused`` near misses on
@@ -126,7 +132,7 @@ def equation(
     normalises: bool = False,
     expansive: str = "",
     **metavariables: Iterable[Place],
-) -> Decorator:
+) -> Callable[[Agrees], list[Law]]:
     """Declare "left = right". The function is the guard: it takes variables by name and returns whether the sides are
     equal. A function that returns None, such as one without a body, always agrees.
 
@@ -136,7 +142,7 @@ def equation(
     Raises LawError, naming the law, its file and line, if the declaration is malformed.
     """
 
-    def declare(guard: Callable[..., Any]) -> list[Law]:
+    def declare(guard: Agrees) -> list[Law]:
         left, _, right = sides.partition(" = ")
         laws = []
         for substitution in _substitutions(metavariables):
@@ -168,7 +174,7 @@ def siblings(
     assumes: Assumes = MappingProxyType({}),
     expansive: bool = False,
     **metavariables: Iterable[Place],
-) -> Decorator:
+) -> Callable[[Replaced], list[Law]]:
     """Declare a law for n siblings: all e-nodes that match ``pattern`` with the same ``shared`` e-class (if one is
     named) and the same attributes, and do not depend on each other.
 

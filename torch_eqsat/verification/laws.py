@@ -35,6 +35,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.matcher import check_examples, rewrites
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.verification.egraphs import difference
 from torch_eqsat.verification.hazards import needed, undeclared
 from torch_eqsat.verification.interpreter import Drawing, draw_inputs, evaluate, is_exact, only_moves, takes_integers
@@ -138,10 +139,7 @@ def _report(law: Law, example: str, seed: int, problem: str) -> str:
 
 def law_named(name: str) -> Law:
     """The law of the catalogue with this name. Raises KeyError for an unknown name."""
-    from torch_eqsat.rewrites import catalogue
-
-    laws: dict[str, Law] = {law.name: law for law in catalogue()}
-    return laws[name]
+    return {law.name: law for law in catalogue()}[name]
 
 
 def _compare(law: Law, graph: TermGraph, old: int, new: int, seed: int) -> str:

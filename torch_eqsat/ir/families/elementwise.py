@@ -13,10 +13,12 @@ from torch_eqsat.ir.operator import (
     Types,
     always,
     declare,
+    hull,
     never,
     no_attributes,
     no_indices,
     not_known,
+    of_all,
     require,
     rounded_as_any,
     rounded_as_parts,
@@ -56,16 +58,6 @@ def _convert(attrs: Attrs, types: Types) -> TensorType:
     return TensorType(types[0].shape, attrs["dtype"])
 
 
-def _of_all(rule: Callable[[Sequence[Interval]], Interval | None], start: int = 0) -> Callable[..., Interval | None]:
-    """The interval by those of all operands from ``start`` on, all of which have to be known."""
-
-    def interval(_: Attrs, operands: Sequence[Interval | None], *__: Any) -> Interval | None:
-        known = [k for k in operands[start:] if k is not None]
-        return rule(known) if len(known) == len(operands) - start else None
-
-    return interval
-
-
 def _sum(known: Sequence[Interval]) -> Interval:
     return known[0][0] + known[1][0], known[0][1] + known[1][1]
 
@@ -79,10 +71,6 @@ def _corners(known: Sequence[Interval]) -> Interval:
     return min(products), max(products)
 
 
-def _hull(known: Sequence[Interval]) -> Interval:
-    return min(k[0] for k in known), max(k[1] for k in known)
-
-
 def _increasing(function: Callable[[float], float], least: float = -math.inf, most: float = 80.0) -> Any:
     """A function that never decreases, on its domain; results are widened by more than it is rounded."""
 
@@ -92,11 +80,11 @@ def _increasing(function: Callable[[float], float], least: float = -math.inf, mo
             return None
         return function(low) - 1e-3 * abs(function(low)), function(high) + 1e-3 * abs(function(high))
 
-    return _of_all(bounds)
+    return of_all(bounds)
 
 
 def _within(low: float, high: float) -> Any:
-    return _of_all(lambda _: (low, high))
+    return of_all(lambda _: (low, high))
 
 
 def _absolute(known: Sequence[Interval]) -> Interval:
@@ -170,8 +158,8 @@ OPERATORS = [
         by_place=True,
         defaults=lambda types: {"uid": "opaque", "dtype": types[0].dtype},
     ),
-    _elementwise("add", 2, _arithmetic, "commutative", **_PLAIN, interval=_of_all(_sum)),
-    _elementwise("mul", 2, _arithmetic, "commutative", **_PLAIN, interval=_of_all(_corners)),
+    _elementwise("add", 2, _arithmetic, "commutative", **_PLAIN, interval=of_all(_sum)),
+    _elementwise("mul", 2, _arithmetic, "commutative", **_PLAIN, interval=of_all(_corners)),
     _elementwise("div", 2, _function, **_WILD, work="division"),
     _elementwise(
         "maximum",
@@ -181,7 +169,7 @@ OPERATORS = [
         **_PLAIN,
         rounded=_rounded_from(0),
         by_place=True,
-        interval=_of_all(lambda k: (max(k[0][0], k[1][0]), max(k[0][1], k[1][1]))),
+        interval=of_all(lambda k: (max(k[0][0], k[1][0]), max(k[0][1], k[1][1]))),
     ),
     _elementwise(
         "minimum",
@@ -191,10 +179,10 @@ OPERATORS = [
         **_PLAIN,
         rounded=_rounded_from(0),
         by_place=True,
-        interval=_of_all(lambda k: (min(k[0][0], k[1][0]), min(k[0][1], k[1][1]))),
+        interval=of_all(lambda k: (min(k[0][0], k[1][0]), min(k[0][1], k[1][1]))),
     ),
     _elementwise(
-        "where", 3, _where, "joins", **_PLAIN, interval=_of_all(_hull, 1), rounded=_rounded_from(1), tame=_tame_choice
+        "where", 3, _where, "joins", **_PLAIN, interval=of_all(hull, 1), rounded=_rounded_from(1), tame=_tame_choice
     ),
     _elementwise("equal", 2, _equal, **_PLAIN, interval=lambda *_: (0.0, 1.0), rounded=never),
     # To another dtype.
@@ -210,7 +198,7 @@ OPERATORS = [
         tame=_tame_if_clamped,
         defaults=lambda _: {"low": 0.0, "high": None},
     ),
-    _elementwise("relu", 1, _function, "monotone zero", **_PLAIN, interval=_of_all(_positive)),
+    _elementwise("relu", 1, _function, "monotone zero", **_PLAIN, interval=of_all(_positive)),
     _elementwise(
         "exp",
         1,
@@ -245,11 +233,11 @@ OPERATORS = [
         2,
         _function,
         "commutative",
-        interval=_of_all(_hypotenuse),
+        interval=of_all(_hypotenuse),
         rounded=_rounded_from(0),
         exact=never,
         by_place=True,
         work="transcendental",
     ),
-    _elementwise("abs", 1, _function, "zero", **_PLAIN, interval=_of_all(_absolute)),
+    _elementwise("abs", 1, _function, "zero", **_PLAIN, interval=of_all(_absolute)),
 ]

@@ -15,9 +15,11 @@ from torch_eqsat.ir.operator import (
     Types,
     always,
     declare,
+    hull,
     no_attributes,
     no_indices,
     nothing_moved,
+    of_all,
     of_first,
     require,
     rounded_as_first,
@@ -93,12 +95,6 @@ def _padded_axes(attrs: Attrs, _: Types, __: int) -> Axes:
     return frozenset(axis for axis, pad in enumerate(attrs["pads"]) if any(pad))
 
 
-def _hull(_: Attrs, operands: Sequence[Interval | None], *__: Any) -> Interval | None:
-    known = [k for k in operands if k is not None]
-    whole = bool(known) and len(known) == len(operands)
-    return (min(k[0] for k in known), max(k[1] for k in known)) if whole else None
-
-
 def _with_zero(_: Attrs, operands: Sequence[Interval | None], *__: Any) -> Interval | None:
     return (min(0.0, operands[0][0]), max(0.0, operands[0][1])) if operands[0] else None
 
@@ -170,7 +166,7 @@ OPERATORS = [
         _cat,
         "joins",
         linear_in=(),
-        interval=_hull,
+        interval=of_all(hull),
         traffic=_joined,
         follows_layout=True,
         rounded=lambda _, operands, *__: rounded_as_parts(operands),

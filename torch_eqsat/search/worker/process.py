@@ -23,6 +23,7 @@ from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
+from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
 from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
@@ -140,8 +141,6 @@ def _reprice(request: RepriceRequest) -> Outcome:
 def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
     """The laws of the catalogue, then ``others``, of tiers up to ``exactness``, without those disabled by name,
     declaration or family."""
-    from torch_eqsat.rewrites import catalogue
-
     tiers = EXACTNESS[: EXACTNESS.index(exactness) + 1]
     return [law for law in (*catalogue(), *others) if law.exactness in tiers and not law.is_named_by(disabled)]
 
