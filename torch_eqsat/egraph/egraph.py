@@ -54,9 +54,10 @@ class EGraph:
         self._held: defaultdict[str, dict[int, bool]] = defaultdict(dict)
         self._ceiling = self.limit  # of terms, for the law that is being applied
 
-    def close(self) -> None:
-        """Give the engine back; the e-graph is of no use after that."""
-        if self._owns_engine:
+    def close(self, *, whole: bool = True) -> None:
+        """Give the engine back; the e-graph is of no use after that. One that is not ``whole``, because an exception
+        left it half way, is dropped: it cannot go back to its beginning."""
+        if self._owns_engine or not whole:
             self._engine.close()
         else:
             self._workshop.give_back(self._engine)

@@ -54,6 +54,16 @@ def positional(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tupl
     return args, kwargs
 
 
+_AXES = frozenset(["dim", "dims", "into", "step", "stride", "padding", "dilation", "kernel_size", "groups", "filters"])
+
+
+def positions_of_axes(target: Any) -> set[int]:
+    """The arguments of ``target`` that hold axes, steps and the like, none of which is made of a tensor's sizes."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return set()
+    return {place for place, argument in enumerate(target._schema.arguments) if argument.name in _AXES}
+
+
 def written_by(node: FxNode) -> list[FxNode]:
     """The operands that a call writes into."""
     if not isinstance(node.target, torch._ops.OpOverload):

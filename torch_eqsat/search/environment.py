@@ -105,10 +105,10 @@ class Environment:
         """The seconds beyond the time in which an e-graph that took all of it to grow is still read."""
         return self.parameters.grace(self.limits.seconds)
 
-    def close(self) -> None:
-        """Give all e-graphs up; what was found stays."""
+    def close(self, *, whole: bool = True) -> None:
+        """Give all e-graphs up, which are not ``whole`` if an exception left one half way; what was found stays."""
         for egraph in [*(level.egraph for level in self._levels), *self._loaded.values()]:
-            egraph.close()
+            egraph.close(whole=whole)
         if self.workshop is None:
             self.shop.close()
 

@@ -35,6 +35,15 @@ def train(model):
     model.eval()
 
 
+def train_fused(model):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+    model.train()
+    with torch.enable_grad():
+        model(torch.rand(4, 8)).square().sum().backward()
+    optimizer.step()
+    model.eval()
+
+
 def load(model):
     model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
 
@@ -66,6 +75,7 @@ WAYS = {
     "a tied weight": lambda model: model.tied.weight.mul_(-1.0),
     "foreach": lambda model: torch._foreach_mul_(list(model.parameters()), 0.5),
     "an optimizer": train,
+    "a fused optimizer": train_fused,
     "load_state_dict": load,
     "replaced": replace,
     "tied anew": retie,
@@ -88,6 +98,31 @@ def test_a_changed_weight_is_seen(way, globally):
         WAYS[way](model)
         torch.testing.assert_close(compiled(x), copy.deepcopy(model)(x), rtol=1e-4, atol=1e-5)
         assert not torch.allclose(before, model(x)) or way == "to another dtype and back"
+
+
+def test_a_model_that_was_rounded_meanwhile():
+    """Back in single precision it went on with the weights that it had before they were rounded."""
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)).eval(), torch.rand(4, 8)
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16, torch.float32):
+            model.to(dtype)
+            actual, expected = compiled(x.to(dtype)), model(x.to(dtype))
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_step_of_a_fused_optimizer():
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)).eval(), torch.rand(4, 8)
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+        model(x).square().sum().backward()
+        step()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 class Counting(nn.Module):

@@ -1,10 +1,15 @@
 """What a worker may take of the time of its request."""
 
 import pytest
+import torch
 
 from torch_eqsat.cost.pricing import Pricing
-from torch_eqsat.search.limits import Limits
+from torch_eqsat.egraph.engine import _SPAN, Engine, Pop
+from torch_eqsat.egraph.workshop import Workshop
+from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.parameters import SearchParameters
+from torch_eqsat.search.strategies.table import OutOfTime
+from torch_eqsat.search.worker import process
 from torch_eqsat.search.worker.client import LEAST_SECONDS, _after_start
 from torch_eqsat.search.worker.messages import SearchRequest
 from torch_eqsat.search.worker.process import _most_seconds
@@ -33,3 +38,25 @@ def test_a_limit_is_kept_within_a_tenth_and_a_fifth_of_a_second(request_of, seco
 
 def test_grace_is_bounded():
     assert SearchParameters().grace(1000.0) == SearchParameters().evaluation_seconds
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_search_that_ends_within_a_step_back_keeps_what_it_found(task_of, monkeypatch, step):
+    """Its e-graph went back once too often when it was given back, and the answer was lost."""
+    steps_back = []
+
+    def interrupted(engine):
+        steps_back.append(engine)
+        engine._egraph.run_program(Pop(_SPAN, 1))
+        if len(steps_back) == step:
+            raise OutOfTime
+        engine._declared.pop()
+
+    workshop = Workshop()
+    monkeypatch.setattr(process, "_workshop", workshop)
+    monkeypatch.setattr(Engine, "pop", interrupted)
+    task = task_of(lambda x, a, b: torch.relu((x @ a) @ b), (512, 256), (256, 512), (512, 4))
+    found = process.answer(SearchRequest(task, Pricing(frozen=False), Limits(seconds=10.0)), lambda outcome: None)
+    assert steps_back and found.stop == StopReason.TIME
+    assert process._workshop is not workshop
+    process._workshop.close()

@@ -29,6 +29,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
+from torch_eqsat.cost.measure.telling import tell_once
 from torch_eqsat.cost.measure.timer import Call, Timer
 from torch_eqsat.cost.roofline import cpu_roofline
 from torch_eqsat.cost.table import Context, Table, cpu_model
@@ -105,7 +106,7 @@ def measure_many(
             continue
         except Exception as error:
             # RuntimeError, NotImplementedError …: no kernel may stop a compilation.
-            logger.warning("not measured: %s: %s", key, str(error).partition("\n")[0])
+            tell_once(key, str(error).partition("\n")[0])
             continue
         failed.pop(key, None)
         table.store_many({key: measured})

@@ -19,10 +19,10 @@ from torch._inductor.pattern_matcher import stable_topological_sort
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torch_eqsat.errors import RebuildError
-from torch_eqsat.graph.calls import is_pinned
+from torch_eqsat.graph.calls import is_pinned, positions_of_axes
 from torch_eqsat.graph.fx import STORED, mark_stored
 
 aten = torch.ops.aten
@@ -192,9 +192,10 @@ class _Back:
                 return self.new_of[leaf]
             return self._size(leaf) if type(leaf) is int else leaf
 
-        leaves, spec = tree_flatten((self._from_the_end(node), node.kwargs))
-        args, kwargs = tree_unflatten([symbolic(leaf) for leaf in leaves], spec)
-        return self._added(node.target, args, kwargs, node)
+        args = self._from_the_end(node)
+        of_axes = positions_of_axes(node.target)
+        args = tuple(arg if n in of_axes else tree_map(symbolic, arg) for n, arg in enumerate(args))
+        return self._added(node.target, args, tree_map(symbolic, node.kwargs), node)
 
     def _from_the_end(self, node: FxNode) -> Any:
         """The arguments; those of a slice or a selection near the end of a symbolic axis are counted from there."""

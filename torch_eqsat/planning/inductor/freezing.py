@@ -22,12 +22,9 @@ from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.calls import is_loop
+from torch_eqsat.planning.inductor.versions import count_fused_steps, count_move, keeps_changing, note_version
 
 logger = logging.getLogger(__name__)
-
-MOST_CHANGES = 3
-"""Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
-_NOTE = "_eqsat_constant_at"
 
 
 def is_weight(node: FxNode, value: Any) -> bool:
@@ -80,8 +77,10 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     if len(placeholders) != len(inputs):
         return None
     weights = [(n, v) for n, v in zip(placeholders, inputs, strict=True) if is_weight(n, v)]
+    for _, weight in weights:
+        count_move(weight)
     in_loops = _read_by_loops(module.graph, {n for n, _ in weights})
-    weights = [(n, v) for n, v in weights if n not in in_loops and not _keeps_changing(v)]
+    weights = [(n, v) for n, v in weights if n not in in_loops and not keeps_changing(v)]
     context = TracingContext.try_get()
     sources = getattr(module, "_param_name_to_source", None)
     if not weights:
@@ -105,8 +104,9 @@ def watch_weights(module: GraphModule) -> None:
     on the counters that autograd keeps. They take 0.07 ms a call for 1,000 weights.
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
-    :data:`MOST_CHANGES` times while they were constants, as a counter of steps does. Not seen are writes through
-    ``.data``, and those to inference tensors, which have no counter."""
+    :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
+    does. Not seen are writes through ``.data``, and those to inference tensors, which have no counter."""
+    count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:
         return
@@ -116,18 +116,7 @@ def watch_weights(module: GraphModule) -> None:
         if name in sources and id(weight) not in inputs and not weight.is_inference():
             guard = AttrSource(sources[name], "_version").make_guard(GuardBuilder.EQUALS_MATCH)
             context.guards_context.dynamo_guards.add(guard)
-            _note_version(weight)
-
-
-def _note_version(weight: torch.Tensor) -> None:
-    """Note on ``weight`` itself at which version it became a constant, and how often it changed while it was one."""
-    before, changes = getattr(weight, _NOTE, (weight._version, 0))
-    setattr(weight, _NOTE, (weight._version, changes + (weight._version != before)))
-
-
-def _keeps_changing(weight: torch.Tensor) -> bool:
-    version, changes = getattr(weight, _NOTE, (0, 0))
-    return changes + (not weight.is_inference() and weight._version != version) >= MOST_CHANGES
+            note_version(weight)
 
 
 def _read_by_loops(graph: Graph, weights: set[FxNode]) -> set[FxNode]:

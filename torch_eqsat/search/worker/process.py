@@ -79,8 +79,9 @@ def _search(request: SearchRequest, report: Callable[[Outcome], None]) -> Outcom
         _clock.disarm()
         return _outcome(environment, statistics, failures)
     finally:
-        environment.close()
-        if statistics is None or statistics.stop in CUT_OFF:
+        whole = statistics is not None and statistics.stop not in CUT_OFF
+        environment.close(whole=whole)
+        if not whole:
             _renew_workshop()
 
 
@@ -233,7 +234,7 @@ def _serve(channel: Channel) -> None:
         except KeyboardInterrupt:
             return
         except BaseException as error:  # egglog's PanicException is no Exception
-            reply = Failure(f"{type(error).__name__}: {error}")
+            reply = Failure(f"{type(error).__name__}: {' '.join(str(error).split())}")  # egglog's have several lines
         _send(channel, reply)
 
 
