@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_eqsat.cost.inductor.residency import Residency
-from torch_eqsat.cost.pricing import LIVE_WEIGHTS, PART_MS, Pricing
+from torch_eqsat.cost.pricing import MADE_OF_WEIGHTS, PART_MS, Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.ir.program import Task
@@ -80,8 +80,15 @@ def test_what_is_made_of_a_live_weight_is_read_whole_and_written(constants: tupl
     write_rate = SLOW.cache_bytes_per_ms if WEIGHT.bytes <= SLOW.cache_bytes else SLOW.bytes_per_ms
     for pricing, rate in ((warm, SLOW.cache_bytes_per_ms), (cold, SLOW.bytes_per_ms)):
         price = pricing.price(MUL, [WEIGHT, NUMBER], WEIGHT, constants, all(constants))
-        assert price == pytest.approx(LIVE_WEIGHTS * (WEIGHT.bytes / rate + WEIGHT.bytes / write_rate), rel=0.01)
+        assert price == pytest.approx(MADE_OF_WEIGHTS * (WEIGHT.bytes / rate + WEIGHT.bytes / write_rate), rel=0.01)
     assert cold.price(MUL, [ROW, NUMBER], ROW, [False, False], False) < 1e-3 * price
+
+
+def test_a_frozen_weight_is_no_cheaper_to_scale_in_each_call() -> None:
+    """By a number of the call, which nothing folds: a copy of 9.4 MB was made for each token."""
+    frozen, live = (Pricing(frozen=f, coefficients=SLOW, residency=Residency(shared=1 << 30)) for f in (True, False))
+    made = [p.price(MUL, [WEIGHT, NUMBER], WEIGHT, (True, False), False) for p in (frozen, live)]
+    assert made[0] == made[1] > WEIGHT.bytes / SLOW.bytes_per_ms
 
 
 def test_vectors_of_weights_are_read_along() -> None:

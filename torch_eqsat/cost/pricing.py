@@ -32,10 +32,11 @@ BAG_MS = 6e-3
 # Each further operand of a concatenation is a buffer and an argument of its own in the wrapper: of 4 to 40 look-ups,
 # which cost nothing to start, 0.44 µs each (AMD EPYC, family 26), and of as many scalars the same.
 PART_MS = 0.44e-3
-# What is made of live weights takes so many times as long as copies of as many bytes: they are read transposed, and
-# what is read next has left the cache. A matrix of 33 MB was scaled in 2.1 ms, where copies take 1.4, and a step of
-# decoding took 5.2 ms in place of 3.5.
-LIVE_WEIGHTS = 2.0
+# What is made of weights in each call takes so many times as long as copies of as many bytes: live ones are read
+# transposed, and what is read next has left the cache. A matrix of 33 MB was scaled in 2.1 ms, where copies take 1.4,
+# and a step of decoding took 5.2 ms in place of 3.5. A frozen one of 9.4 MB, scaled by a number of the call, was priced
+# at 0.06 ms, less than what reading it from memory costs, and took ten times as long.
+MADE_OF_WEIGHTS = 2.0
 # Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
 # 12 MB of weights stay in 32 MiB, 80 MiB do not (see `inductor/residency.py`).
 RESIDENT_SHARE = 0.6
@@ -241,7 +242,7 @@ class Pricing:
     ) -> float:
         traffic = OPERATORS[node.op].traffic(dict(node.attrs), types, result)
         start = PART_MS * traffic.parts + BAG_MS * traffic.calls
-        weights = 0 if self.frozen else min(traffic.read, _weights_read(types, constants, result))
+        weights = min(traffic.read, _weights_read(types, constants, result))  # frozen ones as well: this is not folded
         share = self.memory_share if traffic.fused and not weights else 1.0
         work = {"cheap": 1.0} if context.of_channels else _work(node, traffic.work)
         if weights and not traffic.fused and result.rank > 2 and result.shape[-1] < VECTOR:
@@ -251,10 +252,10 @@ class Pricing:
         read, written = share * (traffic.read - weights), share * result.bytes
         ms = elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=int(weights > 0))
         through = ms + weights / self._weight_rate()
-        return start + through * (LIVE_WEIGHTS if weights else 1.0)
+        return start + through * (MADE_OF_WEIGHTS if weights else 1.0)
 
     def _weight_rate(self) -> float:
-        """Bytes per ms at which weights are read that are not frozen."""
+        """Bytes per ms at which weights are read outside of the kernels that are measured."""
         return self.coefficients.bytes_per_ms if self._is_cold(True) else self.coefficients.cache_bytes_per_ms
 
 
