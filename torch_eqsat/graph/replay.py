@@ -25,6 +25,7 @@ EXACT_NUMBER = "eqsat_number"
 STANDS_FOR = "eqsat_stands_for"
 """Metadata of a call that was repeated on other operands: the name of the captured one."""
 OWN_NAMESPACES = ("aten", "prims", NAMESPACE)
+SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 WIDE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 
 
@@ -47,7 +48,7 @@ class Run:
 
 def is_recorded(node: FxNode) -> bool:
     """Whether a call is run once and its values put in elsewhere."""
-    if node.op != "call_function" or node.target is GETITEM:
+    if node.op != "call_function" or node.target is GETITEM or _computes_size(node):
         return False
     return is_foreign(node) or (is_pinned(node) and not node.target._schema.is_mutable)
 
@@ -55,6 +56,12 @@ def is_recorded(node: FxNode) -> bool:
 def is_foreign(node: FxNode) -> bool:
     """Whether the operator is not one of torch's own: a custom one, or one of another library."""
     return not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace not in OWN_NAMESPACES
+
+
+def _computes_size(node: FxNode) -> bool:
+    """Whether a call is Python's arithmetic on sizes, whose results at other sizes are others."""
+    of_torch = isinstance(node.target, (torch._ops.OpOverload, torch._ops.HigherOrderOperator))
+    return not of_torch and isinstance(node.meta.get("val"), SIZES)
 
 
 def run(
