@@ -133,7 +133,7 @@ def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInpu
     hints, compared = symbols_of(graph), 0
     first, second = (GraphModule(g.owning_module, g) for g in (graph, rewritten))
     for numbers in other_sizes(graph, searched):
-        values = values_at(graph, numbers, inputs)
+        values = values_at(graph, numbers, inputs, drawn=numbers != hints)
         try:
             # Hard inputs were tried on the static graphs.
             problem = disagreement(first, second, values, inputs.live(len(values)), seconds=0.0)
