@@ -64,6 +64,10 @@ def positions_of_axes(target: Any) -> set[int]:
     return {place for place, argument in enumerate(target._schema.arguments) if argument.name in _AXES}
 
 
+SYMBOLIC_NUMBER = "eqsat_symbolic_number"
+"""Metadata of a call in which a number stands for a symbol that the call computes with, and that is no size."""
+
+
 def written_by(node: FxNode) -> list[FxNode]:
     """The operands that a call writes into."""
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -79,12 +83,15 @@ def written_by(node: FxNode) -> list[FxNode]:
 
 
 def is_pinned(node: FxNode) -> bool:
-    """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped."""
+    """Whether ``node`` has effects or draws random numbers, so that it can be neither merged, moved nor dropped; or
+    computes with a symbol, so that it cannot be repeated with the number that stands for it."""
     if node.op != "call_function":
         return True
     target = node.target
     if target is GETITEM or is_arithmetic(node):
         return False
+    if node.meta.get(SYMBOLIC_NUMBER):
+        return True
     if not isinstance(target, torch._ops.OpOverload):
         return True
     if target._schema.is_mutable or "unbacked_bindings" in node.meta or node.is_impure(impure_random=False):

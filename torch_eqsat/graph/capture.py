@@ -16,7 +16,15 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.graph.calls import GETITEM, is_elementwise, is_pinned, operands_of, positional, tensor_type
+from torch_eqsat.graph.calls import (
+    GETITEM,
+    SYMBOLIC_NUMBER,
+    is_elementwise,
+    is_pinned,
+    operands_of,
+    positional,
+    tensor_type,
+)
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.facts import known_facts
 from torch_eqsat.graph.translate import TRANSLATIONS, translate_item
@@ -232,6 +240,8 @@ class _Recorder:
         if node.target is GETITEM:
             source, item = node.args
             if not isinstance(source, FxNode) or type(item) is not int or item < 0 or source.op != "call_function":
+                return None
+            if source.meta.get(SYMBOLIC_NUMBER):
                 return None
             args, kwargs = self._handles(source)
             return translate_item(self.builder, source.target, args, kwargs, item, type_)

@@ -150,7 +150,7 @@ def _judged(graph: Graph, rewritten: Graph, searched: Numbers, inputs: GraphInpu
     # Of copies: a module takes the graph that it is made of away from its own.
     first, second = (copy_of(g).owning_module for g in (graph, rewritten))
     for numbers in other_sizes(graph, searched):
-        values = values_at(graph, numbers, inputs)
+        values = values_at(graph, numbers, inputs, drawn=numbers != hints)
         try:
             # Hard inputs were tried on the static graphs.
             problem = disagreement(first, second, values, inputs.live(len(values)), seconds=0.0)

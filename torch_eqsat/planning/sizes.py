@@ -128,11 +128,15 @@ def other_sizes(graph: Graph, searched: Numbers) -> Iterator[Numbers]:
             yield numbers
 
 
-def values_at(graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphInputs) -> list[Any]:
-    """Values for the placeholders of ``graph`` with other sizes: known ones, or random ones, cut or repeated."""
+def values_at(
+    graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphInputs, *, drawn: bool = False
+) -> list[Any]:
+    """Values for the placeholders of ``graph`` with other sizes: known ones, or random ones, cut or repeated. With
+    ``drawn`` what floats and is no weight is random: where the known values are zeros a wrong factor is not seen."""
     nodes = graph.find_nodes(op="placeholder")
     hints = symbols_of(graph)
-    samples = sample_inputs(graph, inputs.values)
+    samples, others = sample_inputs(graph, inputs.values), sample_inputs(graph, ())
+    random = {i for i in inputs.live(len(nodes)) if drawn and _floats(nodes[i].meta.get("val"))}
     values: list[Any] = []
     with unset_fake_temporarily(), torch.no_grad():
         for index, (node, sample) in enumerate(zip(nodes, samples, strict=True)):
@@ -142,11 +146,17 @@ def values_at(graph: Graph, numbers: Mapping[sympy.Symbol, int], inputs: GraphIn
                 continue
             if isinstance(fake, torch.Tensor):
                 known = inputs.values[index] if index < len(inputs.values) else None
-                if _fits(known, [number_of(n, hints) for n in fake.shape], fake.dtype):
+                if index in random:
+                    sample = others[index]
+                elif _fits(known, [number_of(n, hints) for n in fake.shape], fake.dtype):
                     sample = known
                 sample = _resized(sample, [number_of(n, numbers) for n in fake.shape])
             values.append(sample)
     return values
+
+
+def _floats(fake: Any) -> bool:
+    return isinstance(fake, torch.Tensor) and fake.is_floating_point()
 
 
 def _fits(value: Any, shape: Sequence[int], dtype: torch.dtype) -> bool:

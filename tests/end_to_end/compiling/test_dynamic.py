@@ -222,3 +222,38 @@ def test_a_number_of_floating_point_made_of_a_size():
         x = torch.randn(rows, 4)
         torch.testing.assert_close(compiled(x), function(x))
     assert counters["stats"]["unique_graphs"] == 1
+
+
+FACTORS = {
+    "factor": lambda x, n: (x * n) * 3,
+    "alpha": lambda x, n: torch.add(torch.relu(torch.relu(x)), x, alpha=1 - n),
+    "divisor": lambda x, n: (x * 2 / n) * 3,
+}
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0])
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_symbol_that_is_an_operand(name, first):
+    """The number that stood for it became one of the graph; on zeros, for which it was compiled, nobody saw that."""
+    function = FACTORS[name]
+    options = {**SETTINGS, "eqsat.strategy": "saturation"}
+    compiled = torch.compile(function, backend="eqsat_mcts_eager", dynamic=True, options=options)
+    with torch.no_grad():
+        for scale, n in ((first, 3), (1.0, 4), (2.0, 7)):
+            x = scale * torch.ones(4, 6)
+            torch.testing.assert_close(compiled(x, n), function(x, n))
+
+
+def test_a_mean_is_no_number_where_all_is_zero():
+    """What was found for one length was right for zeros at any."""
+
+    def function(x, w):
+        return (x @ w + 1.5).sum(0) - x.sum(0) @ w
+
+    w = torch.randn(4, 3)
+    options = {**SETTINGS, "eqsat.strategy": "saturation"}
+    compiled = torch.compile(function, backend="eqsat_mcts_eager", dynamic=True, options=options)
+    with torch.no_grad():
+        for scale, rows in ((0.0, 6), (1.0, 7), (1.0, 12)):
+            x = scale * torch.ones(rows, 4)
+            torch.testing.assert_close(compiled(x, w), function(x, w), rtol=1e-4, atol=1e-4)

@@ -290,3 +290,25 @@ def test_views_in_another_dtype_of_sums_that_may_go(trace):
     with pytest.raises(RebuildError, match="viewed in another dtype"):
         emitter.repeat(call, [sums[strided]], [TensorType((4, 6), "float32")])
     assert emitter.repeat(call, [sums[dense]], [TensorType((4, 6), "float32")]).args[0] is sums[dense]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["with the whole", "without it"])
+def test_views_of_one_result_stay_so(trace, whole):
+    """A program may compute each on its own; a write into one was not seen in the other."""
+
+    def function(x, w):
+        y = x @ w
+        return (y if whole else y[None]), y.t()
+
+    values = torch.rand(4, 3), torch.rand(3, 5)
+    module = trace(function, *values)
+    expected = module(*values)
+    captured = capture(module.graph)
+    program, t, (x, w) = start(captured, *captured.leaves)
+    y = t.matmul(x, w)
+    turned = t.matmul(t.permute(w, (1, 0)), t.permute(x, (1, 0)))
+    finish(module, captured, program, y if whole else t.view(y, (1, 4, 5)), turned)
+    found = module(*values)
+    torch.testing.assert_close(found, expected)
+    found[0].fill_(7.0)
+    assert (found[1] == 7.0).all() and [f.stride() for f in found] == [e.stride() for e in expected]

@@ -138,14 +138,43 @@ def _redirect(capture: Capture, emitter: FxEmitter, pinned: dict[FxNode, list[An
     # An output that stays has its memory for itself, whatever comes before it.
     stays = [old for old in operands_of(output) if new_of[capture.term[old]] is old]
     taken: dict[FxNode, FxNode] = {base_without_no_ops(old): base_of(old) for old in stays}
+    chosen: dict[FxNode, FxNode] = {}
     for old in dict.fromkeys(operands_of(output)):
         new = new_of[capture.term[old]]
         if new is not old:
             _check_same(old, new)
             emitter.origin = old
             new = _as_fresh(emitter, old, new, taken)
-            output.replace_input_with(old, new)
+        chosen[old] = new
         taken.setdefault(base_without_no_ops(new), base_of(old))
+    for old, new in _sharing(emitter, chosen).items():
+        if new is not old:
+            output.replace_input_with(old, new)
+
+
+def _sharing(emitter: FxEmitter, chosen: dict[FxNode, FxNode]) -> dict[FxNode, FxNode]:
+    """``chosen``, the new outputs by the old ones, such that those that were views of one value are so again: the
+    caller may write into one and read another."""
+    groups: dict[FxNode, list[FxNode]] = {}
+    for old in chosen:
+        groups.setdefault(base_of(old), []).append(old)
+    found = dict(chosen)
+    for base, members in groups.items():
+        if len({base_of(chosen[member]) for member in members}) > 1:
+            for old in members:
+                found[old] = _viewed(emitter, old, base, chosen[base]) if base in chosen else old
+    return found
+
+
+def _viewed(emitter: FxEmitter, old: FxNode, base: FxNode, new: FxNode) -> FxNode:
+    """The view ``old`` of ``base``, of ``new`` instead."""
+    if new is base or old is base:
+        return new if old is base else old
+    source, *others = old.args
+    assert isinstance(source, FxNode), f"{old} is a view"
+    operand = _viewed(emitter, source, base, new)
+    emitter.origin = old
+    return emitter.fresh(old.target, operand, *others, **old.kwargs)
 
 
 def _check_same(old: FxNode, new: Any) -> None:

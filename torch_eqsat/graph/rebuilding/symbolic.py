@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import is_pinned, positions_of_axes
 from torch_eqsat.graph.fx import STORED, mark_stored
+from torch_eqsat.graph.rebuilding.operands import mark_symbolic_numbers
 
 aten = torch.ops.aten
 Numbers = Mapping[sympy.Symbol, int]
@@ -115,6 +116,7 @@ def with_numbers(graph: Graph, numbers: Numbers) -> Static:
                 copy_of[node] = number_of(value, numbers)
     module = GraphModule(graph.owning_module, copy)
     number_back = {made: node for node, made in copy_of.items() if isinstance(made, FxNode)}
+    mark_symbolic_numbers(copy, number_back)
     placeholders = zip(copy.find_nodes(op="placeholder"), graph.find_nodes(op="placeholder"), strict=True)
     return Static(module.graph, numbers, {**number_back, **dict(placeholders)})
 
