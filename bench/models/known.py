@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.models.attention_models import attention_case
 from bench.models.cases import CASES, Case, torchvision_model
 from bench.models.decoding_models import decoding_case
 from bench.models.drawn_models import drawn_case
@@ -14,10 +15,10 @@ KNOWN = {**MODELS, **CASES, _SMALL.name: _SMALL}
 
 def case_of(name: str) -> Case:
     """The case of a name. Raises ValueError for an unknown one."""
-    case = KNOWN.get(name) or drawn_case(name) or decoding_case(name)
+    case = KNOWN.get(name) or drawn_case(name) or decoding_case(name) or attention_case(name)
     if case is None:
         raise ValueError(
-            f"unknown case {name!r}; it is drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, or one of "
-            + ", ".join(KNOWN)
+            f"unknown case {name!r}; it is drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, "
+            "attention-LENGTHxWIDTH-WAY, or one of " + ", ".join(KNOWN)
         )
     return case
