@@ -1,8 +1,10 @@
 """Programs in the language back to FX graphs."""
 
+import operator
+
 import pytest
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
@@ -328,3 +330,14 @@ def test_a_view_that_schemas_tell_is_copied_where_it_is_returned(trace):
     torch.testing.assert_close(found, before.conj())
     found.zero_()
     assert torch.equal(z, before)
+
+
+def test_a_graph_of_sizes_alone():
+    """It had no device, and was left as it is after a fault."""
+    graph = Graph()
+    graph.output((graph.call_function(operator.mul, (graph.placeholder("n"), 2)),))
+    module = GraphModule({}, graph)
+    captured = capture(module.graph)
+    rebuild(captured, captured.graph, range(len(captured.graph)))
+    module.recompile()
+    assert module(3) == (6,)
