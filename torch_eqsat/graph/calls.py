@@ -131,11 +131,18 @@ _VIEW_NAMES = (
 VIEWS = frozenset(getattr(aten, name) for name in _VIEW_NAMES.split())
 
 
+def _is_view(target: Any) -> bool:
+    """Whether a result may be memory of the first operand: as the schema says, which leaves some out."""
+    if getattr(target, "overloadpacket", None) in VIEWS:
+        return True
+    made = target._schema.returns if isinstance(target, torch._ops.OpOverload) else ()
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in made)
+
+
 def base_of(node: FxNode) -> FxNode:
     """The node whose memory ``node`` may be a view of."""
     while node.op == "call_function":
-        packet = getattr(node.target, "overloadpacket", None)
-        if packet not in VIEWS and node.target is not GETITEM:
+        if not _is_view(node.target) and node.target is not GETITEM:
             break
         source = node.args[0]
         if not isinstance(source, FxNode) or (node.target is GETITEM and base_of(source) is source):

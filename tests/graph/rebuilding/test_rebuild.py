@@ -1,8 +1,10 @@
 """Programs in the language back to FX graphs."""
 
+import operator
+
 import pytest
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.capture import capture
@@ -312,3 +314,30 @@ def test_views_of_one_result_stay_so(trace, whole):
     torch.testing.assert_close(found, expected)
     found[0].fill_(7.0)
     assert (found[1] == 7.0).all() and [f.stride() for f in found] == [e.stride() for e in expected]
+
+
+def test_a_view_that_schemas_tell_is_copied_where_it_is_returned(trace):
+    """Of a conjugate that a program returned without its copy a write changed the input."""
+    z = torch.randn(3, 3, dtype=torch.complex64)
+    module = trace(lambda z: torch._conj(z).clone(), z)
+    captured = capture(module.graph)
+    view = next(n for n in captured.graph.nodes if n.op == "fx" and "_conj" in n["uid"])
+    type_ = TensorType((3, 3), "complex64")
+    program, _, (leaf,) = start(captured, *captured.leaves)
+    finish(module, captured, program, Handle(program.add(Node("fx", view.attrs, (leaf.id,)), type_, False), type_))
+    before = z.clone()
+    found = module(z)
+    torch.testing.assert_close(found, before.conj())
+    found.zero_()
+    assert torch.equal(z, before)
+
+
+def test_a_graph_of_sizes_alone():
+    """It had no device, and was left as it is after a fault."""
+    graph = Graph()
+    graph.output((graph.call_function(operator.mul, (graph.placeholder("n"), 2)),))
+    module = GraphModule({}, graph)
+    captured = capture(module.graph)
+    rebuild(captured, captured.graph, range(len(captured.graph)))
+    module.recompile()
+    assert module(3) == (6,)

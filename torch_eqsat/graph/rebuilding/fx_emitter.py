@@ -51,7 +51,7 @@ class FxEmitter:
         self._captured = {node.target for node in capture.fx.nodes}  # which Inductor has to compile anyway
         inputs = [n.meta["val"] for n in capture.fx.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
         self._fake_mode = torch._guards.detect_fake_mode(inputs)
-        self._device = inputs[0].device
+        self._device = inputs[0].device if inputs else torch.device("cpu")  # a graph of sizes alone
 
     def device(self) -> torch.device:
         return self._device
