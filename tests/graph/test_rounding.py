@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.graph.rebuilding.test_rebuild import finish, start, targets
+from tests.graph.rebuilding.programs import finish, start, targets
 from torch_eqsat.graph.capture import capture
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -49,3 +49,15 @@ def test_what_is_single_stays_as_it_is(trace):
     program, t, (x_, w_) = start(captured, *captured.leaves)
     finish(module, captured, program, t.mul(x_, w_))
     assert targets(module) == ["aten.mul.Tensor"]
+
+
+@each_half
+def test_a_number_made_of_numbers_is_no_tensor(trace, dtype):
+    """The scale of a capped softmax is a product of two numbers, and was converted like a tensor."""
+    x = torch.randn(8, 16).to(dtype)
+    module, captured = captured_with_weights(trace, lambda x: x * 0.05, x)
+    program, t, (x_,) = start(captured, *captured.leaves)
+    name = str(dtype).removeprefix("torch.")
+    number = t.mul(t.scalar(0.25, name), t.scalar(0.2, name))
+    finish(module, captured, program, t.mul(x_, number))
+    torch.testing.assert_close(module(x), x * 0.05)

@@ -43,6 +43,8 @@ class Unrounded:
         plain = type(node)(node.op, tuple(a for a in node.attrs if a[0] != KERNEL), node.children)
         wide_types = [TensorType(t.shape, WIDE) if t.dtype in HALF else t for t in types]
         wide = lower(emit, plain, [self._unrounded(emit, child) for child in node.children], wide_types)
+        if not isinstance(wide, torch.fx.Node):  # a number that was made of numbers
+            return lower(emit, node, args, types)
         self._wide[index] = wide
         return emit.call(prims.convert_element_type.default, wide, torch_dtype(result.dtype))
 

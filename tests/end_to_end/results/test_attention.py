@@ -82,6 +82,21 @@ def test_keys_that_lie_transposed_stay_so():
     assert counters["inductor"]["fuse_attention"] == 0
 
 
+@pytest.mark.parametrize("length", [4, 8])
+def test_a_pattern_of_inductors_that_is_wrong_is_not_applied(length):
+    """To a key that is permuted once it makes attention over other axes, if there are as many heads as tokens, and
+    raises otherwise."""
+
+    def attend(q, k, v):
+        q, k, v = q.permute(0, 2, 1, 3), k.permute(0, 2, 3, 1), v.permute(0, 2, 1, 3)
+        return torch.softmax(q @ k * 0.25, -1) @ v
+
+    qkv = torch.randn(3, 2, length, 4, 16)
+    with torch.no_grad():
+        assert_close(interpreted(attend)(*qkv), attend(*qkv))
+    assert torch._inductor.config.pattern_matcher
+
+
 def test_attention_of_any_length():
     model = WrittenOut(SCORES["divided"]).eval()
     counters.clear()

@@ -81,7 +81,9 @@ class Compilation:
 
     def _with_patches(self, **patches: Any) -> Callable[..., Any]:
         inputs = self.inputs if self.lifting is None else self.lifting.inputs
-        settings = {**self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
+        # Our pass may switch patterns off, which ends with this compilation (see `attention.py`).
+        patterns = {"pattern_matcher": inductor_config.pattern_matcher}
+        settings = {**patterns, **self.patches, "joint_custom_pre_pass": _user_passes(self.patches), **patches}
         settings["post_grad_custom_pre_pass"] = [
             *_user_passes(self.patches, "post_grad_custom_pre_pass"),
             TakeApart(source_hash()),
