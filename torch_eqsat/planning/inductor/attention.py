@@ -14,7 +14,8 @@ and where it differs Inductor's patterns are switched off for the graph.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ SUMS = {aten.sum.dim_IntList, aten._softmax.default}
 """Attention has two products, and a softmax between them."""
 
 CLOSE = 0.05  # half precision included
+LARGEST = 1 << 27  # elements of scores that are computed for a comparison
 # What is not about attention, and is better done behind our pass: passes of others, and matrices filled up to a
 # multiple of a size.
 _OTHERS = {
@@ -59,7 +61,7 @@ def fuse_attention(graph: Graph) -> int:
         with config.patch(_OTHERS):
             joint_graph_passes(copy.owning_module)
         found = int(counters["inductor"]["fuse_attention"] - before)
-        wrong = found and next((name for name in _replaced(graph, copy) if not _is_same(graph, copy, name)), "")
+        wrong = _wrong_call(graph, copy) if found else ""
     except Exception as error:  # as Inductor would in its own place
         found, wrong = 0, first_line(error)
     if wrong:
@@ -72,61 +74,94 @@ def fuse_attention(graph: Graph) -> int:
     return found
 
 
-def _replaced(graph: Graph, copy: Graph) -> list[str]:
-    """The names of calls that have another call as an operand in ``copy`` than in ``graph``, one that is new there."""
-    names = {node.name for node in graph.nodes}
-    return [n.name for n in copy.nodes if n.name in names and any(x.name not in names for x in n.all_input_nodes)]
-
-
-def _is_same(graph: Graph, copy: Graph, name: str) -> bool:
-    """Whether the operands of the call ``name`` are the same in both graphs, computed on random numbers from the calls
-    that both have."""
+def _wrong_call(graph: Graph, copy: Graph) -> str:
+    """The first call that has other values as operands in ``copy`` than in ``graph``; "" if there is none. Layers of
+    one form are computed once, and scores too large not at all."""
     old, new = ({node.name: node for node in g.nodes} for g in (graph, copy))
-    values: dict[str, Any] = {}
-    with unset_fake_temporarily(), torch.no_grad(), torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        for one, other in zip(old[name].all_input_nodes, new[name].all_input_nodes, strict=True):
-            if other.name in old:
+    seen: set[str] = set()
+    for name in new:
+        if name not in old or all(x.name in old for x in new[name].all_input_nodes):
+            continue
+        pairs = zip(old[name].all_input_nodes, new[name].all_input_nodes, strict=True)
+        for one, other in ((one, other) for one, other in pairs if other.name not in old):
+            made, leaves = _between(other, old.keys())
+            replaced, _ = _between(one, leaves)
+            form = " ".join(map(_described, (*made, "|", *replaced)))
+            if form in seen or any(_numel(node) > LARGEST for node in replaced):
                 continue
-            try:
-                made = _computed(other, old.keys(), values)
-                # A call that both graphs have is drawn once; all else is computed from those.
-                expected = _computed(one, (), dict(values))
-            except _RandomError:
-                continue
-            if not _is_close(expected, made):
-                return False
-    return True
+            seen.add(form)
+            if not _is_same(one, other, replaced, made):
+                return str(name)
+    return ""
 
 
-class _RandomError(Exception):
-    """A value is random, so that there is nothing to compare."""
+def _between(node: FxNode, leaves: Collection[str]) -> tuple[list[FxNode], set[str]]:
+    """The calls that ``node`` is made by from ``leaves``, in order, and the names of those leaves and inputs."""
+    calls: list[FxNode] = []
+    visited: set[FxNode] = set()
+    found: set[str] = set()
+    waiting = [(node, False)]
+    while waiting:
+        one, is_done = waiting.pop()
+        if is_done:
+            calls.append(one)
+        elif one.op != "call_function" or one.name in leaves:
+            found.add(one.name)
+        elif one not in visited:
+            visited.add(one)
+            waiting += [(one, True), *((x, False) for x in one.all_input_nodes)]
+    return calls, found
 
 
-def _computed(node: FxNode, shared: Collection[str], values: dict[str, Any]) -> Any:
-    """The value of ``node``, from ``values`` by name; those of ``shared`` calls and of inputs are drawn. Raises
-    _RandomError if a call on the way is random."""
-    if node.name in values:
-        return values[node.name]
-    if node.op != "call_function" or node.name in shared:
-        result = _drawn(node.meta["val"])
-    elif is_pinned(node):
-        raise _RandomError(node.name)
-    else:
-        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: _computed(n, shared, values))
-        result = node.target(*args, **kwargs)
-    values[node.name] = result
-    return result
+def _described(node: FxNode | str) -> str:
+    """A call without the names of its operands."""
+    if isinstance(node, str):
+        return node
+    args = torch.fx.map_arg((node.args, node.kwargs), lambda n: str(getattr(n.meta.get("val"), "shape", "")))
+    return f"{node.target}{args}"
 
 
-def _drawn(fake: Any) -> Any:
+def _numel(node: FxNode) -> int:
+    fake = node.meta.get("val")
+    return math.prod(_shape(fake)) if isinstance(fake, torch.Tensor) else 0
+
+
+def _is_same(one: FxNode, other: FxNode, replaced: Sequence[FxNode], made: Sequence[FxNode]) -> bool:
+    """Whether what ``made`` computes for ``other`` is what ``replaced`` computes for ``one``, on random numbers. What
+    is random, or made of more than the other is, cannot be compared."""
+    if any(map(is_pinned, (*made, *replaced))):
+        return True
+    leaves = dict.fromkeys(x for node in made for x in node.all_input_nodes if x not in made)
+    drawn = {leaf.name: _drawn(leaf.meta["val"], seed) for seed, leaf in enumerate(leaves)}
+    with unset_fake_temporarily(), torch.no_grad():
+        try:
+            return _is_close(_computed(one, replaced, drawn), _computed(other, made, drawn))
+        except KeyError:
+            return True
+
+
+def _computed(node: FxNode, calls: Sequence[FxNode], drawn: Mapping[str, Any]) -> Any:
+    """The value of ``node``, the last of ``calls``. Raises KeyError where a value is missing."""
+    values = dict(drawn)
+    for call in calls:
+        args, kwargs = torch.fx.map_arg((call.args, call.kwargs), lambda n: values[n.name])
+        values[call.name] = call.target(*args, **kwargs)
+    return values[node.name]
+
+
+def _drawn(fake: Any, seed: int) -> Any:
     """Random numbers of the size and dtype of ``fake``; zeros for integers, which may be indices."""
-    if isinstance(fake, (torch.SymInt, torch.SymFloat)):
-        return fake.node.hint
-    shape = [n.node.hint if isinstance(n, torch.SymInt) else n for n in fake.shape]
-    if fake.is_floating_point():
-        return torch.randn(shape, dtype=fake.dtype, device=fake.device)
-    return torch.zeros(shape, dtype=fake.dtype, device=fake.device)
+    if not isinstance(fake, torch.Tensor):
+        return fake.node.hint if isinstance(fake, (torch.SymInt, torch.SymFloat)) else fake
+    with unset_fake_temporarily():
+        if fake.is_floating_point():
+            numbers = torch.randn(_shape(fake), generator=torch.Generator().manual_seed(seed))
+            return numbers.to(fake.device, fake.dtype)
+        return torch.zeros(_shape(fake), dtype=fake.dtype, device=fake.device)
+
+
+def _shape(fake: torch.Tensor) -> list[int]:
+    return [n.node.hint if isinstance(n, torch.SymInt) else n for n in fake.shape]
 
 
 def _is_close(one: Any, other: Any) -> bool:
