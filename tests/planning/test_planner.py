@@ -127,6 +127,26 @@ def test_what_saves_less_than_prices_err_is_left(partition, saved, kept):
     assert bool(program(measure=True).laws) == (saved > 0)  # the race decides
 
 
+def test_a_small_saving_does_not_ride_along_on_a_large_one(task_of):
+    """Of two chains one saves half of its 2 ms and the other a hundredth. What stays as captured is an opaque call."""
+    shapes = (64, 32), (32, 64), (64, 4), (64, 48), (48, 80), (80, 4)
+    task = task_of(lambda x, a, b, y, c, d: ((x @ a) @ b) * ((y @ c) @ d), *shapes)
+    ms = {"matmul float32 cpu 32x64 64x4": 0.001, "matmul float32 cpu 48x80 80x4": 0.98}
+
+    def products(**options):
+        setting = Setting(Options(**options), False, "cpu", 1, "key")
+        planner = Planner(
+            setting, Spent(), LocalPool(), lambda kernels, until: {k.key: ms.get(k.key, 1.0) for k in kernels}
+        )
+        (outcome,) = planner.search(Partition.of(task)).values()
+        return {
+            outcome.program.graph.types[i].shape for i, n in enumerate(outcome.program.graph.nodes) if n.op == "matmul"
+        }
+
+    assert products() == {(32, 4), (64, 4)}
+    assert products(measure=True) == {(32, 4), (48, 4), (64, 4)}  # the race decides
+
+
 def found(task, unmeasurable, ms):
     """The outcome for a task of one region, and what was spent. Kernels take ``ms`` by key, or 0.1; one has none."""
 

@@ -57,7 +57,8 @@ class Pricing:
     ``whole`` so is how images lie (see `inductor/layout.py`). Weights of which there are too many by ``residency`` are
     read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
     ``roofline`` is that of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a
-    kernel: a large one keeps kernels that were not measured out of a program.
+    kernel: a large one keeps kernels that were not measured out of a program. Heavy operators that are not the user's
+    own are dearer by the share ``heavy_doubt``, others by ``fused_doubt``: what saves less than that stays as it was.
 
     What is computed from weights that are not frozen is computed anew in each call, and no neighbour shares its bytes:
     the weights are read from where they lie, and the result is written.
@@ -77,11 +78,14 @@ class Pricing:
     memory_share: float = MEMORY_SHARE
     roofline: Roofline | None = None
     distrust_ms: float = 0.0
+    heavy_doubt: float = 0.0
+    fused_doubt: float = 0.0
 
     def as_captured(self) -> Pricing:
         """The same prices for calls that stay as the user wrote them."""
-        changed = self.alternatives or self.distrust_ms
-        return replace(self, alternatives=False, distrust_ms=0.0) if changed else self
+        if self.alternatives or self.distrust_ms or self.heavy_doubt or self.fused_doubt:
+            return replace(self, alternatives=False, distrust_ms=0.0, heavy_doubt=0.0, fused_doubt=0.0)
+        return self
 
     def price(
         self,
@@ -105,10 +109,11 @@ class Pricing:
             return 0.0
         if "heavy" in operator.traits:
             added = self._copy_ms(result) if context.added_later else 0.0
-            return self.kernel_ms(node, types, constants, missing) + added + self._copies_ms(types[0], context)
+            ms = self.kernel_ms(node, types, constants, missing) + added + self._copies_ms(types[0], context)
+            return ms * (1 + self.heavy_doubt)
         if "view" in operator.traits:
             return self._copies_ms(result, context)
-        return self._fusible(node, types, result, constants, context)
+        return self._fusible(node, types, result, constants, context) * (1 + self.fused_doubt)
 
     def _copies_ms(self, copied: TensorType, context: TermContext) -> float:
         # Copies were measured on CPUs alone; a GPU's readers compute with indices.

@@ -78,8 +78,8 @@ class Planner:
             counts = [len(regions) for regions in partition.groups.values()]
             outcomes = self._priced_again(tasks, outcomes, counts)
         self.spent.search_seconds += sum(outcome.seconds for outcome in outcomes)
-        if self.pool.interrupted:
-            outcomes = _interrupted(outcomes)
+        if self.pool.interrupted:  # which left prices unmeasured, although the searches had ended by themselves
+            outcomes = [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]
         return dict(zip(partition.groups, outcomes, strict=True))
 
     def _searched(self, tasks: Sequence[Task], weights: Sequence[float]) -> list[Outcome]:
@@ -112,7 +112,7 @@ class Planner:
         so many regions."""
         outcomes = self._at_measured_prices(tasks, outcomes)
         exact = self._exact_seconds(outcomes)
-        outcomes = self._reprice(tasks, outcomes, exact, 0.0 if self._waits else self.parameters.distrust_ms)
+        outcomes = self._reprice(tasks, outcomes, exact, self._doubtful())
         outcomes = self._settled(tasks, outcomes, counts)
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
         self.spent.kernels_left = 0 if self._waits else len(met - self.prices.keys())
@@ -137,7 +137,7 @@ class Planner:
             start = time.monotonic()
             # Where an exact extraction follows, this one only says what to measure next.
             exact = not self._waits and self._time_up() - start > 2 * self.parameters.exact_needs
-            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), anneal=not exact)
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), self.pricing(), anneal=not exact)
             took = time.monotonic() - start
         return outcomes
 
@@ -188,6 +188,14 @@ class Planner:
             roofline=setting.calibration.roofline,
         )
 
+    def _doubtful(self) -> Pricing:
+        """Prices by which each rewriting has to save more than is in doubt (of its own work, and as much again for what
+        it takes away), so that none rides along on others: resnet18 with live weights got 542 new calls for 2 %."""
+        chosen, doubts = self.parameters, 0.0 if self.setting.options.measure else 2.0
+        heavy, fused = doubts * chosen.kernel_doubt, doubts * chosen.fused_doubt
+        distrust = 0.0 if self._waits else chosen.distrust_ms
+        return replace(self.pricing(), distrust_ms=distrust, heavy_doubt=heavy, fused_doubt=fused)
+
     def _request(
         self,
         task: Task,
@@ -224,12 +232,11 @@ class Planner:
         tasks: Sequence[Task],
         outcomes: Sequence[Outcome],
         milp: Sequence[float],
-        distrust_ms: float = 0.0,
+        pricing: Pricing,
         *,
         anneal: bool = True,
     ) -> list[Outcome]:
-        """Extract again at today's prices, each estimate dearer by ``distrust_ms``, with as many seconds for exact
-        extraction as ``milp`` says."""
+        """Extract again at the prices given, with as many seconds for exact extraction as ``milp`` says."""
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
         # What is left of the time is shared, with as much again for sending and reading.
@@ -238,7 +245,6 @@ class Planner:
         leisure = max(0.0, min(self.parameters.leisure_seconds, leisure))
         requests = []
         for i in possible:
-            pricing = replace(self.pricing(), distrust_ms=distrust_ms)
             rounds = self.parameters.annealing_rounds * anneal
             given = tasks[i], outcomes[i], pricing, seed, milp[i], leisure, self.parameters, rounds
             requests.append(partial(RepriceRequest, *given))
@@ -246,14 +252,15 @@ class Planner:
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
     def _exact_seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """For each outcome the seconds of its exact extraction; -1 for none, 0 where all that is needed is a program
-        without estimates. Those that save most come first."""
+        """For each outcome the seconds of its exact extraction; -1 for no extraction, as nothing is saved, 0 for one
+        that is not exact. Those that save most come first."""
+        saves = [outcome.program.cost < outcome.base_cost for outcome in outcomes]
+        seconds = [0.0 if better else -1.0 for better in saves]
         if self.setting.options.deterministic:  # it ends by the clock
-            return [-1.0] * len(outcomes)
-        seconds = [0.0 if outcome.unmeasured and not self._waits else -1.0 for outcome in outcomes]
+            return seconds
         left = max(0.0, self._time_up() - time.monotonic())
         for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
-            if outcomes[i].program.cost < outcomes[i].base_cost and left >= self.parameters.exact_needs:
+            if saves[i] and left >= self.parameters.exact_needs:
                 seconds[i] = self.parameters.exact_seconds
                 left -= seconds[i]
         return seconds
@@ -290,8 +297,3 @@ class Planner:
         program = replace(outcome.program, cost=cost) if saves else captured
         bound = 0.0 if guessed else min(outcome.lower_bound, program.cost)
         return replace(outcome, program=program, base_cost=captured.cost, lower_bound=bound)
-
-
-def _interrupted(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes at prices that an interrupt left unmeasured, although the searches had ended by themselves."""
-    return [outcome.cut_short(StopReason.INTERRUPTED) for outcome in outcomes]

@@ -125,12 +125,13 @@ def _reprice(request: RepriceRequest) -> Outcome:
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
         program = captured
     seconds = before.seconds + time.monotonic() - start
+    doubted = 1 + max(pricing.heavy_doubt, pricing.fused_doubt)
     return replace(
         before,
         program=program,
         base_cost=captured.cost,
-        # What has no time was kept out, and could be better.
-        lower_bound=0.0 if pricing.distrust_ms and missing else min(found.lower_bound, program.cost),
+        # What has no time was kept out, and could be better; no program costs less than its price without doubts.
+        lower_bound=0.0 if pricing.distrust_ms and missing else min(found.lower_bound, program.cost) / doubted,
         unmeasured=unmeasured(program, pricing),
         missing=tuple(missing.values()),
         seconds=seconds,
