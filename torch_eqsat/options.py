@@ -98,6 +98,14 @@ class Options:
         },
     )
     guard_calls: int = field(default=1, metadata={"help": "number of calls that `eqsat.guard` compares", "least": 1})
+    watch: str = field(
+        default="addresses",
+        metadata={
+            "help": "what of frozen weights is compared before each call: `addresses` sees other memory behind them, "
+            "`values` also what is written through `.data`, and reads all weights",
+            "choices": ("addresses", "values"),
+        },
+    )
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})
     strict: bool = field(default=False, metadata={"help": "raise on a fault instead of leaving the graph unchanged"})
 

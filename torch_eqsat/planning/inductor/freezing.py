@@ -99,24 +99,26 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     return lifting
 
 
-def watch_weights(module: GraphModule) -> None:
-    """Have Dynamo compile again once a weight is changed in place that is a constant of the compiled ``module``: guards
-    on the counters that autograd keeps. They take 0.07 ms a call for 1,000 weights.
+def watch_weights(module: GraphModule) -> dict[str, torch.Tensor]:
+    """The weights, by name, that are constants of the compiled ``module``; Dynamo compiles again once one of them is
+    changed in place, by guards on the counters that autograd keeps. They take 0.07 ms a call for 1,000 weights.
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
-    does. Not seen are writes through ``.data``, and those to inference tensors, which have no counter."""
+    does. Writes through ``.data`` and those to inference tensors, which have no counter, are left to `watching.py`."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:
-        return
+        return {}
     inputs = {id(weight) for weight in context.params_flat or () if weight is not None}
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
-    for name, weight in weights.items():
-        if name in sources and id(weight) not in inputs and not weight.is_inference():
+    found = {name: weight for name, weight in weights.items() if name in sources and id(weight) not in inputs}
+    for name, weight in found.items():
+        if not weight.is_inference():
             guard = AttrSource(sources[name], "_version").make_guard(GuardBuilder.EQUALS_MATCH)
             context.guards_context.dynamo_guards.add(guard)
             note_version(weight)
+    return found
 
 
 def _read_by_loops(graph: Graph, weights: set[FxNode]) -> set[FxNode]:
