@@ -92,6 +92,9 @@ def _backend(
     compiled = compilation.run()
     if compilation.lifting is not lifting:  # it was taken back: the inputs are others
         return compiled
+    our_pass.release()
+    if lifting is not None:
+        lifting.release()
     if reference:
         compiled = guarded(compiled, reference, own.guard_calls, our_pass.blame, patches)
     return watched(compiled, original, watch_weights(module), own.watch) if original else compiled
@@ -137,6 +140,10 @@ class EqsatPass(CustomGraphPass):
     def rewritten(self) -> list[reports.GraphReport]:
         """The reports of graphs that were rewritten."""
         return [report for report in self.reports if report.changed]
+
+    def release(self) -> None:
+        """Forget the inputs: a tensor that is referred to weakly cannot be swapped (`torch.utils.swap_tensors`)."""
+        self._values.clear()
 
     def uuid(self) -> str:
         """What compiled graphs depend on besides themselves; Inductor's caches are keyed by it."""

@@ -5,7 +5,10 @@ import torch
 
 from torch_eqsat.ir.term import Node, TermGraph, attributes
 from torch_eqsat.planning.plans.plan import Plan
-from torch_eqsat.planning.verdict import UNDECIDED, GraphInputs, Verdict, fingerprint, judge, narrowed
+from torch_eqsat.planning.plans.plan_file import plan_from_json, plan_to_json
+from torch_eqsat.planning.spent import Spent
+from torch_eqsat.planning.verdict import UNDECIDED, GraphInputs, Judge, Verdict, fingerprint, judge, narrowed
+from torch_eqsat.verification.judge import Progress
 
 
 @pytest.mark.parametrize("wrong", [{"a"}, {"h"}, {"c", "d"}, {"a", "h"}, set("abcdefgh")], ids=sorted)
@@ -53,6 +56,31 @@ def test_verdicts_are_of_a_program_and_weights():
         judged = Verdict(str(number), "no").noted_in(judged)
     assert key not in judged.verdicts and judged.verdicts["39"] == "no"
     assert Verdict(key, UNDECIDED[0]).noted_in(plan) == plan
+
+
+def test_a_verdict_that_time_cut_off_is_none(trace, monkeypatch):
+    """The next process goes on with the hard inputs that are left, and finds what overflows for large ones alone."""
+    x, plan = torch.rand(4, 3), plan_of(1)
+    original, rewritten = trace(lambda x: x * 1.0, x).graph, trace(lambda x: x * 1e34 * 1e-34, x).graph
+
+    def judged(plan, seconds):
+        monkeypatch.setattr("torch_eqsat.planning.verdict.HARD_SECONDS", seconds)
+        verdict = Judge(original, GraphInputs(frozenset(), [x]), Spent(), deterministic=False)(plan, rewritten)
+        return verdict.problem, verdict.noted_in(plan)
+
+    problem, cut = judged(plan, 0.0)
+    assert problem == "" and not cut.verdicts
+    assert plan_from_json(plan_to_json(cut)).begun == cut.begun != {}
+    problem, whole = judged(cut, 1e9)
+    assert "large numbers" in problem and list(whole.verdicts.values()) == [problem] and not whole.begun
+
+
+def test_hard_inputs_are_tried_once(trace, monkeypatch):
+    x, tried = torch.rand(4, 3), []
+    monkeypatch.setattr("torch_eqsat.verification.judge._Pair.problem", lambda _, variant: tried.append(variant.key))
+    graph = trace(lambda x: x * 1.0, x).graph
+    judge(graph, graph, GraphInputs(frozenset(), [x]), progress=Progress(["large numbers", "equal rows"]))
+    assert tried == ["", "large common offsets", "small numbers", "an infinity in the first sample of 4"]
 
 
 def test_made_up_indices_are_zeros_where_nothing_else_fits(trace):

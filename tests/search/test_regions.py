@@ -1,14 +1,17 @@
 """Cutting a graph into regions and joining their programs."""
 
+from dataclasses import replace
+
 import torch
 
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.egraph.egraph import EGraph
 from torch_eqsat.extract.extract import extract
-from torch_eqsat.ir.program import Program
+from torch_eqsat.graph.capture import capture
+from torch_eqsat.ir.program import Program, Task
 from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.parameters import SearchParameters
-from torch_eqsat.search.regions import join_programs, split_into_regions
+from torch_eqsat.search.regions import grouped, join_programs, split_into_regions
 
 
 def original(task) -> Program:
@@ -142,3 +145,20 @@ def test_tuples_are_not_cut(task_of):
     regions = split_into_regions(task, parameters=cut(1))
     assert len(regions) > 1
     check_round_trip(task, regions)
+
+
+def test_regions_are_equal_where_their_inputs_are_late_alike(trace):
+    """A merge of two late values is none where only one is late."""
+
+    def both(x, t, w, v):
+        def step(a, b):
+            return torch.tanh(torch.sin(a @ w) + torch.cos(b @ v))
+
+        early, late = step(x, x), step(t, t)
+        return step(early, late), step(late, early)
+
+    graph = trace(both, *(torch.rand(4, 4) for _ in range(4))).graph
+    graph.find_nodes(op="placeholder")[1].target = "tangents_1"
+    captured = capture(graph)
+    regions = split_into_regions(Task(captured.graph, captured.parts), parameters=replace(cut(6), largest_region=6))
+    assert [len(group) for group in grouped(regions).values()] == [1, 1, 1, 1]

@@ -220,8 +220,9 @@ class EGraph:
         terms = self._terms
         if terms.class_of[result] == terms.class_of[root]:
             return 0
-        # A term of the forward must not depend on gradients, because the graph is cut in two later.
-        if terms.known_of(result).late and not terms.known_of(root).late:
+        # A term of the forward must not depend on gradients, because the graph is cut in two later. Nor may a term of
+        # the backward join it there, which other terms that are equal to it would follow.
+        if terms.known_of(result).late != terms.known_of(root).late:
             return 0
         if terms.type_numbers[result] != terms.type_numbers[root]:
             raise UnsoundRewriteError(

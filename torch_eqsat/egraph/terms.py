@@ -77,7 +77,8 @@ class Terms:
         known = analyse_graph(graph)  # of a captured call its meaning is known, which the calls after it build on
         self._known = [known[term] for term in range(len(graph))]
         for a, b in graph.equal:
-            self.unite(a, b)
+            if self._known[a].late == self._known[b].late:  # see EGraph._unite
+                self.unite(a, b)
         self.loaded = len(self.nodes)
         self.flush()
 

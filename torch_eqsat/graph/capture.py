@@ -27,6 +27,7 @@ from torch_eqsat.graph.calls import (
 )
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.facts import known_facts
+from torch_eqsat.graph.fx import is_gradient
 from torch_eqsat.graph.translate import TRANSLATIONS, translate_item
 from torch_eqsat.ir.builder import Builder, Handle, known_in
 from torch_eqsat.ir.known import Known
@@ -191,7 +192,7 @@ class _Recorder:
         shape, dtype = (type_.shape, type_.dtype) if type_ else ((), "?")
         name = f"{'c' if constant else 'x'}{len(self.result.leaves)}"
         known = known_facts(node, self.modest) if type_ and (constant or node in self.modest) else {}
-        if node.op == "placeholder" and "tangents" in str(node.target):
+        if is_gradient(node):
             known["late"] = 1
         term = Node("input", attributes(name=name, shape=shape, dtype=dtype, **known), ())
         index = self.result.graph.add(term, type_, constant)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch_eqsat.ir.known import MODEST, NOTHING, Interval, Known
@@ -50,7 +51,8 @@ def _bounded(interval: Interval | None, dtype: str) -> Interval | None:
 
 
 def analyse_graph(graph: TermGraph) -> dict[int, Known]:
-    """What is known of each term of ``graph``; a captured call knows what its meaning does."""
+    """What is known of each term of ``graph``; a captured call knows what its meaning does, but for one thing: a call
+    on gradients is late also where its meaning, a number, is not."""
     meaning = dict(graph.equal)
     known: dict[int, Known] = {}
 
@@ -61,7 +63,7 @@ def analyse_graph(graph: TermGraph) -> dict[int, Known]:
             operands = [visit(child) for child in node.children]
             known[term] = analyse(node.op, dict(node.attrs), operands, [*types, graph.types[term]])
             if term in meaning:
-                known[term] = known[term].met(visit(meaning[term]))
+                known[term] = replace(known[term].met(visit(meaning[term])), late=known[term].late)
         return known[term]
 
     for term in range(len(graph)):

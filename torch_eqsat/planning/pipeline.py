@@ -87,7 +87,7 @@ def _together(job: Job, ranks: Meeting) -> Result:
 
     def make() -> Planned:  # each rank judges it on weights and inputs of its own
         planned = _stored(job) or _made(job)
-        return replace(planned, plan=replace(planned.plan, verdicts={}))
+        return replace(planned, plan=replace(planned.plan, verdicts={}, begun={}))
 
     planned = ranks.share(f"{job.setting.key} {job.digest}", make)
     if planned is None:

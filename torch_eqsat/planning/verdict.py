@@ -21,7 +21,7 @@ from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.program_json import encode_program
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.verification.hard_inputs import sample_inputs
-from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, disagreement, fits_in_memory
+from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, Progress, disagreement, fits_in_memory
 
 # For finding the regions that a refused program is wrong in; what was not looked at by then is left as it is.
 NARROWING_SECONDS = 60.0
@@ -71,8 +71,16 @@ class GraphInputs:
         return [i for i in range(count) if i not in self.weights and i not in self.owned]
 
 
-def judge(original: Graph, rewritten: Graph, inputs: GraphInputs, *, deterministic: bool = False) -> str:
-    """Why ``rewritten`` must not be used, in a line; "" when it may. ``original`` is not changed."""
+def judge(
+    original: Graph,
+    rewritten: Graph,
+    inputs: GraphInputs,
+    *,
+    deterministic: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Why ``rewritten`` must not be used, in a line; "" when it may. ``original`` is not changed. What ``progress``
+    names is not tried again."""
     if not fits_in_memory(original):
         return "it is too large to be checked in float64 here"
     first, second = (GraphModule(graph.owning_module, graph) for graph in (original, rewritten))
@@ -81,7 +89,7 @@ def judge(original: Graph, rewritten: Graph, inputs: GraphInputs, *, determinist
         values = sample_inputs(original, inputs.values, zeros=zeros)
         try:
             seconds = float("inf") if deterministic else HARD_SECONDS
-            return disagreement(first, second, values, inputs.live(len(values)), seconds)
+            return disagreement(first, second, values, inputs.live(len(values)), seconds, progress)
         except OriginalFaultError as error:
             problem = f"it cannot be checked, for the original does not run by itself: {error}"
     return problem
@@ -101,18 +109,24 @@ def _bytes(value: torch.Tensor) -> bytes:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a plan must not be used, "" if it may, and the fingerprint that this is true for."""
+    """Why a plan must not be used, "" if it may, and the fingerprint that this is true for. If time cut it off,
+    ``begun`` names the hard inputs that were tried."""
 
     key: str
     problem: str
+    begun: tuple[str, ...] | None = None
 
     def noted_in(self, plan: Plan) -> Plan:
         """``plan`` with the verdict, in place of the oldest one where there are many; one that is for now alone is not
-        noted."""
+        noted, and of one that was cut off how far it came: the next process goes on from there."""
         if self.problem.startswith(UNDECIDED):
             return plan
+        begun = {key: tried for key, tried in plan.begun.items() if key != self.key}
+        if self.begun is not None:
+            begun = dict([*begun.items(), (self.key, self.begun)][-VERDICTS:])
+            return replace(plan, begun=begun)
         verdicts = {**plan.verdicts, self.key: self.problem}
-        return replace(plan, verdicts=dict(list(verdicts.items())[-VERDICTS:]))
+        return replace(plan, verdicts=dict(list(verdicts.items())[-VERDICTS:]), begun=begun)
 
 
 class Judge:
@@ -120,17 +134,25 @@ class Judge:
 
     def __init__(self, graph: Graph, inputs: GraphInputs, spent: Spent, *, deterministic: bool) -> None:
         self._graph, self._inputs, self._spent, self._deterministic = graph, inputs, spent, deterministic
-        self._problems: dict[str, str] = {}  # by fingerprint: of the regions that are kept a plan is made anew
+        self._verdicts: dict[str, Verdict] = {}  # by fingerprint: of the regions that are kept a plan is made anew
 
     def __call__(self, plan: Plan, rewritten: Graph) -> Verdict:
         """The verdict on ``plan``, by which the graph was ``rewritten``: as the plan remembers it, or found now."""
         with self._spent.judging():
             key = fingerprint(plan, self._inputs)
-            problem = self._problems.get(key, plan.verdicts.get(key))
-            if problem is None:
-                problem = judge(copy_of(self._graph), rewritten, self._inputs, deterministic=self._deterministic)
-        self._problems[key] = problem
-        return Verdict(key, problem)
+            if key not in self._verdicts:
+                self._verdicts[key] = self._remembered(key, plan) or self._found(key, plan, rewritten)
+        return self._verdicts[key]
+
+    @staticmethod
+    def _remembered(key: str, plan: Plan) -> Verdict | None:
+        return Verdict(key, plan.verdicts[key]) if key in plan.verdicts else None
+
+    def _found(self, key: str, plan: Plan, rewritten: Graph) -> Verdict:
+        progress = Progress(list(plan.begun.get(key, ())))
+        given = copy_of(self._graph), rewritten, self._inputs
+        problem = judge(*given, deterministic=self._deterministic, progress=progress)
+        return Verdict(key, problem, tuple(progress.tried) if progress.left else None)
 
 
 def narrowed(

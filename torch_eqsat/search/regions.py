@@ -73,17 +73,23 @@ def grouped(regions: Sequence[Region]) -> dict[str, list[Region]]:
 
 def _informed(task: Task, regions: list[Region]) -> list[Region]:
     """``regions`` whose inputs say what is known of them in the whole graph. Equal regions, which are searched once,
-    say what is known in all places: that a value is tame or rounded if it is in each of them, that it is late if it is
-    in any."""
+    say what is known in all places. Those whose inputs are not late alike are not equal: what is merged in one place
+    would make the forward depend on gradients in another."""
     known = analyse_graph(task.graph)
+
+    def say(region: Region, place: int, facts: dict[str, int]) -> None:
+        node = region.task.graph.nodes[place]
+        region.task.graph.relabel(place, Node(node.op, attributes(**{**facts, **dict(node.attrs)}), ()))
+
+    for region in regions:
+        for place, term in region.leaves.items():
+            say(region, place, Known(late=known[term].late).facts())
     for group in grouped(regions).values():
         for place in group[0].leaves:
             found = [known[region.leaves[place]] for region in group]
-            late = any(k.late for k in found)
-            said = Known(None, all(k.rounded for k in found), all(k.tame for k in found), late).facts()
+            said = Known(None, all(k.rounded for k in found), all(k.tame for k in found)).facts()
             for region in group:
-                node = region.task.graph.nodes[place]
-                region.task.graph.relabel(place, Node(node.op, attributes(**{**said, **dict(node.attrs)}), ()))
+                say(region, place, said)
     return regions
 
 

@@ -42,6 +42,11 @@ class Variant:
     rounding: bool = True
 
     @property
+    def key(self) -> str:
+        """What tells it from the other variants of the same inputs."""
+        return f"{self.name} of {self.batch}" if self.batch else self.name
+
+    @property
     def kinds_only(self) -> bool:
         """Whether only the places of infinities and NaNs are compared."""
         return self.batch > 0

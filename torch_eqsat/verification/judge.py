@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,6 +40,14 @@ class OriginalFaultError(EqsatError):
 
 
 @dataclass
+class Progress:
+    """Which hard inputs were tried, by the keys of their variants, and whether some are ``left`` for want of time."""
+
+    tried: list[str] = field(default_factory=list)
+    left: bool = False
+
+
+@dataclass
 class _Judged:
     """The results of both graphs on one variant of the inputs: exact (float64) and rounded (their own dtypes)."""
 
@@ -61,21 +69,28 @@ def disagreement(
     inputs: Sequence[Any],
     live: Sequence[int] | None = None,
     seconds: float = HARD_SECONDS,
+    progress: Progress | None = None,
 ) -> str:
     """The reason why ``rewritten`` must not replace ``original``, in one line; "" if it may.
 
     ``inputs`` are real values for the placeholders and are not changed. Hard inputs are made from them at the places
-    ``live`` (all if None) and tried for ``seconds``. Raises OriginalFaultError if ``original`` raises on ``inputs``.
+    ``live`` (all if None) and tried for ``seconds``. Those that ``progress`` names are not tried again; those that are
+    tried are noted there. Raises OriginalFaultError if ``original`` raises on ``inputs``.
     """
+    progress = progress or Progress()
     with unset_fake_temporarily(), torch.no_grad():
-        start = time.monotonic()
         pair = _Pair(original, rewritten)
-        for variant in variants(original.graph, inputs, range(len(inputs)) if live is None else live):
-            if variant.name and time.monotonic() - start > seconds:
+        tried_on = variants(original.graph, inputs, range(len(inputs)) if live is None else live)
+        problem = pair.problem(next(tried_on))  # the known inputs
+        deadline = time.monotonic() + seconds
+        for variant in (v for v in tried_on if v.key not in progress.tried):
+            # One is tried however long the known inputs took, so that each process gets further than the one before.
+            progress.left = not problem and time.monotonic() >= deadline
+            if problem or progress.left:
                 break
-            if problem := pair.problem(variant):
-                return problem
-    return ""
+            problem = pair.problem(variant)
+            progress.tried.append(variant.key)
+    return problem
 
 
 class _Pair:

@@ -14,7 +14,7 @@ from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import base_of, is_pinned, operands_of
 from torch_eqsat.graph.capture import Capture
 from torch_eqsat.graph.emitter import aten
-from torch_eqsat.graph.fx import STORED
+from torch_eqsat.graph.fx import STORED, check_cut, late_nodes, outputs_of
 from torch_eqsat.graph.lowering import lower
 from torch_eqsat.graph.rebuilding.fx_emitter import FxEmitter, is_opaque
 from torch_eqsat.graph.rebuilding.no_ops import base_without_no_ops
@@ -32,12 +32,14 @@ def rebuild(capture: Capture, program: TermGraph, origin: Sequence[int], *, froz
     its shape or dtype: call it on a copy first.
     """
     emitter = FxEmitter(capture, frozen)
+    late, before = late_nodes(capture.fx), outputs_of(capture.fx)
     values, pinned = _realise(capture, program, origin, emitter)
     new_of = {root: values[new] for root, new in zip(capture.graph.roots, program.roots, strict=True)}
     _redirect(capture, emitter, pinned, new_of)
     stable_topological_sort(capture.fx)
     capture.fx.eliminate_dead_code(is_impure_node=is_pinned)
     capture.fx.lint()
+    check_cut(capture.fx, late, before)
     left = set(capture.fx.nodes)
     return sum(node in left for node in emitter.made)
 

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import is_pinned, positions_of_axes
-from torch_eqsat.graph.fx import STORED, mark_stored
+from torch_eqsat.graph.fx import STORED, check_cut, late_nodes, mark_stored, outputs_of
 from torch_eqsat.graph.rebuilding.operands import mark_symbolic_numbers
 
 aten = torch.ops.aten
@@ -156,7 +156,7 @@ class _Back:
     def __post_init__(self) -> None:
         self._static = static_numbers(self.graph)
         self.before = next(n for n in self.graph.nodes if n.op != "placeholder")
-        for node in self.graph.nodes:
+        for node in sorted(self.graph.nodes, key=late_nodes(self.graph).__contains__):  # a forward reads no gradient
             value = node.meta.get("val")
             if isinstance(value, torch.SymInt):
                 self._sizes.setdefault(number_of(value, self.static.numbers), node)
@@ -273,19 +273,17 @@ class _Back:
 def carry_back(graph: Graph, static: Static) -> None:
     """Rewrite ``graph`` as its copy ``static`` was. Raises RebuildError, with ``graph`` in an undefined state, where a
     size is not known or a result would have another one."""
-    before = [n.meta.get("val") for n in _returned(graph)]
+    before, late = outputs_of(graph), late_nodes(graph)
+    values = [n.meta.get("val") for n in before]
     _Back(graph, static).carry()
     stable_topological_sort(graph)
     graph.eliminate_dead_code(is_impure_node=is_pinned)
     graph.lint()
-    for old, node in zip(before, _returned(graph), strict=True):
+    check_cut(graph, late, before)
+    for old, node in zip(values, outputs_of(graph), strict=True):
         new = node.meta.get("val")
         if isinstance(old, torch.Tensor) and not (isinstance(new, torch.Tensor) and _alike(old, new)):
             raise RebuildError(f"{node} has not the sizes of the result that it stands for")
-
-
-def _returned(graph: Graph) -> list[FxNode]:
-    return [leaf for leaf in tree_flatten(graph.output_node().args)[0] if isinstance(leaf, FxNode)]
 
 
 def _alike(old: torch.Tensor, new: torch.Tensor) -> bool:

@@ -22,9 +22,19 @@ from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.calls import is_loop
-from torch_eqsat.planning.inductor.versions import count_fused_steps, count_move, keeps_changing, note_version
+from torch_eqsat.planning.inductor.versions import (
+    NOTE,
+    count_fused_steps,
+    count_move,
+    keeps_changing,
+    note_of,
+    note_version,
+)
 
 logger = logging.getLogger(__name__)
+
+_HELD = "grapharg"
+"""Metadata by which Dynamo refers to an input until it is compiled."""
 
 
 def is_weight(node: FxNode, value: Any) -> bool:
@@ -47,6 +57,13 @@ class Lifting:
     _backup: Graph | None = None
     _sources: list[Any] = field(default_factory=list)
     _dropped_guards: list[Any] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Forget the weights as inputs, as Dynamo does with those that it still knows. Until then it refers to them
+        weakly, and what is referred to so cannot be swapped (`torch.utils.swap_tensors`)."""
+        for node in self._backup.find_nodes(op="placeholder") if self._backup is not None else ():
+            if (held := node.meta.get(_HELD)) is not None:
+                held.erase()
 
     def put_back(self) -> None:
         """Make the weights inputs again; the guards on their identity stay."""
@@ -154,7 +171,8 @@ def _make_attribute(
 ) -> str:
     """Have an attribute stand for the placeholder ``node``; its name."""
     source: Any = node._dynamo_source
-    context.guards_context.dynamo_guards.add(source.make_guard(GuardBuilder.ID_MATCH))
+    note_of(value)
+    context.guards_context.dynamo_guards.add(AttrSource(source, NOTE).make_guard(GuardBuilder.ID_MATCH))
     name = f"_eqsat_{node.name}"
     if isinstance(value, torch.nn.Parameter):
         module.register_parameter(name, value)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from torch_eqsat.planning.inductor.versions import note_of
 from torch_eqsat.verification.guard import Reference
 
 logger = logging.getLogger(__name__)
@@ -30,16 +32,15 @@ def watched(
 ) -> Callable[..., Any]:
     """``compiled``, of which ``weights`` are constants, by their names in the graph ``original``."""
     let_go(compiled)
-    plain = {name: weight for name, weight in weights.items() if weight.layout is torch.strided}
     original.let_go(weights)
-    if not plain:
-        return compiled
-    watch = Watch(compiled, original, weights, plain, what)
+    for weight in weights.values():
+        note_of(weight).owner = weight
+    watch = Watch(compiled, original, weights, what)
 
     def call(*inputs: Any) -> Any:
         return watch(*inputs)
 
-    return call
+    return call if weights else compiled
 
 
 def let_go(compiled: Callable[..., Any]) -> None:
@@ -57,38 +58,44 @@ class Watch:
     """A compiled callable whose weights are compared before each call."""
 
     def __init__(
-        self,
-        compiled: Callable[..., Any],
-        original: Reference,
-        weights: Mapping[str, Tensor],
-        plain: Mapping[str, Tensor],
-        what: str,
+        self, compiled: Callable[..., Any], original: Reference, weights: Mapping[str, Tensor], what: str
     ) -> None:
         self._compiled, self._original = compiled, original
-        self._weights = {name: weakref.ref(weight) for name, weight in weights.items()}
-        self._plain = [self._weights[name] for name in plain]
+        # A weight with weak references could not be swapped; its note can.
+        self._notes = {name: weakref.ref(note_of(weight)) for name, weight in weights.items()}
+        self._plain = [name for name, weight in weights.items() if _has_memory(weight)]
         self._look = _content if what == VALUES else Tensor.data_ptr
-        self._said = False
         # While the memory of a weight is kept, none that replaces it has its address.
-        self._memory = [weight.detach() for weight in plain.values()]
-        self._seen = [self._look(weight) for weight in plain.values()]
+        self._memory = [weights[name].untyped_storage() for name in self._plain]
+        self._compared = [self._notes[name] for name in self._plain]
+        self._compiled_with = [self._look(weights[name]) for name in self._plain]
+        self._said = False
 
     def __call__(self, *inputs: Any) -> Any:
         """The results for ``inputs`` and the weights as they are now."""
         look = self._look
         try:
-            seen = [look(weight()) for weight in self._plain]
-        except TypeError:  # a weight is gone: guards, which would have seen that, are switched off
+            now = [look(note().owner) for note in self._compared]  # type: ignore[union-attr]
+        except AttributeError:  # a weight is gone: guards, which would have seen that, are switched off
             return self._compiled(*inputs)
-        if seen == self._seen:
-            return self._compiled(*inputs)
-        changed = [weight() for weight, a, b in zip(self._plain, seen, self._seen, strict=True) if a != b]
-        torch.autograd.graph.increment_version([w for w in changed if w is not None and not w.is_inference()])
-        logger.info(
-            "%d weights of a compiled graph changed unseen by autograd: this call runs as captured", len(changed)
-        )
-        weights = [self._weights[name]() if name in self._weights else None for name in self._original.names]
-        return self._original.run_with(inputs, weights)
+        return self._compiled(*inputs) if now == self._compiled_with else self._as_captured(inputs, now)
+
+    def _as_captured(self, inputs: Sequence[Any], now: Sequence[Any]) -> Any:
+        weights = {name: found.owner for name, note in self._notes.items() if (found := note()) is not None}
+        pairs = zip(self._plain, now, self._compiled_with, strict=True)
+        changed = [weight for name, a, b in pairs if a != b and (weight := weights[name]) is not None]
+        counted = [weight for weight in changed if not weight.is_inference()]
+        torch.autograd.graph.increment_version(counted)  # for the guards of the next call
+        if len(counted) < len(changed) and not self._said:
+            self._said = True
+            logger.warning(
+                "a frozen inference tensor changed, which has no guard: its graph runs as captured from now on"
+            )
+        return self._original.run_with(inputs, [weights.get(name) for name in self._original.names])
+
+
+def _has_memory(weight: Tensor) -> bool:
+    return weight.layout is torch.strided and not is_traceable_wrapper_subclass(weight)
 
 
 def _content(weight: Tensor) -> bytes:

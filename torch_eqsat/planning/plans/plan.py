@@ -16,7 +16,8 @@ class Plan:
     ``origin`` gives for each node of the program the captured term that has its value, or -1. ``base_ms`` and
     ``best_ms`` are the predicted times of the original and of the program. ``regions`` reports the search of each group
     of equal regions. ``race`` is set if both graphs were timed. ``verdicts`` are the judge's, by fingerprint (see
-    :func:`torch_eqsat.planning.verdict.fingerprint`), oldest first: "" for a program that is right, or a reason."""
+    :func:`torch_eqsat.planning.verdict.fingerprint`), oldest first: "" for a program that is right, or a reason.
+    ``begun`` are verdicts that time cut off, without a problem so far: the hard inputs that were tried."""
 
     base_ms: float
     best_ms: float
@@ -25,6 +26,7 @@ class Plan:
     origin: tuple[int, ...]
     race: RaceReport | None = None
     verdicts: Mapping[str, str] = field(default_factory=dict)
+    begun: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def saved_ms(self) -> float:

@@ -58,6 +58,7 @@ class StoredPlan(_Strict):
     program: StoredProgram
     race: RaceReport | None = None
     verdicts: dict[str, str] = {}
+    begun: dict[str, list[str]] = {}
 
 
 class _File(_Strict):
@@ -78,6 +79,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         values["race"] = dict(vars(plan.race))
     if plan.verdicts:
         values["verdicts"] = dict(plan.verdicts)
+    if plan.begun:
+        values["begun"] = {key: list(tried) for key, tried in plan.begun.items()}
     return values
 
 
@@ -95,6 +98,7 @@ def plan_from_json(values: dict[str, Any]) -> Plan:
         origin,
         RaceReport(**race) if race else None,
         values.get("verdicts", {}),
+        {key: tuple(tried) for key, tried in values.get("begun", {}).items()},
     )
 
 
