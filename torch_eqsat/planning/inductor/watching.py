@@ -48,7 +48,7 @@ def let_go(compiled: Callable[..., Any]) -> None:
     that the user deleted stayed in memory (torch 2.14.1)."""
     function: Any = compiled
     while function is not None:
-        own = vars(function)
+        own = getattr(function, "__dict__", {})
         for name in _KEPT:
             own.pop(name, None)
         function = own.get("_torchdynamo_orig_callable") or own.get("__wrapped__")
