@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._inductor import config as inductor_config
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from torch_eqsat.planning.inductor.versions import keeps_changing, note_of
 
@@ -70,6 +71,10 @@ def write_a_row(model):
     model.first.weight[2] = 0.5
 
 
+def give_other_memory(model):
+    model.first.weight.data = torch.rand(16, 8)
+
+
 WAYS = {
     "add_": lambda model: model.first.weight.add_(1.0),
     "a buffer": lambda model: model.shift.mul_(2.0),
@@ -84,6 +89,8 @@ WAYS = {
     "to another dtype and back": retype,
     "initialised": initialise,
     "through a view": write_a_row,
+    "other memory": give_other_memory,
+    "a vector": lambda model: vector_to_parameters(parameters_to_vector(model.parameters()) + 1, model.parameters()),
 }
 
 

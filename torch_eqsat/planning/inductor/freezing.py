@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.guards import GuardBuilder
-from torch._dynamo.source import AttrSource, is_from_unspecialized_nn_module_source
+from torch._dynamo.source import AttrSource, CallFunctionNoArgsSource, is_from_unspecialized_nn_module_source
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
@@ -122,7 +122,8 @@ def watch_weights(module: GraphModule) -> None:
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
-    does. Not seen are writes through ``.data``, and those to inference tensors, which have no counter."""
+    does. Other memory behind a weight is seen by its address. Not seen are writes through ``.data``, and those to
+    inference tensors, which have no counter."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:
@@ -131,8 +132,12 @@ def watch_weights(module: GraphModule) -> None:
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     for name, weight in weights.items():
         if name in sources and id(weight) not in inputs and not weight.is_inference():
-            guard = AttrSource(sources[name], "_version").make_guard(GuardBuilder.EQUALS_MATCH)
-            context.guards_context.dynamo_guards.add(guard)
+            told = [AttrSource(sources[name], "_version")]
+            if type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.layout is torch.strided:
+                # `weight.data = other` is not counted, but most often lies elsewhere.
+                told.append(CallFunctionNoArgsSource(AttrSource(sources[name], "data_ptr")))
+            for source in told:
+                context.guards_context.dynamo_guards.add(source.make_guard(GuardBuilder.EQUALS_MATCH))
             note_version(weight)
 
 
