@@ -26,9 +26,8 @@ from torch_eqsat.options import Options
 from torch_eqsat.planning.dynamic import optimize
 from torch_eqsat.planning.inductor.attention import fuse_attention
 from torch_eqsat.planning.inductor.compiling import Compilation
-from torch_eqsat.planning.inductor.freezing import is_weight, lift_weights, watch_weights
+from torch_eqsat.planning.inductor.freezing import is_weight, let_go, lift_weights, watch_weights
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
-from torch_eqsat.planning.inductor.watching import watched
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash
@@ -88,16 +87,16 @@ def _backend(
     our_pass = EqsatPass(own, frozen, weights, values, user_laws)
     compilation = Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
     reference = Reference(module) if own.guard == "first_calls" else None
-    original = Reference(module) if frozen else None
     compiled = compilation.run()
     if compilation.lifting is not lifting:  # it was taken back: the inputs are others
         return compiled
     our_pass.release()
     if lifting is not None:
         lifting.release()
-    if reference:
-        compiled = guarded(compiled, reference, own.guard_calls, our_pass.blame, patches)
-    return watched(compiled, original, watch_weights(module), own.watch) if original else compiled
+    if frozen:
+        watch_weights(module, values=own.watch == "values")
+        let_go(compiled)
+    return guarded(compiled, reference, own.guard_calls, our_pass.blame, patches) if reference else compiled
 
 
 def reset() -> None:

@@ -8,7 +8,7 @@ the graph runs eagerly from then on. The call that found the difference returns 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,6 @@ class Reference:
     def _attribute(self, name: str) -> Any:
         return getattr(self.module, name, None)
 
-    def let_go(self, names: Iterable[str]) -> None:
-        """Hold the tensors ``names`` of the module no longer; :meth:`run_with` is given them."""
-        for name in names:
-            if hasattr(self.module, name):
-                delattr(self.module, name)
-
     def tensors(self, inputs: Sequence[Any]) -> list[Any]:
         """All tensors that the graph may read or write: its inputs and the tensors of its module."""
         return [*inputs, *map(self._attribute, self.names)]
@@ -61,14 +55,10 @@ class Reference:
     def run(self, tensors: Sequence[Any]) -> list[Any]:
         """The flat outputs for ``tensors`` in place of the graph's own (see :meth:`tensors`)."""
         count = len(tensors) - len(self.names)
-        return list(tree_leaves(self.run_with(tensors[:count], tensors[count:])))
-
-    def run_with(self, inputs: Sequence[Any], tensors: Sequence[Any]) -> Any:
-        """The results for ``inputs``, with ``tensors`` in place of those of :attr:`names`; None leaves one as it is."""
         root = {str(n.target): self._attribute(str(n.target)) for n in self.module.graph.find_nodes(op="get_attr")}
-        root.update((name, x) for name, x in zip(self.names, tensors, strict=True) if x is not None)
+        root.update(zip(self.names, tensors[count:], strict=True))
         with torch.no_grad():
-            return GraphModule(root, self.module.graph)(*inputs)
+            return list(tree_leaves(GraphModule(root, self.module.graph)(*tensors[:count])))
 
     def effects(self) -> str:
         """The name of a call that may have side effects; "" if there is none."""

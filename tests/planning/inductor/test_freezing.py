@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._functorch.aot_autograd import aot_module_simplified
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
@@ -14,6 +15,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.planning.inductor import compiling
+from torch_eqsat.planning.inductor.freezing import let_go
 
 pytestmark = [pytest.mark.usefixtures("fresh"), pytest.mark.slow]
 OPTIONS = {
@@ -157,3 +159,16 @@ def test_what_never_compiles_raises_the_first_error(monkeypatch):
     with pytest.raises(Exception, match="no kernel"):
         run(*model_and_input(), **{"eqsat.strict": False})
     assert counters[COUNTERS]["faults"] == 0
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+def test_what_autograd_returns_lets_its_module_go():
+    module = torch.fx.symbolic_trace(Pair(4, 3))
+    compiled = aot_module_simplified(module, [torch.ones(2, 4)], lambda graph, inputs: graph)
+    assert compiled.named_parameters() is not None
+    let_go(compiled)
+    assert not hasattr(compiled, "named_parameters") and not hasattr(compiled, "zero_grad")

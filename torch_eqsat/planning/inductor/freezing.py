@@ -9,13 +9,13 @@ changed in place does. Stock freezing goes on with the old values then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._dynamo.guards import GuardBuilder
-from torch._dynamo.source import AttrSource, is_from_unspecialized_nn_module_source
+from torch._dynamo.source import AttrSource, CallFunctionNoArgsSource, is_from_unspecialized_nn_module_source
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
@@ -24,11 +24,13 @@ from torch.fx import Node as FxNode
 from torch_eqsat.graph.calls import is_loop
 from torch_eqsat.planning.inductor.versions import (
     NOTE,
+    Note,
     count_fused_steps,
     count_move,
+    has_memory,
     keeps_changing,
+    note_constant,
     note_of,
-    note_version,
 )
 
 logger = logging.getLogger(__name__)
@@ -116,26 +118,46 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     return lifting
 
 
-def watch_weights(module: GraphModule) -> dict[str, torch.Tensor]:
-    """The weights, by name, that are constants of the compiled ``module``; Dynamo compiles again once one of them is
-    changed in place, by guards on the counters that autograd keeps. They take 0.07 ms a call for 1,000 weights.
+def watch_weights(module: GraphModule, *, values: bool = False) -> None:
+    """Have Dynamo compile again once a weight is changed that is a constant of the compiled ``module``: guards on the
+    counters that autograd keeps, which take 0.07 ms a call for 1,000 weights, and on addresses.
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
-    does. Writes through ``.data`` and those to inference tensors, which have no counter, are left to `watching.py`."""
+    does. Not seen are values written through ``.data`` and into inference tensors, which have no counter, unless
+    ``values`` are compared."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:
-        return {}
+        return
     inputs = {id(weight) for weight in context.params_flat or () if weight is not None}
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
-    found = {name: weight for name, weight in weights.items() if name in sources and id(weight) not in inputs}
-    for name, weight in found.items():
-        if not weight.is_inference():
-            guard = AttrSource(sources[name], "_version").make_guard(GuardBuilder.EQUALS_MATCH)
-            context.guards_context.dynamo_guards.add(guard)
-            note_version(weight)
-    return found
+    for name, weight in weights.items():
+        if name in sources and id(weight) not in inputs:
+            note_constant(weight, values=values)
+            for source in _told_of(sources[name], weight, values):
+                context.guards_context.dynamo_guards.add(source.make_guard(GuardBuilder.EQUALS_MATCH))
+
+
+def _told_of(source: Any, weight: torch.Tensor, values: bool) -> list[Any]:
+    """What a guard reads of a weight that is a constant."""
+    told: list[Any] = [] if weight.is_inference() else [AttrSource(source, "_version")]
+    if has_memory(weight):
+        told.append(CallFunctionNoArgsSource(AttrSource(source, "data_ptr")))
+        if values:
+            told.append(CallFunctionNoArgsSource(AttrSource(AttrSource(source, NOTE), Note.content.__name__)))
+    return told
+
+
+def let_go(compiled: Callable[..., Any]) -> None:
+    """Have a callable of AOTAutograd not keep the module that it was made of, and with it the weights: they stayed in
+    memory when the user had deleted the model (torch 2.14.1)."""
+    function: Any = compiled
+    while function is not None:
+        own = getattr(function, "__dict__", {})
+        for name in ("zero_grad", "named_parameters", "named_buffers"):
+            own.pop(name, None)
+        function = own.get("_torchdynamo_orig_callable") or own.get("__wrapped__")
 
 
 def _read_by_loops(graph: Graph, weights: set[FxNode]) -> set[FxNode]:
