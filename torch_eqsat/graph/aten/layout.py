@@ -113,7 +113,11 @@ FROM_ATEN: dict[Any, Translation] = {
     aten.flip.default: _from_flip,
     aten.diagonal.default: _from_diagonal,
     aten.alias.default: _from_identity,
-    aten.clone.default: _from_identity,  # another layout of the same value; outputs keep theirs when a graph is rebuilt
+    # Another layout of the same value; outputs keep theirs when a graph is rebuilt.
+    **dict.fromkeys(
+        (aten.clone.default, aten.lift_fresh_copy.default, prims.copy_strided.default),
+        _from_identity,
+    ),
     **dict.fromkeys(
         (
             aten.view.default,
