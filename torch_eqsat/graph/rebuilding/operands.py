@@ -36,7 +36,8 @@ def steps_along_symbol(node: FxNode) -> bool:
 
 def mark_symbolic_numbers(copy: Graph, original_of: Mapping[FxNode, FxNode]) -> None:
     """Mark the calls of ``copy``, a graph with numbers in place of symbols, that compute with such a number or go along
-    its axis in steps: laws would make others of it, which cannot be carried back. What is made of factories alone is left as it is anyway."""
+    its axis in steps: laws would make others of it, which cannot be carried back. What is made of factories alone is
+    left as it is anyway."""
     factories = constant_nodes(copy, ())
     for node, original in original_of.items():
         if node not in factories and (computes_with_symbol(original) or steps_along_symbol(original)):
