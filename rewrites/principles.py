@@ -37,11 +37,12 @@ def _axes(node: Handle, position: int) -> frozenset[int] | None:
 def _goes_first(a: str, b: str, ratio_a: float, ratio_b: float) -> bool:
     """Whether A should go before B; the ratios are those by which A and B change the number of elements.
 
-    A selection of fewer elements goes first, because it costs nothing and makes all later work smaller. A map that only
-    makes copies goes last. Otherwise, the map with the smaller result goes first.
+    A selection of fewer elements goes first, because it costs nothing and makes all later work smaller; of two that
+    which leaves fewer, because a map may let it pass and not the other. A map that only makes copies goes last.
+    Otherwise, the map with the smaller result goes first.
     """
     if is_selection(b) and ratio_b < 1:
-        return False
+        return is_selection(a) and ratio_a < ratio_b
     if is_selection(a) and ratio_a < 1:
         return True
     if ratio_a > 1 and (is_selection(a) or a == "pad"):

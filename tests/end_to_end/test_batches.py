@@ -25,6 +25,11 @@ class Model(nn.Module):
         return self.function(self, x)
 
 
+def gated(m, x):
+    a, b = m.second(m.norm(m.first(x) + x)).chunk(2, -1)
+    return torch.sigmoid(a) * b
+
+
 class Block(nn.Module):
     """An encoder layer."""
 
@@ -45,7 +50,10 @@ READINGS = {
     "last_of_a_linear": lambda m, x: m.second(x)[:, -1],
     "last_of_a_norm": lambda m, x: m.second(m.norm(x))[:, -1],
     "last_of_layers": lambda m, x: m.second(torch.tanh(m.norm(m.first(x) + x)))[:, -1],
+    "last_of_a_gate": lambda m, x: gated(m, x)[:, -1],
     "some_of_layers": lambda m, x: m.second(torch.relu(m.first(x)))[:, 5:7],
+    "every_eighth_of_layers": lambda m, x: m.second(m.norm(m.first(x)))[:, 3::8],
+    "every_last_of_a_flat_batch": lambda m, x: m.second(torch.relu(m.first(x))).flatten(0, 1)[LENGTH - 1 :: LENGTH],
     "mean_of_a_linear": lambda m, x: m.second(x).mean(1),
     "mean_of_two_linears": lambda m, x: m.second(m.first(x)).mean(1),
     "positions_by_index": lambda m, x: m.second(torch.relu(m.first(x)))[:, m.positions],

@@ -83,3 +83,22 @@ def test_autocast_gets_the_laws_of_float32(name):
             eager, ours = model(x), interpreted(model, freezing=True)(x)
     assert any(name.startswith(law) for name in last().laws)
     assert distance(ours, exact) <= MOST * distance(eager, exact)
+
+
+class OfImages(nn.Module):
+    """A linear layer of a permuted tensor, which torch writes as a batch of products with copies of its matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.head = nn.Conv1d(32, 32, 1), nn.Linear(32, 2048)
+
+    def forward(self, x):
+        return self.head(self.mixed(x).transpose(1, 2))[:, -1]
+
+
+@pytest.mark.parametrize("freezing", [True, False], ids=["frozen", "live"])
+def test_a_batch_with_copies_of_one_matrix_is_one_product(freezing):
+    model, x = OfImages().eval(), torch.randn(8, 32, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(interpreted(model, freezing=freezing)(x), model(x), rtol=2e-2, atol=1e-2)
+    assert last().best_ms < 0.2 * last().base_ms

@@ -59,8 +59,8 @@ _AXES = frozenset(["dim", "dims", "into", "step", "stride", "padding", "dilation
 
 def positions_of_axes(target: Any) -> set[int]:
     """The arguments of ``target`` that hold axes, steps and the like, none of which is made of a tensor's sizes."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return set()
+    if not isinstance(target, torch._ops.OpOverload) or target is torch.ops.prims.copy_strided.default:
+        return set()  # a row of a result lies as far from the next as its sizes tell
     return {place for place, argument in enumerate(target._schema.arguments) if argument.name in _AXES}
 
 

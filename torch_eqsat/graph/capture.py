@@ -26,7 +26,7 @@ from torch_eqsat.graph.calls import (
     tensor_type,
 )
 from torch_eqsat.graph.emitter import aten
-from torch_eqsat.graph.facts import known_facts
+from torch_eqsat.graph.facts import copies_of_constants, known_facts
 from torch_eqsat.graph.fx import is_gradient
 from torch_eqsat.graph.translate import TRANSLATIONS, translate_item
 from torch_eqsat.ir.builder import Builder, Handle, known_in
@@ -109,6 +109,7 @@ def capture(
     rounds otherwise (a division as a product, a fused bias) stay opaque."""
     result = Capture(fx)
     constants = constant_nodes(fx, static)
+    constants -= copies_of_constants(constants)
     same = _representatives(fx, constants)
     store = _Recorder(result, exact, modest)
     for node in fx.nodes:

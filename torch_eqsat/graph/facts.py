@@ -21,6 +21,27 @@ WIDE = (torch.float32, torch.float64, torch.bfloat16)
 LARGEST_KNOWN = 1 << 16  # elements of an index whose values are looked at
 
 
+_REARRANGING = "view reshape _unsafe_view permute expand unsqueeze clone"
+REARRANGING = frozenset(getattr(torch.ops.aten, name) for name in _REARRANGING.split())
+PASSED = REARRANGING | {torch.ops.prims.convert_element_type}
+
+
+def copies_of_constants(constants: Collection[FxNode]) -> set[FxNode]:
+    """Constants that hold each number several times, and views of them, of those that something else reads: laws see
+    what they are copies of (a batch of products with copies of one matrix is one product with it)."""
+    found: set[FxNode] = set()
+    for node in constants:
+        if all(user in constants for user in node.users):
+            continue
+        path = [node]
+        while getattr(path[-1].target, "overloadpacket", None) in PASSED and path[-1].args[0] in constants:
+            path.append(path[-1].args[0])
+        sizes = [n.meta["val"].numel() for n in path]
+        if sizes[0] > min(sizes):
+            found.update(path[: sizes.index(min(sizes))])
+    return found
+
+
 def known_facts(node: FxNode, modest: Collection[FxNode] = ()) -> dict[str, Any]:
     """What is known of a constant (see torch_eqsat.ir.term.FACTS); ``modest`` are weights of which that is known."""
     value = _known_value(node, {})

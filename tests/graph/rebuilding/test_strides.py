@@ -20,8 +20,9 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("returned", [False, True])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_strides_are_copied(trace, name):
+def test_strides_are_copied(trace, name, returned):
     laid = LAYOUTS[name](X)
     module = trace(lambda x, y: (x * 2.0, y * 2.0), laid.contiguous(), laid)
     graph = module.graph
@@ -38,8 +39,9 @@ def test_strides_are_copied(trace, name):
         node.meta["val"] = target(*fake[0], **fake[1])
         return node
 
-    copy = copied_with_strides(emit, new, old)
+    copy = copied_with_strides(emit, new, old, returned=returned)
     assert copy is not None
+    assert not (returned and graph.find_nodes(op="call_function", target=torch.ops.aten.constant_pad_nd.default))
     output.args = (copy,)
     module.recompile()
     result = module(laid.contiguous(), laid)

@@ -3,6 +3,7 @@
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from torch_eqsat.graph.calls import SYMBOLIC_NUMBER
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.rebuilding.symbolic import carry_back, symbols_of, with_numbers
 
@@ -26,3 +27,12 @@ def test_an_axis_is_no_size():
     assert [n.args[1] for n in graph.find_nodes(op="call_function", target=aten.permute.default)] == [
         [0, 1, 2, 3, 5, 4]
     ] * 2
+
+
+def test_steps_along_a_symbolic_axis_are_opaque():
+    """Rows of two elements are not the same part of an axis of 7 and of one of 6."""
+    function = lambda x, y: (x[1::2], y[:, 1::2])  # noqa: E731
+    graph = make_fx(function, tracing_mode="symbolic")(torch.ones(8, 3), torch.ones(8, 3)).graph
+    static = with_numbers(graph, {symbol: 7 + 4 * n for n, symbol in enumerate(symbols_of(graph))})
+    slices = static.graph.find_nodes(op="call_function", target=aten.slice.Tensor)
+    assert [SYMBOLIC_NUMBER in n.meta for n in slices if len(n.args) == 5] == [True, True]

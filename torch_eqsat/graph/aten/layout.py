@@ -45,10 +45,23 @@ def _bounds(size: int, start: int | None, stop: int | None) -> tuple[int, int]:
 
 def _from_slice(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     x, dim, start, stop, step = filled(args, (None, 0, None, None, 1))
-    if step != 1 or not all(type(n) is int or n is None for n in (start, stop)):
+    if not all(type(n) is int or n is None for n in (start, stop)):
         return None
     dim %= x.rank
-    return t.slice(x, dim, *_bounds(x.shape[dim], start, stop))
+    first, last = _bounds(x.shape[dim], start, stop)
+    return t.slice(x, dim, first, last) if step == 1 else _every(t, x, dim, first, step, result.shape)
+
+
+def _every(t: Builder, x: Handle, dim: int, first: int, step: int, shape: Sequence[int]) -> Handle | None:
+    """Every ``step``-th element from the ``first``: of rows of so many elements, one column. None where there are no
+    such rows, because the last one would end behind the axis."""
+    count = shape[dim]
+    begin = min(first, x.shape[dim] - count * step)
+    if begin < 0 or first - begin >= step:
+        return None
+    rows = t.slice(x, dim, begin, begin + count * step)
+    apart = t.view(rows, (*shape[:dim], count, step, *shape[dim + 1 :]))
+    return t.view(t.slice(apart, dim + 1, first - begin, first - begin + 1), shape)
 
 
 def _from_select(t: Builder, args: Sequence[Any], kwargs: dict[str, Any], result: TensorType) -> Handle | None:
@@ -113,7 +126,11 @@ FROM_ATEN: dict[Any, Translation] = {
     aten.flip.default: _from_flip,
     aten.diagonal.default: _from_diagonal,
     aten.alias.default: _from_identity,
-    aten.clone.default: _from_identity,  # another layout of the same value; outputs keep theirs when a graph is rebuilt
+    # Another layout of the same value; outputs keep theirs when a graph is rebuilt.
+    **dict.fromkeys(
+        (aten.clone.default, aten.lift_fresh_copy.default, prims.copy_strided.default),
+        _from_identity,
+    ),
     **dict.fromkeys(
         (
             aten.view.default,

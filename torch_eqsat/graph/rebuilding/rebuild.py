@@ -197,4 +197,4 @@ def _as_fresh(emitter: FxEmitter, old: FxNode, new: FxNode, taken: dict[FxNode, 
     if base is not base_of(new):  # a copy would be taken away first, and then what it copies
         return old
     # Where no call makes such strides the value is computed as it was, for this output alone.
-    return copied_with_strides(emitter.fresh, new, old) or old
+    return copied_with_strides(emitter.fresh, new, old, returned=True) or old

@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_eqsat.graph.emitter import aten
 
+prims = torch.ops.prims
 Emit = Callable[..., FxNode]
 
 
@@ -26,12 +27,13 @@ def same_strides(a: FxNode, b: FxNode) -> bool:
     )
 
 
-def copied_with_strides(emit: Emit, new: FxNode, old: FxNode) -> FxNode | None:
+def copied_with_strides(emit: Emit, new: FxNode, old: FxNode, *, returned: bool = False) -> FxNode | None:
     """A copy of ``new`` with the strides of ``old``, which has its shape; None where no calls make one (overlapping
     memory, symbolic sizes).
 
     Axes of stride 0 are expanded last, axes in the order of their strides are made contiguous, and what lies in the
-    gaps between rows, of a slice of a larger value, is filled with zeros.
+    gaps between rows, of a slice of a larger value, is filled with zeros. Of a result that is ``returned`` the gaps are
+    left as they are: Inductor gives results exactly the strides that they had, but other values only their order.
     """
     value = old.meta["val"]
     if not all(type(n) is int for n in (*value.shape, *value.stride())) or value.numel() == 0:
@@ -45,7 +47,11 @@ def copied_with_strides(emit: Emit, new: FxNode, old: FxNode) -> FxNode | None:
     stored = _stored_sizes([new.meta["val"].shape[d] for d in order], [value.stride(d) for d in order])
     if stored is None:
         return None
-    copy = _laid_out(emit, new, order, stored)
+    if returned and not repeated and _has_gaps(new, order, stored):
+        fresh = emit(aten.lift_fresh_copy.default, new)  # of a view Inductor keeps the order of strides alone
+        copy = emit(prims.copy_strided.default, fresh, list(value.stride()))
+    else:
+        copy = _laid_out(emit, new, order, stored)
     if repeated:
         copy = emit(aten.expand.default, copy, list(value.shape))
     return copy if same_strides(copy, old) else None
@@ -74,6 +80,12 @@ def _stored_sizes(sizes: Sequence[int], strides: Sequence[int]) -> list[int] | N
             return None
         stored.append(outer // inner)
     return [*stored, *[1] * (len(sizes) - len(axes)), axes[-1][1]]
+
+
+def _has_gaps(new: FxNode, order: Sequence[int], stored: Sequence[int]) -> bool:
+    """Whether more is stored than the elements of ``new``: logits of one token lie as far apart as those of all."""
+    sizes = new.meta["val"].shape
+    return list(stored) != [*(sizes[d] for d in order), 1]
 
 
 def _laid_out(emit: Emit, new: FxNode, order: Sequence[int], stored: Sequence[int]) -> FxNode:
