@@ -28,6 +28,7 @@ from torch_eqsat.planning.inductor.attention import fuse_attention
 from torch_eqsat.planning.inductor.compiling import Compilation
 from torch_eqsat.planning.inductor.freezing import is_weight, let_go, lift_weights, watch_weights
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
+from torch_eqsat.planning.inductor.versions import forget_memory
 from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.source import source_hash
@@ -88,9 +89,9 @@ def _backend(
     compilation = Compilation(module, list(inputs), lifting, dict(patches), our_pass, inner)
     reference = Reference(module) if own.guard == "first_calls" else None
     compiled = compilation.run()
+    our_pass.release()
     if compilation.lifting is not lifting:  # it was taken back: the inputs are others
         return compiled
-    our_pass.release()
     if lifting is not None:
         lifting.release()
     if frozen:
@@ -100,8 +101,10 @@ def _backend(
 
 
 def reset() -> None:
-    """Forget reports and counters, and close the table of kernel times; called by ``torch.compiler.reset()``."""
+    """Forget reports, counters and the memory of weights that were frozen, and close the table of kernel times; called
+    by ``torch.compiler.reset()``."""
     reports.reset()
+    forget_memory()
     close_tables()
     counters.pop(COUNTERS, None)
 

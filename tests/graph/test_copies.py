@@ -34,3 +34,14 @@ def test_copies_of_a_weight_are_seen(trace, function):
 def test_other_constants_are_cut_off(trace):
     graph = captured(trace, lambda x, w: x * (w.expand(5, 3) * 2.0), torch.randn(5, 3), torch.randn(3))
     assert "expand" not in {node.op for node in graph.nodes}
+
+
+def test_a_copy_that_a_constant_is_made_of(trace):
+    """It was a KeyError, and the graph was left."""
+
+    def both(x, w):
+        copies = w.expand(2, 3, 4)
+        return torch.bmm(x, copies) + copies.sum(1, keepdim=True)
+
+    graph = captured(trace, both, torch.randn(2, 5, 3), torch.randn(3, 4))
+    assert "expand" in {node.op for node in graph.nodes}

@@ -151,7 +151,7 @@ def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, F
     same: dict[FxNode, FxNode] = {}
     for node in fx.nodes:
         if node in constants:
-            operands = tuple(same[n] for n in operands_of(node))
+            operands = tuple(same.get(n, n) for n in operands_of(node))  # copies are no constants
             key = (_uid(node), operands) if node.op == "call_function" else (node.op, node.target)
             same[node] = first.setdefault(key, node)
     return same

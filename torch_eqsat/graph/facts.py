@@ -36,6 +36,8 @@ def copies_of_constants(constants: Collection[FxNode]) -> set[FxNode]:
         path = [node]
         while getattr(path[-1].target, "overloadpacket", None) in PASSED and path[-1].args[0] in constants:
             path.append(path[-1].args[0])
+        if not isinstance(node.meta.get("val"), torch.Tensor):  # the graph of a loop
+            continue
         sizes = [n.meta["val"].numel() for n in path]
         if sizes[0] > min(sizes):
             found.update(path[: sizes.index(min(sizes))])

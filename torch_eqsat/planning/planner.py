@@ -189,9 +189,10 @@ class Planner:
         )
 
     def _doubtful(self) -> Pricing:
-        """Prices by which each rewriting has to save more than is in doubt (of its own work, and as much again for what
-        it takes away), so that none rides along on others: resnet18 with live weights got 542 new calls for 2 %."""
-        chosen, doubts = self.parameters, 0.0 if self.setting.options.measure else 2.0
+        """Prices by which each rewriting has to save more than is in doubt of its own work, so that none rides along on
+        others: resnet18 with live weights got 542 new calls for 2 %. All together have to save more than is in doubt of
+        what they take away too."""
+        chosen, doubts = self.parameters, not self.setting.options.measure
         heavy, fused = doubts * chosen.kernel_doubt, doubts * chosen.fused_doubt
         distrust = 0.0 if self._waits else chosen.distrust_ms
         return replace(self.pricing(), distrust_ms=distrust, heavy_doubt=heavy, fused_doubt=fused)
@@ -242,7 +243,7 @@ class Planner:
         # What is left of the time is shared, with as much again for sending and reading.
         left = self.pool.workers * max(self._time_up() - time.monotonic(), 0.0) / 2
         leisure = left / max(1, sum(len(outcomes[i].extractables) for i in possible))
-        leisure = max(0.0, min(self.parameters.leisure_seconds, leisure))
+        leisure = UNLIMITED if self._waits else max(0.0, min(self.parameters.leisure_seconds, leisure))
         requests = []
         for i in possible:
             rounds = self.parameters.annealing_rounds * anneal

@@ -90,6 +90,8 @@ WAYS = {
     "initialised": initialise,
     "through a view": write_a_row,
     "other memory": put_elsewhere,
+    "a part of its memory": lambda model: setattr(model.first.bias, "data", model.first.bias.data[:1]),
+    "turned": lambda model: setattr(model.again.weight, "data", model.again.weight.data.T),
     "other memory twice": lambda model: [put_elsewhere(model) for _ in range(2)],
     "a vector": lambda model: vector_to_parameters(parameters_to_vector(model.parameters()) + 1, model.parameters()),
     "rounded": lambda model: model.half().float(),
@@ -127,6 +129,18 @@ def test_writes_that_nothing_counts_are_seen_by_values(way, backend):
             WRITES[way](model)
             for _ in range(2):
                 torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_what_keeps_being_written_unseen_becomes_an_input():
+    """An average of weights: each step compiled the model again, until Dynamo gave it up."""
+    model, x = Model().eval(), torch.rand(4, 8)
+    options = {**SETTINGS, "eqsat.watch": "values"}
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=options)
+    with torch.no_grad():
+        for _ in range(7):
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+            model.first.weight.data.mul_(0.9).add_(0.1)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
 
 
 def test_other_memory_is_seen_at_each_size():
@@ -207,6 +221,17 @@ def test_what_a_model_writes_itself_does_not_compile_it_again():
         for _ in range(3):
             torch.testing.assert_close(compiled(x), reference(x), rtol=1e-4, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_buffer_that_is_written_and_converted():
+    """It stays an input, and its dtype was not looked at any more."""
+    model, x = Counting().eval(), torch.rand(4, 8)
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+    with torch.no_grad():
+        compiled(x)
+        model.calls.data = model.calls.double()
+        before = model.calls.clone()
+        torch.testing.assert_close(compiled(x), model.linear(x) * (before + 1), rtol=1e-4, atol=1e-5)
 
 
 class Scheduled(nn.Module):

@@ -75,7 +75,7 @@ def test_a_new_machine_starts_warm(freezing, tmp_path, monkeypatch):
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
         return reports.last_reports()
 
-    model, x = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 8)).eval(), torch.randn(32, 64)
+    model, x = nn.Sequential(nn.Linear(64, 1024), nn.Linear(1024, 8)).eval(), torch.randn(32, 64)
     (first,) = answer()
     assert first.changed and not first.from_plan
     artifacts_ = torch.compiler.save_cache_artifacts()

@@ -6,9 +6,11 @@ import hashlib
 from collections import OrderedDict
 from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 MOST_CHANGES = 3
 """Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
@@ -17,24 +19,26 @@ NOTE = "_eqsat_constant"
 
 
 class Note:
-    """What a weight itself says of having been a constant: where and at which version it ``stood`` (None if not yet),
-    and how many ``changes`` it saw since. It keeps the memory where it lay, so that none that is put behind the weight
-    later has the address of what was compiled.
+    """What a weight itself says of having been a constant: how it ``stood`` (None if not yet), and how many ``changes``
+    it saw since. It keeps the memory where it lay, so that none that is put behind the weight later has the address of
+    what was compiled.
 
     Compiled graphs guard on the identity of the note in place of that of the weight: it goes with the numbers where
     tensors are swapped (`torch.utils.swap_tensors`, which refuses tensors with weak references, and guards on identity
-    are such). A copy of the weight, or one from a file, has none.
+    are such). A copy of the weight, or one from a file, gets another.
     """
 
-    def __init__(self) -> None:
-        self.stood: tuple[int, int] | None = None
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.of = id(weight)
+        self.stood: tuple[int, int, str] | None = None
         self.changes = 0
         self.memory: list[torch.UntypedStorage] = []
         self.owner: torch.Tensor | None = None
 
     def content(self) -> str:
-        """A digest of the values of the weight ``owner``."""
-        assert self.owner is not None, "only weights whose values are compared are asked"
+        """A digest of the values of the weight ``owner``, "" where values are not compared."""
+        if self.owner is None:
+            return ""
         plain = self.owner.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
         return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").hexdigest()
 
@@ -42,21 +46,34 @@ class Note:
         return OrderedDict, ()
 
 
+_notes: WeakSet[Note] = WeakSet()
+
+
 def note_of(weight: torch.Tensor) -> Note:
     """The note on ``weight``, which is put there if there is none."""
     note = getattr(weight, NOTE, None)
-    if not isinstance(note, Note):
-        note = Note()
+    if not isinstance(note, Note) or note.of != id(weight):
+        note = Note(weight)
+        _notes.add(note)
         setattr(weight, NOTE, note)
     return note
 
 
+def forget_memory() -> None:
+    """Keep no memory of weights that were constants, once there are no compiled graphs any more."""
+    for note in _notes:
+        note.memory.clear()
+
+
 def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
-    """Note on ``weight`` itself that it is a constant from now on, and, with ``values``, whose values it has."""
-    note, stands = note_of(weight), _standing(weight)
+    """Note on ``weight`` itself that it is a constant from now on, whose ``values`` are compared if so asked."""
+    count_move(weight)
+    note = note_of(weight)
+    if values and has_memory(weight):
+        note.owner = weight
+    stands = _standing(weight)
     note.changes += note.stood not in (None, stands)
     note.stood = stands
-    note.owner = weight if values else note.owner
     if has_memory(weight):
         # Each, for an inference tensor: nothing else tells graphs that were compiled before the last change.
         note.memory = [*(note.memory if weight.is_inference() else ()), weight.untyped_storage()]
@@ -71,14 +88,14 @@ def keeps_changing(weight: torch.Tensor) -> bool:
 def count_move(weight: torch.Tensor) -> None:
     """Count a change of a constant that lies elsewhere now: conversions of a model put other memory behind its
     parameters, and what was compiled before is not right even once the old dtype is back."""
-    stood, (address, version) = note_of(weight).stood, _standing(weight)
+    stood, (address, version, _) = note_of(weight).stood, _standing(weight)
     if stood is not None and stood[1] == version and stood[0] != address and not weight.is_inference():
         torch.autograd.graph.increment_version(weight)
 
 
 def has_memory(weight: torch.Tensor) -> bool:
     """Whether the values of ``weight`` lie at one address."""
-    return type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.layout is torch.strided
+    return weight.layout is torch.strided and not is_traceable_wrapper_subclass(weight)
 
 
 @cache
@@ -95,6 +112,7 @@ def _count_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         torch.autograd.graph.increment_version(changed)
 
 
-def _standing(weight: torch.Tensor) -> tuple[int, int]:
-    """The address and the version of ``weight``, 0 for what it does not have."""
-    return weight.data_ptr() if has_memory(weight) else 0, 0 if weight.is_inference() else weight._version
+def _standing(weight: torch.Tensor) -> tuple[int, int, str]:
+    """The address of ``weight``, its version, 0 for what it does not have, and its content if that is compared."""
+    address = weight.data_ptr() if has_memory(weight) else 0
+    return address, 0 if weight.is_inference() else weight._version, note_of(weight).content()
