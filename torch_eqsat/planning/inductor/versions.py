@@ -29,15 +29,15 @@ class Note:
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self.of = id(weight)
+        self.owner = weight
         self.stood: tuple[int, int, str] | None = None
         self.changes = 0
         self.memory: list[torch.UntypedStorage] = []
-        self.owner: torch.Tensor | None = None
+        self.values = False
 
     def content(self) -> str:
-        """A digest of the values of the weight ``owner``, "" where values are not compared."""
-        if self.owner is None:
+        """A digest of the ``values`` of the weight ``owner``, "" where they are not compared."""
+        if not self.values:
             return ""
         plain = self.owner.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
         return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").hexdigest()
@@ -52,7 +52,7 @@ _notes: WeakSet[Note] = WeakSet()
 def note_of(weight: torch.Tensor) -> Note:
     """The note on ``weight``, which is put there if there is none."""
     note = getattr(weight, NOTE, None)
-    if not isinstance(note, Note) or note.of != id(weight):
+    if not isinstance(note, Note) or note.owner is not weight:
         note = Note(weight)
         _notes.add(note)
         setattr(weight, NOTE, note)
@@ -69,8 +69,7 @@ def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
     """Note on ``weight`` itself that it is a constant from now on, whose ``values`` are compared if so asked."""
     count_move(weight)
     note = note_of(weight)
-    if values and has_memory(weight):
-        note.owner = weight
+    note.values |= values and has_memory(weight)
     stands = _standing(weight)
     note.changes += note.stood not in (None, stands)
     note.stood = stands

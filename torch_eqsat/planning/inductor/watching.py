@@ -1,0 +1,71 @@
+"""The check before each call that no weight changed of those that are constants of a compiled graph."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from itertools import count
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_eqsat.planning.inductor.versions import has_memory, note_of
+
+_Look = Callable[[Tensor], Any]
+_version: _Look = attrgetter("_version")
+_shape: _Look = attrgetter("shape")
+_numbers = count()
+
+
+class Watch:
+    """The constants among the weights of one compiled graph, and how they stood when they became that.
+
+    Dynamo guards on the result of :meth:`unchanged`, once for all weights. Guards on counters and addresses of each
+    weight took twice to ten times as long, for they lie scattered in memory: 1.9 of 9.6 ms for 500 weights when a call
+    had emptied the caches of them, and 0.46 ms for 1,000 weights otherwise, where this takes 0.2.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], *, formless: Iterable[Tensor] = (), values: bool = False) -> None:
+        """``formless`` are the weights at whose shapes and strides no guard looks; ``values`` asks for contents."""
+        others, alike = {id(weight) for weight in formless}, dict[tuple[_Look, ...], list[Tensor]]()
+        for weight in weights:
+            alike.setdefault(tuple(_looks(weight, id(weight) in others, values)), []).append(weight)
+        # Neither the weights, which would stay in memory, nor weak references to them, which keep them from being
+        # swapped (`torch.utils.swap_tensors`): their notes know them.
+        self._groups = [
+            ([weakref.ref(note_of(weight)) for weight in group], [(look, list(map(look, group))) for look in looks])
+            for looks, group in alike.items()
+        ]
+
+    def unchanged(self) -> bool:
+        """Whether all of the weights are there, and stand as they stood."""
+        with torch._C.DisableTorchFunction():
+            for notes, seen in self._groups:
+                try:
+                    weights = [note().owner for note in notes]  # type: ignore[union-attr]
+                except AttributeError:  # the weight is gone
+                    return False
+                if any(list(map(look, weights)) != stood for look, stood in seen):
+                    return False
+        return True
+
+    def name_on(self, weight: Tensor) -> str:
+        """The attribute under which the note on ``weight`` holds the check from now on."""
+        name = f"unchanged_{next(_numbers)}"
+        setattr(note_of(weight), name, self.unchanged)
+        return name
+
+
+def _looks(weight: Tensor, formless: bool, values: bool) -> list[_Look]:
+    """What is compared of a weight. An inference tensor has no version."""
+    looks: list[_Look] = [] if weight.is_inference() else [_version]
+    if has_memory(weight):
+        looks += [_shape, Tensor.stride] if formless else []
+        looks += [Tensor.data_ptr, *([_content] if values else [])]
+    return looks
+
+
+def _content(weight: Tensor) -> str:
+    return note_of(weight).content()
