@@ -3,8 +3,8 @@
 Stock Inductor reads the global ``torch._inductor.config.freezing`` while Dynamo traces, so the option alone does
 nothing there (torch 2.14.1). Here the backend itself turns weights into attributes of the graph's module and adds
 Dynamo guards on a note that goes with each, so that a replaced parameter recompiles, and one on the versions and
-addresses of all, so that one that is changed in place or lies elsewhere does. Stock freezing goes on with the old values
-then.
+addresses of all, so that one that is changed in place or lies elsewhere does. Stock freezing goes on with the old
+values then.
 """
 
 from __future__ import annotations
