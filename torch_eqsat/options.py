@@ -99,11 +99,11 @@ class Options:
     )
     guard_calls: int = field(default=1, metadata={"help": "number of calls that `eqsat.guard` compares", "least": 1})
     watch: str = field(
-        default="addresses",
+        default="sample",
         metadata={
-            "help": "what of frozen weights is compared before each call: `addresses` sees other memory behind them, "
-            "`values` also what is written through `.data`, and reads all weights",
-            "choices": ("addresses", "values"),
+            "help": "what of frozen weights is compared before each call: `sample` sees writes, other memory, and what "
+            "is written through `.data` into all of a weight; `values` reads all weights",
+            "choices": ("sample", "values"),
         },
     )
     cache: bool = field(default=True, metadata={"help": "keep plans on disk and reuse them"})

@@ -95,11 +95,14 @@ WAYS = {
     "other memory twice": lambda model: [put_elsewhere(model) for _ in range(2)],
     "a vector": lambda model: vector_to_parameters(parameters_to_vector(model.parameters()) + 1, model.parameters()),
     "rounded": lambda model: model.half().float(),
-}
-WRITES = {  # what autograd does not count
-    "mul_": lambda model: model.first.weight.data.mul_(2.0),
+    "through data": lambda model: model.first.weight.data.mul_(2.0),
     "an average of weights": lambda model: model.norm.running_var.data.mul_(0.9).add_(0.1),
     "numpy": lambda model: model.second.bias.detach().numpy().fill(3.0),
+}
+WRITES = {  # what neither autograd counts nor a look at one element sees
+    "a row": lambda model: model.first.weight.data[1].mul_(2.0),
+    "some elements": lambda model: model.norm.running_var.data[:2].mul_(0.9).add_(0.1),
+    "numpy": lambda model: model.second.bias.detach().numpy().__setitem__(0, 3.0),
 }
 
 
@@ -131,10 +134,11 @@ def test_writes_that_nothing_counts_are_seen_by_values(way, backend):
                 torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_what_keeps_being_written_unseen_becomes_an_input():
+@pytest.mark.parametrize("watch", ["sample", "values"])
+def test_what_keeps_being_written_unseen_becomes_an_input(watch):
     """An average of weights: each step compiled the model again, until Dynamo gave it up."""
     model, x = Model().eval(), torch.rand(4, 8)
-    options = {**SETTINGS, "eqsat.watch": "values"}
+    options = {**SETTINGS, "eqsat.watch": watch}
     compiled = torch.compile(model, backend="eqsat_mcts_eager", options=options)
     with torch.no_grad():
         for _ in range(7):
@@ -261,6 +265,15 @@ def test_weights_made_in_inference_mode():
     with torch.inference_mode():
         model, x = Model().eval(), torch.rand(4, 8)
         compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_made_in_inference_mode_that_are_written():
+    with torch.inference_mode():
+        model, x = Model().eval(), torch.rand(4, 8)
+        compiled = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)
+        compiled(x)
+        model.first.weight.add_(1.0)
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 

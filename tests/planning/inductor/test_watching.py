@@ -47,8 +47,15 @@ def test_values_are_compared_if_asked_for(weights):
     for weight in weights:
         note_constant(weight, values=True)
     watch, other = Watch(weights, values=True), Watch(weights)
-    weights[2].data.mul_(2.0)
+    weights[2].data[0, 0] = 2.0
     assert not watch.unchanged() and other.unchanged()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_writes_into_all_of_a_weight_are_seen(weights, index):
+    watch = Watch(weights)
+    weights[index].data.mul_(1.01)
+    assert not watch.unchanged()
 
 
 def test_weights_without_versions_and_without_memory():

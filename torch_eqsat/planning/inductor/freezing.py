@@ -138,7 +138,7 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
         formless = [weight for source, weight in constants.items() if source not in matched]
         distinct = {id(weight): weight for weight in constants.values()}.values()
         watch, first = Watch(distinct, formless=formless, values=values), next(iter(constants))
-        check = AttrSource(AttrSource(first, NOTE), watch.name_on(constants[first]))
+        check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
         guards.add(CallFunctionNoArgsSource(check).make_guard(GuardBuilder.EQUALS_MATCH))
 
 

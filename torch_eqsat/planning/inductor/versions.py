@@ -1,16 +1,18 @@
-"""Changes of weights that are constants, as autograd's counters tell them, and the kinds that it does not count."""
+"""Changes of weights that are constants: what autograd counts of them, and the kinds that it does not count."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from torch_eqsat.planning.inductor.sampling import Sample, can_be_read, has_memory
 
 MOST_CHANGES = 3
 """Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
@@ -25,22 +27,23 @@ class Note:
 
     Compiled graphs guard on the identity of the note in place of that of the weight: it goes with the numbers where
     tensors are swapped (`torch.utils.swap_tensors`, which refuses tensors with weak references, and guards on identity
-    are such). A copy of the weight, or one from a file, gets another.
+    are such). A copy of the weight, or one from a file, gets another. ``checks`` holds those of compiled graphs.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
         self.owner = weight
-        self.stood: tuple[int, int, str] | None = None
+        self.stood: tuple[int, int, bytes] | None = None
         self.changes = 0
         self.memory: list[torch.UntypedStorage] = []
         self.values = False
+        self.checks = SimpleNamespace()
 
-    def content(self) -> str:
-        """A digest of the ``values`` of the weight ``owner``, "" where they are not compared."""
+    def content(self) -> bytes:
+        """A digest of the values of the weight ``owner``, or one of them, if ``values`` are not compared."""
         if not self.values:
-            return ""
+            return Sample([self.owner]).read().tobytes() if can_be_read(self.owner) else b""
         plain = self.owner.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
-        return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").hexdigest()
+        return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").digest()
 
     def __reduce__(self) -> Any:
         return OrderedDict, ()
@@ -60,9 +63,10 @@ def note_of(weight: torch.Tensor) -> Note:
 
 
 def forget_memory() -> None:
-    """Keep no memory of weights that were constants, once there are no compiled graphs any more."""
+    """Keep no memory and no checks of weights that were constants, once there are no compiled graphs any more."""
     for note in _notes:
         note.memory.clear()
+        note.checks = SimpleNamespace()
 
 
 def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
@@ -92,11 +96,6 @@ def count_move(weight: torch.Tensor) -> None:
         torch.autograd.graph.increment_version(weight)
 
 
-def has_memory(weight: torch.Tensor) -> bool:
-    """Whether the values of ``weight`` lie at one address."""
-    return weight.layout is torch.strided and not is_traceable_wrapper_subclass(weight)
-
-
 @cache
 def count_fused_steps() -> None:
     """Have steps of fused optimizers counted from now on: their kernels write into parameters and do not say so (torch
@@ -111,7 +110,7 @@ def _count_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         torch.autograd.graph.increment_version(changed)
 
 
-def _standing(weight: torch.Tensor) -> tuple[int, int, str]:
-    """The address of ``weight``, its version, 0 for what it does not have, and its content if that is compared."""
+def _standing(weight: torch.Tensor) -> tuple[int, int, bytes]:
+    """The address of ``weight``, its version, 0 for what it does not have, and what is compared of its content."""
     address = weight.data_ptr() if has_memory(weight) else 0
     return address, 0 if weight.is_inference() else weight._version, note_of(weight).content()

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_eqsat.planning.inductor.versions import has_memory, note_of
+from torch_eqsat.planning.inductor.sampling import Sample, can_be_read, has_memory
+from torch_eqsat.planning.inductor.versions import note_of
 
 _Look = Callable[[Tensor], Any]
 _version: _Look = attrgetter("_version")
@@ -29,7 +30,8 @@ class Watch:
 
     def __init__(self, weights: Iterable[Tensor], *, formless: Iterable[Tensor] = (), values: bool = False) -> None:
         """``formless`` are the weights at whose shapes and strides no guard looks; ``values`` asks for contents."""
-        others, alike = {id(weight) for weight in formless}, dict[tuple[_Look, ...], list[Tensor]]()
+        weights, others = list(weights), {id(weight) for weight in formless}
+        alike: dict[tuple[_Look, ...], list[Tensor]] = {}
         for weight in weights:
             alike.setdefault(tuple(_looks(weight, id(weight) in others, values)), []).append(weight)
         # Neither the weights, which would stay in memory, nor weak references to them, which keep them from being
@@ -38,6 +40,8 @@ class Watch:
             ([weakref.ref(note_of(weight)) for weight in group], [(look, list(map(look, group))) for look in looks])
             for looks, group in alike.items()
         ]
+        self._sample = Sample([weight for weight in weights if can_be_read(weight)])
+        self._read = self._sample.read()
 
     def unchanged(self) -> bool:
         """Whether all of the weights are there, and stand as they stood."""
@@ -49,12 +53,12 @@ class Watch:
                     return False
                 if any(list(map(look, weights)) != stood for look, stood in seen):
                     return False
-        return True
+        return bool((self._sample.read() == self._read).all())
 
     def name_on(self, weight: Tensor) -> str:
-        """The attribute under which the note on ``weight`` holds the check from now on."""
+        """The name under which the checks of the note on ``weight`` hold this one from now on."""
         name = f"unchanged_{next(_numbers)}"
-        setattr(note_of(weight), name, self.unchanged)
+        setattr(note_of(weight).checks, name, self.unchanged)
         return name
 
 
@@ -67,5 +71,5 @@ def _looks(weight: Tensor, formless: bool, values: bool) -> list[_Look]:
     return looks
 
 
-def _content(weight: Tensor) -> str:
+def _content(weight: Tensor) -> bytes:
     return note_of(weight).content()
