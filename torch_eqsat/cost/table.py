@@ -217,6 +217,7 @@ def _is_number(value: object) -> bool:
 
 
 _tables: dict[tuple[int, str, Context], Table] = {}
+_replaced: list[tuple[int, Table]] = []
 
 
 def open_table(context: Context, path: Path | str | None = None) -> Table:
@@ -225,6 +226,8 @@ def open_table(context: Context, path: Path | str | None = None) -> Table:
     key = (os.getpid(), _place(path), context)
     table = _tables.get(key)
     if table is None or table.is_gone:
+        if table is not None:  # who asked for it may still use it
+            _replaced.append((key[0], table))
         table = _tables[key] = Table(context, key[1])
     return table
 
@@ -235,6 +238,9 @@ def close_tables() -> None:
     forget_waiting()
     for key in [key for key in _tables if key[0] == os.getpid()]:
         _tables.pop(key).close()
+    for table in [table for process, table in _replaced if process == os.getpid()]:
+        table.close()
+    _replaced.clear()
 
 
 def _place(path: Path | str | None) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +143,9 @@ def test_the_context_names_what_matters() -> None:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Table:
-    return Table(context_of("cpu"), tmp_path / "times.sqlite")
+def table(tmp_path: Path) -> Iterator[Table]:
+    with Table(context_of("cpu"), tmp_path / "times.sqlite") as table:
+        yield table
 
 
 def test_a_batch_is_measured_once(table: Table) -> None:
