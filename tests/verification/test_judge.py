@@ -107,6 +107,36 @@ def test_sample_inputs(trace):
     assert tuple(other[0].shape) == (4, 2) and other[1] is known[1]
 
 
+STRIDES = {
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "with gaps": lambda x: torch.cat([x, x], -1)[..., : x.shape[-1]],
+    "channels last": lambda x: x[..., None].to(memory_format=torch.channels_last)[..., 0],
+}
+
+
+@pytest.mark.parametrize("laid", STRIDES.values(), ids=STRIDES)
+def test_sample_inputs_lie_as_those_of_the_graph(trace, laid):
+    x = laid(torch.randn(2, 3, 4))
+    (made,) = sample_inputs(trace(lambda x: x + 1, x).graph, [])
+    assert made.stride() == x.stride() and made.unique().numel() == 24
+    expanded = torch.randn(1, 4).expand(3, 4)
+    assert sample_inputs(trace(lambda x: x + 1, expanded).graph, [])[0].shape == (3, 4)
+
+
+def test_hard_inputs_are_tried_on_views_that_other_strides_do_not_allow(judged):
+    """Of a permuted input: hard inputs of other strides would raise in the original, and go untried."""
+
+    def rows(x):
+        return x.permute(0, 2, 1).view(-1, 4)
+
+    x = torch.randn(2, 3, 4).mT
+    spread = judged(lambda x: rows(x) * 2.0, lambda x: rows(x) * 2.0 + 0.0 * x.sum(), x)
+    assert spread == "output 0: infinities or NaNs differ (an infinity in the first sample)"
+    mask = torch.zeros(2, 3, 4).mT
+    closed = judged(lambda m: rows(m).softmax(-1), lambda m: rows(m * 0.0 + 0.0 * m.sum()).softmax(-1), mask)
+    assert "masks" in closed
+
+
 def test_a_cancellation_is_no_noise_of_the_original(trace):
     """Inputs that are off by a rounding error make 10^7 times its error of a difference that the original takes
     exactly; the rewriting may not use that."""
