@@ -188,8 +188,10 @@ def _stands_for(value: Any, fake: Any) -> bool:
 def _lying_as(fake: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """``value`` with the strides of ``fake``, which has its shape: a graph may view its inputs in ways that other
     strides do not allow. Where elements of ``fake`` share memory ``value`` stays as it is."""
+    if fake.layout is not torch.strided or value.layout is not torch.strided or not value.numel():
+        return value
     strides = _hints(fake.stride())
-    if value.layout is not torch.strided or not value.numel() or list(value.stride()) == strides:
+    if list(value.stride()) == strides:
         return value
     axes = sorted((s, n) for s, n in zip(strides, value.shape, strict=True) if n > 1)
     reached = 0
