@@ -250,6 +250,10 @@ ONES = torch.ones(4)
         (3, 3, 3, ""),
         (None, None, ONES, "NoneType"),
         (torch.empty(0), torch.empty(0).double(), torch.empty(0), ""),
+        (torch.arange(4), torch.arange(8), torch.arange(4), ""),  # the bits of float32 and of float64
+        (torch.arange(4) + 1, torch.arange(8), torch.arange(4), "differs in 4 of 4"),
+        (ONES, torch.ones(5).double(), ONES, ""),  # in float64 one more was chosen
+        (ONES * 2, torch.ones(5).double(), ONES, "is off by"),
     ],
 )
 def test_differences(actual, exact, eager, problem):

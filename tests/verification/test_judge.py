@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from torch_eqsat.verification.hard_inputs import sample_inputs
 from torch_eqsat.verification.judge import OriginalFaultError, disagreement
 
 X = torch.linspace(-2.0, 2.0, 32).reshape(4, 8)
@@ -95,16 +94,49 @@ def test_inputs_are_not_changed(trace):
     assert torch.equal(buffer, torch.zeros(3))
 
 
-def test_sample_inputs(trace):
-    graph = trace(lambda x, i: x[i], torch.rand(4, 2), torch.tensor([0, 1])).graph
-    known = [torch.ones(4, 2), torch.tensor([1, 1])]
-    assert all(a is b for a, b in zip(sample_inputs(graph, known), known, strict=True))
-    made = sample_inputs(graph, [])
-    assert [tuple(v.shape) for v in made] == [(4, 2), (2,)]
-    assert [v.dtype for v in made] == [torch.float32, torch.int64]
-    assert torch.equal(made[0], sample_inputs(graph, [])[0])
-    other = sample_inputs(graph, [torch.ones(5, 2), known[1]])
-    assert tuple(other[0].shape) == (4, 2) and other[1] is known[1]
+def cached(factor):
+    """A step that writes to a cache, which alone has what is multiplied."""
+
+    def step(x, cache):
+        cache[:, 1:2] = x[:, None] * factor
+        return x + 1.0
+
+    return step
+
+
+def moved(factor):
+    def statistics(x, mean):
+        mean.mul_(0.9).add_(x.mean(0), alpha=factor)
+        return x - 1.0
+
+    return statistics
+
+
+def counted(step):
+    def count(x, calls):
+        calls.add_(step)
+        return x * 2.0
+
+    return count
+
+
+WRITERS = {
+    "a cache": (cached, 2.0, 2.001, torch.zeros(4, 3, 8)),
+    "running statistics": (moved, 0.1, 0.11, torch.zeros(8)),
+    "a count": (counted, 1, 2, torch.tensor(0)),
+}
+
+
+@pytest.mark.parametrize(("made", "right", "wrong", "state"), WRITERS.values(), ids=WRITERS)
+def test_what_is_written_into_inputs_is_compared(judged, made, right, wrong, state):
+    assert judged(made(right), made(right), X, state) == ""
+    assert "after the call: " in judged(made(right), made(wrong), X, state)
+    assert not state.any()
+
+
+def test_another_input_that_is_written_into(judged):
+    first, second = (lambda x, a, b: a.copy_(x) + b), (lambda x, a, b: b.copy_(x) * 0.0 + x + b)
+    assert "writes into" in judged(first, second, X, torch.zeros_like(X), torch.zeros_like(X))
 
 
 def test_a_cancellation_is_no_noise_of_the_original(trace):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.ir.types import TensorType
@@ -149,3 +150,9 @@ def base_of(node: FxNode) -> FxNode:
             break
         node = source
     return node
+
+
+def written_inputs(graph: Graph) -> list[FxNode]:
+    """The placeholders that ``graph`` writes into, in order."""
+    written = {base_of(operand) for node in graph.nodes for operand in written_by(node)}
+    return [node for node in graph.find_nodes(op="placeholder") if node in written]

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from torch_eqsat.graph.calls import GETITEM, VIEWS, is_arithmetic, is_pinned, operands_of
+from torch_eqsat.graph.calls import GETITEM, VIEWS, is_arithmetic, is_pinned, operands_of, written_inputs
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import NAMESPACE
 
@@ -39,9 +39,11 @@ class Recording:
 
 @dataclass
 class Run:
-    """What a graph computed: its outputs, flat, and by name what recorded calls were given."""
+    """What a graph computed: its outputs, flat, by name the inputs that it wrote into, and what recorded calls were
+    given."""
 
     outputs: list[Any]
+    written: dict[str, Any]
     operands: dict[str, list[Any]]
 
 
@@ -71,7 +73,10 @@ def run(
         torch.manual_seed(0)
         interpreter = _Replay(module, recording, in_double, noise)
         outputs = interpreter.run(*values)
-    return Run(tree_flatten(outputs)[0], interpreter.operands)
+    names = [node.name for node in module.graph.find_nodes(op="placeholder")]
+    after = dict(zip(names, values, strict=True))
+    written = {node.name: after[node.name] for node in written_inputs(module.graph)}
+    return Run(tree_flatten(outputs)[0], written, interpreter.operands)
 
 
 def _copy(value: Any, in_double: bool) -> Any:

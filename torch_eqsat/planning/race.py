@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch_eqsat.cost.measure.timer import Call, Clock, sample_ms, summary
 from torch_eqsat.counters import count_timing
 from torch_eqsat.errors import EqsatError
-from torch_eqsat.graph.calls import written_by
+from torch_eqsat.graph.calls import written_inputs
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.graph.fx import STORED, mark_stored
 
@@ -174,8 +173,7 @@ def _compiled(graph: Graph, weights: AbstractSet[int], values: Sequence[Any]) ->
 def _written(graph: Graph) -> list[int]:
     """The placeholders that ``graph`` writes into."""
     number = {node: index for index, node in enumerate(graph.find_nodes(op="placeholder"))}
-    targets = chain.from_iterable(written_by(node) for node in graph.nodes)
-    return sorted({number[target] for target in targets if target in number})
+    return [number[node] for node in written_inputs(graph)]
 
 
 def _from_the_start(run: Callable[..., Any], inputs: Sequence[Any], written: Sequence[int]) -> Call:

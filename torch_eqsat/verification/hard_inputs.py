@@ -73,7 +73,7 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
     chooses = any(getattr(node.target, "overloadpacket", None) in _CHOOSING for node in graph.nodes)
 
     def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> list[Any]:
-        return [change(v) if i in places else v for i, v in enumerate(inputs)]
+        return [_lying_as(v, change(v)) if i in places else v for i, v in enumerate(inputs)]
 
     if places and not chooses:
         yield Variant("large common offsets", changed(_offset), extreme=True)
@@ -82,7 +82,7 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
         yield Variant("equal rows", changed(_of_equal_rows), extreme=True, rounding=False)
     masks = [i for i in live if _is_mask(inputs[i])]
     for name, closed in (("closed masks", True), ("masks of infinities", False)) if masks else ():
-        yield Variant(name, [_masked(v, closed) if i in masks else v for i, v in enumerate(inputs)])
+        yield Variant(name, [_lying_as(v, _masked(v, closed)) if i in masks else v for i, v in enumerate(inputs)])
     # Some inputs may be tables, whose first size is no batch size, so every first size is tried.
     for batch in sorted({inputs[i].shape[0] for i in places if inputs[i].dim() > 1 and inputs[i].shape[0] > 1}):
         yield Variant("an infinity in the first sample", changed(partial(_with_infinity, batch=batch)), batch=batch)
@@ -185,10 +185,35 @@ def _stands_for(value: Any, fake: Any) -> bool:
     return static and bool(value.shape == fake.shape and value.dtype == fake.dtype)
 
 
+def _lying_as(fake: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """``value`` with the strides of ``fake``, which has its shape: a graph may view its inputs in ways that other
+    strides do not allow. Where elements of ``fake`` share memory ``value`` stays as it is."""
+    if fake.layout is not torch.strided or value.layout is not torch.strided or not value.numel():
+        return value
+    strides = _hints(fake.stride())
+    if list(value.stride()) == strides:
+        return value
+    axes = sorted((s, n) for s, n in zip(strides, value.shape, strict=True) if n > 1)
+    reached = 0
+    for stride, size in axes:
+        if stride <= reached:
+            return value
+        reached += (size - 1) * stride
+    return torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def _hints(sizes: Sequence[Any]) -> list[int]:
+    return [n if type(n) is int else n.node.hint for n in sizes]  # int() would add a guard
+
+
 def _random(fake: Any, generator: torch.Generator, zeros: bool) -> Any:
     if not isinstance(fake, torch.Tensor):
         return fake.node.hint if isinstance(fake, torch.SymInt) else fake
-    shape = [n if type(n) is int else n.node.hint for n in fake.shape]  # int() would add a guard
+    return _lying_as(fake, _random_numbers(fake, generator, zeros))
+
+
+def _random_numbers(fake: torch.Tensor, generator: torch.Generator, zeros: bool) -> torch.Tensor:
+    shape = _hints(fake.shape)
     if fake.is_complex():
         pair = torch.randn([*shape, 2], generator=generator)
         return torch.view_as_complex(pair).to(fake.device, fake.dtype)

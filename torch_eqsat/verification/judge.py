@@ -173,14 +173,22 @@ def _aligned(variant: Variant, exact: Sequence[Run], rounded: Sequence[Run]) -> 
     shared = [name for name in original.operands if name in rewritten.operands]
     if len(original.outputs) != len(rewritten.outputs):
         raise ValueError(f"{len(original.outputs)} outputs become {len(rewritten.outputs)}")
+    if set(original.written) != set(rewritten.written):
+        raise ValueError(f"it writes into {list(original.written)}, then into {list(rewritten.written)}")
     names = [f"output {index}" for index in range(len(original.outputs))]
+    names += [_after(name) for name in original.written]  # a cache, or running statistics
     names += [f"operand {i} of {name}" for name in shared for i in range(len(original.operands[name]))]
     first, second, third, fourth = (_flat(made, names) for made in (*exact, *rounded))
     return _Judged(variant, first, second, third, fourth, names)
 
 
+def _after(name: str) -> str:
+    return f"input {name} after the call"
+
+
 def _flat(made: Run, names: Sequence[str]) -> list[Any]:
     given = {f"operand {i} of {name}": v for name, values in made.operands.items() for i, v in enumerate(values)}
+    given |= {_after(name): value for name, value in made.written.items()}
     return [*map(_as_real, made.outputs), *(_as_real(given.get(name)) for name in names[len(made.outputs) :])]
 
 
