@@ -209,6 +209,7 @@ def test_calls_outside_of_the_language_stay_opaque(trace):
             table,
         ),
         "max_pool": (lambda x: functional.max_pool2d(x, 2, dilation=2), images),
+        "pad": (lambda x: functional.pad(x, (1, 1), value=-0.0), images),
     }
     for name, (function, value) in calls.items():
         graph = capture(trace(function, value).graph).graph

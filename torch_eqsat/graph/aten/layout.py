@@ -86,7 +86,7 @@ def _from_cat(t: Builder, args: Sequence[Any], _: dict[str, Any], result: Tensor
 
 def _from_pad(t: Builder, args: Sequence[Any], _: dict[str, Any], result: TensorType) -> Handle | None:
     x, flat, value = (*args, 0)[:3]
-    if value != 0 or min(flat) < 0:
+    if value != 0 or str(value) == "-0.0" or min(flat) < 0:
         return None
     pairs = list(zip(flat[::2], flat[1::2], strict=True))[::-1]
     return t.pad(x, [(0, 0)] * (x.rank - len(pairs)) + pairs)
