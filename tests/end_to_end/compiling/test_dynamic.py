@@ -73,6 +73,19 @@ class Residual(nn.Module):
         return (self.wide(image) + self.point(image) + image).relu()
 
 
+class LastOfAttention(nn.Module):
+    """The last row of attention whose queries, keys and values are columns of one product."""
+
+    def __init__(self):
+        super().__init__()
+        self.joined, self.out, self.head = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 128)
+
+    def forward(self, x):
+        q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in self.joined(x).split(16, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(self.out(y.transpose(1, 2).flatten(2)))[:, -1]
+
+
 class Five(nn.Module):
     """Five layers of one input, whose weights together have as many columns as the smallest prime divides."""
 
@@ -121,6 +134,22 @@ def test_a_width_that_a_law_makes_is_no_multiple_of_a_size():
     with torch.no_grad():
         (report,) = answers(Five().eval(), freezing=True)
     assert report.changed and report.laws["matmuls_of_one_input"]
+
+
+@pytest.mark.parametrize("freezing", [False, True], ids=["live", "frozen"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_place_that_is_counted_in_rows_of_several(batch, freezing):
+    """The query of the last row is one of three for each: the graph was left unchanged."""
+    model = LastOfAttention().eval()
+    compiled = torch.compile(model, backend="eqsat_mcts_eager", options={**SETTINGS, "freezing": freezing})
+    with torch.no_grad():
+        for length in (64, 2, 17, 3):
+            x = torch.randn(batch, length, 16)
+            torch._dynamo.mark_dynamic(x, 1)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+    (report,) = reports.last_reports()
+    assert report.changed and "for all sizes (searched at " in report.decision
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_training():
