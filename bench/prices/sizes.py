@@ -103,7 +103,7 @@ def result_of(called: Callable[[Tensor], Any], x: Tensor, model: SizedModel, way
     """The results of a call; of a trained model, those and the gradients of the sum of their squares."""
     if way != "trained":
         with torch.no_grad():
-            return tree_flatten(called(x))[0]
+            return list(tree_flatten(called(x))[0])
     x.requires_grad_()
     found = tree_flatten(called(x))[0]
     variables = [x, *model.module.parameters()]

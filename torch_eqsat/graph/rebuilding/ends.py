@@ -19,12 +19,12 @@ def from_the_end(node: FxNode, primes: Collection[int], known: Collection[int]) 
     if len(node.args) < 3:
         return node.args
     x, dim, *bounds = node.args
-    size = x.meta["val"].shape[dim]  # type: ignore[union-attr]
+    size = x.meta["val"].shape[dim]
     # As many places as there are for each row: queries, keys and values of one row lie beside each other.
     group = next((size // prime for prime in primes if size % prime == 0), 1)
 
     def is_near(bound: Any, near: int) -> bool:
-        return SMALL < bound < size and bound >= size - near
+        return bool(SMALL < bound < size and bound >= size - near)
 
     first = bounds[0]
     if is_near(first, _NEAR) or (is_near(first, _NEAR * group) and first not in known):
