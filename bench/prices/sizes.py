@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_flatten
 
 from bench.models.sized_models import SizedModel, Sizes
 from bench.trust.in_process import brief, searching_here
-from torch_eqsat.backend import eqsat_mcts_eager
+from torch_eqsat.backend import eqsat_mcts_eager, reset
 from torch_eqsat.planning import dynamic
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
 from torch_eqsat.report import last_reports
@@ -87,6 +87,7 @@ def run_at(model: SizedModel, sizes: tuple[Sizes, ...], way: str, symbolic: bool
         return backend(module, inputs, options={"freezing": way == "frozen"})
 
     torch.compiler.reset()
+    reset()  # torch does not know the backend within `counted`
     called = model.module if backend is None else torch.compile(model.module, backend=counted, dynamic=symbolic)
     for size in sizes:
         x = model.input(size)

@@ -16,6 +16,7 @@ def few_sizes(monkeypatch):
     monkeypatch.setattr(sizes, "BATCHES", (2, 3, 5))
     yield
     torch.compiler.reset()
+    sizes.reset()
 
 
 @pytest.fixture
