@@ -21,7 +21,7 @@ AGAINST ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint types bench bench-suite bench-costs bench-search bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-dynamic bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
+.PHONY: help demo test quick lint types bench bench-suite bench-costs bench-search bench-extraction bench-paper bench-scale bench-plots bench-help bench-drawn bench-decoding bench-dynamic bench-sizes bench-start laws docs fuzz hard safety faults sweep zoo replay format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -89,6 +89,9 @@ bench-decoding: $(INSTALLED) ## Time steps of decoding with a static cache and l
 
 bench-dynamic: $(INSTALLED) ## Time models with a symbolic batch or length at six sizes, beside Inductor's
 	$(BIN)/python -m bench.prices.dynamic $(BENCH)
+
+bench-sizes: $(INSTALLED) ## Compare 200 drawn models at many sizes, with symbolic ones, with eager and Inductor
+	$(BIN)/python -m bench.prices.sizes $(BENCH)
 
 bench-start: $(INSTALLED) ## Time first calls in fresh processes, with empty caches and with full ones
 	$(BIN)/python -m bench.speed.start $(BENCH)

@@ -2,6 +2,8 @@
 
 import gc
 import math
+import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,9 @@ from torch_eqsat.egraph import workshop
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.ir.program import Task
+from torch_eqsat.planning import found
+from torch_eqsat.search.worker.client import WorkerClient
+from torch_eqsat.search.worker.pool import WorkerPool
 
 
 def pytest_addoption(parser):
@@ -56,6 +61,50 @@ def egraphs_end_in_their_thread(monkeypatch):
 def times_are_believed(monkeypatch):
     """Also those of a busy machine, which would be refused, and with eqsat.strict raise."""
     monkeypatch.setattr(kernels, "_REFUSED", math.inf)
+
+
+_kept: dict[Any, list[WorkerClient]] = {}  # of one key at a time
+
+
+class KeptPool(WorkerPool):
+    """Has the workers of the pool before it: one takes a second or two of CPU to start and to compile the laws."""
+
+    def __init__(self, memory_bytes: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(memory_bytes, *arguments, **options)
+        self._key = memory_bytes, tuple(sys.path), os.getcwd()  # what a worker takes from the process that starts it
+        self._idle = _kept.pop(self._key, [])
+
+    def __exit__(self, *details: Any) -> None:
+        with self._lock:
+            workers, self._idle = [w for w in self._idle if not w._killed], []
+        stop_kept_workers()
+        _kept[self._key] = workers
+        super().__exit__(*details)
+
+
+def stop_kept_workers() -> None:
+    for workers in _kept.values():
+        for worker in workers:
+            worker.stop()
+    _kept.clear()
+
+
+@pytest.fixture(autouse=True)
+def workers_are_kept(monkeypatch):
+    """Compilations share search workers. Tests of the workers themselves make pools and clients of their own."""
+    monkeypatch.setattr(found, "WorkerPool", KeptPool)
+
+
+@pytest.fixture
+def no_kept_workers():
+    """The next search starts a worker."""
+    stop_kept_workers()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_end():
+    yield
+    stop_kept_workers()
 
 
 @pytest.fixture

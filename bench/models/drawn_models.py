@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -79,10 +80,10 @@ def _of_images(rng: random.Random) -> Built:
     return nn.Sequential(*blocks), (torch.randn(batch, channels, size, size),)
 
 
-class _Of(nn.Module):
+class Applied(nn.Module):
     """A block that is a function of its parts."""
 
-    def __init__(self, function: Callable[..., Tensor], *parts: nn.Module | Tensor) -> None:
+    def __init__(self, function: Callable[..., Any], *parts: nn.Module | Tensor) -> None:
         super().__init__()
         self.function = function
         self.names: list[str] = []
@@ -91,7 +92,7 @@ class _Of(nn.Module):
             self.names.append(name)
             setattr(self, name, nn.Parameter(part) if isinstance(part, Tensor) else part)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.function(x, *(getattr(self, name) for name in self.names))
 
 
@@ -112,7 +113,7 @@ def _linear(rng: random.Random, width: int) -> nn.Module:
 
 def _mlp(rng: random.Random, width: int) -> nn.Module:
     function, hidden = _activation(rng), width * rng.choice((1, 2, 4))
-    return _Of(lambda x, a, b: x + b(function(a(x))), nn.Linear(width, hidden), nn.Linear(hidden, width))
+    return Applied(lambda x, a, b: x + b(function(a(x))), nn.Linear(width, hidden), nn.Linear(hidden, width))
 
 
 def _gated(rng: random.Random, width: int) -> nn.Module:
@@ -120,11 +121,11 @@ def _gated(rng: random.Random, width: int) -> nn.Module:
     ins = [nn.Linear(width, hidden, bias=False) for _ in range(2)]
     out = nn.Linear(hidden, width, bias=False)
     scale = torch.rand(width)
-    return _Of(lambda x, a, b, c, s: x + c(function(a(_rms(x, s))) * b(_rms(x, s))), *ins, out, scale)
+    return Applied(lambda x, a, b, c, s: x + c(function(a(_rms(x, s))) * b(_rms(x, s))), *ins, out, scale)
 
 
 def _norm(rng: random.Random, width: int) -> nn.Module:
-    return nn.LayerNorm(width) if rng.random() < 0.5 else _Of(_rms, torch.rand(width))
+    return nn.LayerNorm(width) if rng.random() < 0.5 else Applied(_rms, torch.rand(width))
 
 
 def _attention(rng: random.Random, width: int) -> nn.Module:
@@ -140,13 +141,13 @@ def _attention(rng: random.Random, width: int) -> nn.Module:
             y = (a @ b.transpose(-2, -1) * a.shape[-1] ** -0.5).softmax(-1) @ c
         return x + out(y.transpose(1, 2).reshape(batch, length, -1))
 
-    return _Of(attend, *parts)
+    return Applied(attend, *parts)
 
 
 def _low_rank(rng: random.Random, width: int) -> nn.Module:
     rank = rng.choice((4, 16))
     parts = nn.Linear(width, width), nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=False)
-    return _Of(lambda x, w, a, b: w(x) + 0.5 * b(a(x)), *parts)
+    return Applied(lambda x, w, a, b: w(x) + 0.5 * b(a(x)), *parts)
 
 
 def _experts(rng: random.Random, width: int) -> nn.Module:
@@ -158,7 +159,7 @@ def _experts(rng: random.Random, width: int) -> nn.Module:
         shares = gate(x).softmax(-1)
         return sum((shares[..., i : i + 1] * expert(x) for i, expert in enumerate(experts)), torch.zeros_like(x))
 
-    return _Of(mix, gate, experts)
+    return Applied(mix, gate, experts)
 
 
 def _recurrence(rng: random.Random, width: int) -> nn.Module:
@@ -173,7 +174,7 @@ def _recurrence(rng: random.Random, width: int) -> nn.Module:
             h = share * h + (1 - share) * new
         return h
 
-    return _Of(run, *parts)
+    return Applied(run, *parts)
 
 
 def _products(rng: random.Random, width: int) -> nn.Module:
@@ -187,19 +188,19 @@ def _products(rng: random.Random, width: int) -> nn.Module:
             x = x @ weight
         return x * scale
 
-    return _Of(run, *weights, scale)
+    return Applied(run, *weights, scale)
 
 
 def _moments(rng: random.Random, width: int) -> nn.Module:
-    return _Of(lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-3).sqrt())
+    return Applied(lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-3).sqrt())
 
 
 def _last(rng: random.Random, width: int) -> nn.Module:
-    return _Of(lambda x, w: w(x)[:, -1:], nn.Linear(width, 4 * width))
+    return Applied(lambda x, w: w(x)[:, -1:], nn.Linear(width, 4 * width))
 
 
 def _mean(rng: random.Random, width: int) -> nn.Module:
-    return _Of(lambda x, w: w(x).mean(1), nn.Linear(width, width))
+    return Applied(lambda x, w: w(x).mean(1), nn.Linear(width, width))
 
 
 TOKEN_BLOCKS: list[Block] = [
@@ -212,43 +213,43 @@ def _convolution(rng: random.Random, channels: int) -> nn.Module:
     window, groups = rng.choice((1, 3, 3, 5)), rng.choice((1, 1, channels))
     conv = nn.Conv2d(channels, channels, window, padding=window // 2, groups=groups, bias=rng.random() < 0.5)
     function = _activation(rng)
-    return _Of(lambda x, c, n: function(n(c(x))), conv, nn.BatchNorm2d(channels))
+    return Applied(lambda x, c, n: function(n(c(x))), conv, nn.BatchNorm2d(channels))
 
 
 def _branches(rng: random.Random, channels: int) -> nn.Module:
     """Convolutions of one image, added or joined and mixed."""
     convs = [nn.Conv2d(channels, channels, w, padding=w // 2) for w in rng.choices((1, 3), k=rng.choice((2, 3)))]
     if rng.random() < 0.5:
-        return _Of(lambda x, *cs: functional.relu(sum((c(x) for c in cs), x)), *convs)
+        return Applied(lambda x, *cs: functional.relu(sum((c(x) for c in cs), x)), *convs)
     mix = nn.Conv2d(channels * len(convs), channels, 1)
-    return _Of(lambda x, m, *cs: m(torch.cat([functional.relu(c(x)) for c in cs], 1)), mix, *convs)
+    return Applied(lambda x, m, *cs: m(torch.cat([functional.relu(c(x)) for c in cs], 1)), mix, *convs)
 
 
 def _residual(rng: random.Random, channels: int) -> nn.Module:
     convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
-    return _Of(lambda x, a, b: functional.relu(x + b(functional.relu(a(x)))), *convs)
+    return Applied(lambda x, a, b: functional.relu(x + b(functional.relu(a(x)))), *convs)
 
 
 def _resampled(rng: random.Random, channels: int) -> nn.Module:
     mode = rng.choice(("nearest", "bilinear"))
     conv = nn.Conv2d(channels, channels, rng.choice((1, 3)), padding=0)
-    return _Of(lambda x, c: functional.avg_pool2d(c(functional.interpolate(x, scale_factor=2, mode=mode)), 2), conv)
+    return Applied(lambda x, c: functional.avg_pool2d(c(functional.interpolate(x, scale_factor=2, mode=mode)), 2), conv)
 
 
 def _squeezed(rng: random.Random, channels: int) -> nn.Module:
     small = max(4, channels // 4)
     parts = nn.Conv2d(channels, small, 1), nn.Conv2d(small, channels, 1)
-    return _Of(lambda x, a, b: x * torch.sigmoid(b(functional.relu(a(x.mean((2, 3), keepdim=True))))), *parts)
+    return Applied(lambda x, a, b: x * torch.sigmoid(b(functional.relu(a(x.mean((2, 3), keepdim=True))))), *parts)
 
 
 def _pooled(rng: random.Random, channels: int) -> nn.Module:
     pool = functional.max_pool2d if rng.random() < 0.5 else functional.avg_pool2d
-    return _Of(lambda x: pool(functional.relu(x), 3, 1, 1))
+    return Applied(lambda x: pool(functional.relu(x), 3, 1, 1))
 
 
 def _widened(rng: random.Random, channels: int) -> nn.Module:
     parts = nn.ConvTranspose2d(channels, channels, 2, 2), nn.Conv2d(channels, channels, 2, 2)
-    return _Of(lambda x, a, b: b(functional.relu(a(x))), *parts)
+    return Applied(lambda x, a, b: b(functional.relu(a(x))), *parts)
 
 
 IMAGE_BLOCKS: list[Block] = [_convolution, _branches, _residual, _resampled, _squeezed, _pooled, _widened]

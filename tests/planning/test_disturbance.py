@@ -66,6 +66,7 @@ def check_tried_again(planned):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_kept_workers")
 def test_a_worker_that_cannot_start(planned, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/bin/true")

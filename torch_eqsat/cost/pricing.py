@@ -52,13 +52,14 @@ class Pricing:
     Kernels that are not in it are priced at an optimistic roofline. A caller that passes a collector, ``missing``, is
     told of them, and can measure them and ask again: an optimistic price is corrected as soon as it matters.
 
-    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `inductor/forms.py`), with
-    ``epilogues`` what a frozen convolution takes in is free (see `inductor/fusion.py`). In a program that is known as a
-    ``whole`` so is how images lie (see `inductor/layout.py`). Weights of which there are too many by ``residency`` are
-    read from memory. Of the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone.
-    ``roofline`` is that of float32 on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a
-    kernel: a large one keeps kernels that were not measured out of a program. Heavy operators that are not the user's
-    own are dearer by the share ``heavy_doubt``, others by ``fused_doubt``: what saves less than that stays as it was.
+    With ``alternatives`` a heavy node costs what the cheapest measured form of it does (see `inductor/forms.py`), but
+    not a product whose rows are a multiple of a number that stands for a ``symbolic`` size. With ``epilogues`` what a
+    frozen convolution takes in is free (see `inductor/fusion.py`). In a program that is known as a ``whole`` so is how
+    images lie (see `inductor/layout.py`). Weights of which there are too many by ``residency`` are read from memory. Of
+    the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32
+    on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a kernel: a large one keeps kernels that
+    were not measured out of a program. Heavy operators that are not the user's own are dearer by the share
+    ``heavy_doubt``, others by ``fused_doubt``: what saves less than that stays as it was.
 
     What is computed from weights that are not frozen is computed anew in each call, and no neighbour shares its bytes:
     the weights are read from where they lie, and the result is written.
@@ -70,6 +71,7 @@ class Pricing:
     measured: dict[str, float] = field(default_factory=dict)
     coefficients: Coefficients = field(default_factory=Coefficients)
     alternatives: bool = False
+    symbolic: frozenset[int] = frozenset()
     epilogues: bool = False
     whole: bool = False
     residency: Residency = RESIDENT
@@ -147,9 +149,10 @@ class Pricing:
     def forms_ms(self, kernel: Kernel, missing: Missing | None = None) -> dict[str, float]:
         """The times in ms of the other forms of a kernel (see `inductor/forms.py`) that are measured. The others
         do not count: the optimistic price of the node's own kernel leads to measuring all."""
-        others = {
-            form: self._placed(other, form == COLUMN) for form, other in forms_of(replace(kernel, cold=False)).items()
-        }
+        # What another kernel asks of its operands may be a guard on a symbolic size.
+        fixed = not any(kernel.shapes[0][0] % number == 0 for number in self.symbolic)
+        forms = forms_of(replace(kernel, cold=False)) if fixed else {}
+        others = {form: self._placed(other, form == COLUMN) for form, other in forms.items()}
         if missing is not None:
             missing.update({k.key: k for k in others.values() if k.key not in self.measured})
         return {form: self.measured[k.key] for form, k in others.items() if k.key in self.measured}

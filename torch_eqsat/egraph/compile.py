@@ -128,7 +128,7 @@ def _names(pattern: Application) -> dict[int, str]:
 
 def sorted_children(node: Application) -> list[Pattern]:
     """Children in an order that commuting does not change, so that they have the same names in every variant."""
-    return sorted(node.children, key=repr)
+    return sorted(node.children, key=repr) if len(node.children) > 1 else list(node.children)
 
 
 def _variables(pattern: Pattern) -> list[str]:

@@ -24,7 +24,7 @@ class Workshop:
     def __init__(self) -> None:
         self.numbers = Numbers()
         self._queries: dict[int, tuple[Law, Query]] = {}  # by identity, with the law, so that it stays the same
-        self._needs: dict[int, frozenset[tuple[str, int]]] = {}
+        self._needs: dict[int, tuple[Law, frozenset[tuple[str, int]]]] = {}
         self._recipes: dict[int, LawRecipes] = {}
         self._declared: dict[str, str] = {}
         self._batches: dict[tuple[str, ...], int] = {}
@@ -62,11 +62,11 @@ class Workshop:
         return f"{BATCH}{self._batches.setdefault(tuple(rulesets), len(self._batches))}"
 
     def needs(self, law: Law) -> frozenset[tuple[str, int]]:
-        """The operators that ``law`` matches, with their numbers of operands."""
+        """The operators that ``law`` matches, with their numbers of operands. It is not compiled for that: most laws
+        never are, and to compile all of them anew took three quarters of the time of a small e-graph."""
         if id(law) not in self._needs:
-            self.query(law)  # keeps the law
-            self._needs[id(law)] = frozenset(a.constructor for a in applications(law.pattern))
-        return self._needs[id(law)]
+            self._needs[id(law)] = law, frozenset(a.constructor for a in applications(law.pattern))
+        return self._needs[id(law)][1]
 
     def recipes_of(self, law: Law) -> LawRecipes:
         """The recipes of ``law``."""

@@ -139,7 +139,7 @@ def plan_key(task: Task, setting: Setting, repeated: Mapping[int, int]) -> str:
         context_of(torch.device(setting.device).type),
         setting.calibration,
         setting.parameters,
-        setting.forms,
+        sorted(setting.symbolic),
         sorted(repeated.items()),
     )
     return hashlib.sha256(f"{setting.key} {parts!r} {task.graph.digest()}".encode()).hexdigest()

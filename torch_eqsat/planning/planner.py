@@ -40,8 +40,8 @@ Times = Callable[[Sequence[Kernel], float], dict[str, float]]
 @dataclass(frozen=True)
 class Setting:
     """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
-    ``parameters``, the ``calibration``, which is read for each graph, and ``forms``: whether products may be computed
-    by kernels of another kind. ``user_laws`` are the user's laws as the search gets them."""
+    ``parameters``, the ``calibration``, which is read for each graph, and the numbers that stand for ``symbolic``
+    sizes. ``user_laws`` are the user's laws as the search gets them."""
 
     options: Options
     frozen: bool
@@ -51,7 +51,7 @@ class Setting:
     user_laws: Shipped = ()
     calibration: Calibration = field(default_factory=Calibration)
     parameters: SearchParameters = SearchParameters()
-    forms: bool = True
+    symbolic: frozenset[int] = frozenset()
 
 
 class Planner:
@@ -173,8 +173,7 @@ class Planner:
         setting = self.setting
         if setting.options.target != HERE:
             return target_pricing(setting.options.target, setting.frozen, setting.threads)
-        # Another kernel rounds in another way.
-        free = setting.forms and setting.device == "cpu" and setting.options.exactness != "bitwise"
+        free = setting.device == "cpu" and setting.options.exactness != "bitwise"  # another kernel rounds otherwise
         return Pricing(
             setting.frozen,
             setting.device,
@@ -182,6 +181,7 @@ class Planner:
             dict(self.prices),
             coefficients=setting.calibration.coefficients,
             alternatives=free,
+            symbolic=setting.symbolic,
             residency=self._residency,
             epilogues=setting.device == "cpu" and setting.frozen,
             whole=whole,

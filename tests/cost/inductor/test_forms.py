@@ -36,6 +36,13 @@ def test_the_cheapest_measured_form_is_the_price():
     assert price(Pricing(True, measured={ROWS.key: 2.0, convolution: 3.0}, alternatives=True), 16) == 2.0
 
 
+def test_products_of_symbolic_rows_have_no_other_forms():
+    measured = {k.key: ms for kernel in (ROWS, ROW) for k, ms in ((kernel, 2.0), (forms_of(kernel)[CONVOLUTION], 0.5))}
+    pricing = Pricing(True, measured=measured, alternatives=True, symbolic=frozenset({8}))
+    assert price(pricing, 16) == 2.0
+    assert price(pricing, 1) == 0.5
+
+
 def test_forms_that_are_not_measured_are_missing_and_do_not_count():
     pricing = Pricing(True, measured={ROW.key: 2.0}, alternatives=True)
     missing = {}

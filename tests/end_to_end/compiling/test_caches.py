@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from tests.end_to_end.models import Folding, assert_close, compiled, frozen, mlp, only_report
+from tests.end_to_end.models import Folding, assert_close, compiled, interpreted, mlp, only_report
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.counters import timings
@@ -20,10 +20,10 @@ slow = pytest.mark.slow
 def test_plan_is_reused():
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
-        frozen(model)(x)
+        interpreted(model, freezing=True)(x)
         first = only_report()
         torch.compiler.reset()
-        actual = frozen(model)(x)
+        actual = interpreted(model, freezing=True)(x)
         assert_close(actual, model(x))
     second = only_report()
     assert second.from_plan and second.changed
@@ -35,7 +35,7 @@ def test_plan_is_reused():
 @slow
 def test_plans_are_not_kept_without_the_cache(tmp_path):
     with torch.no_grad():
-        compiled(Folding().eval(), freezing=True, **{"eqsat.cache": False})(torch.rand(32, 64))
+        interpreted(Folding().eval(), freezing=True, **{"eqsat.cache": False})(torch.rand(32, 64))
     assert not list(tmp_path.glob("**/plans-*/*.json"))
 
 
@@ -44,7 +44,7 @@ def test_plan_that_does_not_fit_leaves_the_result_right(monkeypatch):
     monkeypatch.setattr("torch_eqsat.planning.pipeline.load_plan", lambda key: Plan(1.0, 0.1, (), TermGraph(), ()))
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad():
-        assert_close(compiled(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
+        assert_close(interpreted(model, freezing=True, **{"eqsat.strict": False})(x), model(x))
 
 
 @slow
@@ -77,7 +77,7 @@ def test_graphs_are_measured_once(freezing, one_thread):
 @slow
 def test_reset_forgets():
     with torch.no_grad():
-        compiled(mlp())(torch.rand(2, 16))
+        interpreted(mlp())(torch.rand(2, 16))
     assert reports.last_reports() and counters[COUNTERS]["graphs"] == 1
     torch.compiler.reset()
     assert not reports.last_reports() and COUNTERS not in counters

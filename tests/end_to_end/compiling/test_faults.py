@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from tests.end_to_end.models import Folding, assert_close, compiled, frozen, mlp, only_report
+from tests.end_to_end.models import Folding, assert_close, compiled, interpreted, mlp, only_report
 from torch_eqsat import backend
 from torch_eqsat.backend import COUNTERS
 from torch_eqsat.errors import WorkerError
@@ -37,7 +37,7 @@ def test_fault_leaves_the_graph(monkeypatch, caplog):
 def test_strict_raises(monkeypatch):
     monkeypatch.setattr(backend, "optimize", broken)
     with pytest.raises(Exception, match="the search worker died"):
-        compiled(mlp())(torch.rand(2, 16))
+        interpreted(mlp(), **{"eqsat.strict": True})(torch.rand(2, 16))
     assert counters[COUNTERS]["faults"] == 1
 
 
@@ -46,7 +46,7 @@ def test_refused_rewrite_leaves_the_graph(monkeypatch, caplog):
     monkeypatch.setattr("torch_eqsat.planning.verdict.disagreement", lambda *_: "output 0: wrong")
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad(), caplog.at_level(logging.WARNING):
-        assert_close(frozen(model)(x), model(x))
+        assert_close(interpreted(model, freezing=True)(x), model(x))
     assert not only_report().changed
     assert "refused (output 0: wrong)" in only_report().decision
 
@@ -56,8 +56,8 @@ def test_refused_rewrite_stays_refused(monkeypatch):
     model, x = Folding().eval(), torch.rand(32, 64)
     with torch.no_grad(), monkeypatch.context() as patch:
         patch.setattr("torch_eqsat.planning.verdict.disagreement", lambda *_: "output 0: wrong")
-        frozen(model)(x)
+        interpreted(model, freezing=True)(x)
     torch.compiler.reset()
     with torch.no_grad():
-        assert_close(frozen(model)(x), model(x))
+        assert_close(interpreted(model, freezing=True)(x), model(x))
     assert only_report().from_plan and not only_report().changed

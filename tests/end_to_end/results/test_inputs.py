@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from tests.end_to_end.models import Folding, assert_close, compiled, frozen, only_report
+from tests.end_to_end.models import Folding, assert_close, compiled, frozen, interpreted, only_report
 
 pytestmark = pytest.mark.usefixtures("fresh")
 slow = pytest.mark.slow
@@ -37,7 +37,7 @@ def test_rewriting_beside_dynamic_shapes(verify):
         return x @ ((a @ b) @ c) + 1
 
     weights = [torch.rand(512, 512), torch.rand(512, 512), torch.rand(512, 1)]
-    fast = compiled(function, **{"eqsat.judge": verify, "eqsat.measure_seconds": 10.0})
+    fast = interpreted(function, **{"eqsat.judge": verify})
     with torch.no_grad():
         for batch in (3, 5, 7):
             x = torch.rand(batch, 512)

@@ -24,12 +24,12 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.calls import is_pinned, positions_of_axes
 from torch_eqsat.graph.fx import STORED, check_cut, late_nodes, mark_stored, outputs_of
+from torch_eqsat.graph.rebuilding.ends import SMALL, from_the_end
 from torch_eqsat.graph.rebuilding.operands import mark_symbolic_numbers
 
 aten = torch.ops.aten
 Numbers = Mapping[sympy.Symbol, int]
 _LARGEST = 2**40  # of a size; the end of a slice is 2⁶³ − 1
-_ARGUMENT = 8  # smaller numbers are axes, steps and the like
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -194,23 +194,16 @@ class _Back:
                 return self.new_of[leaf]
             return self._size(leaf) if type(leaf) is int else leaf
 
-        args = self._from_the_end(node)
+        args = self._from_the_end(node) if node.target in (aten.slice.Tensor, aten.select.int) else node.args
         of_axes = positions_of_axes(node.target)
         args = tuple(arg if n in of_axes else tree_map(symbolic, arg) for n, arg in enumerate(args))
         return self._added(node.target, args, tree_map(symbolic, node.kwargs), node)
 
     def _from_the_end(self, node: FxNode) -> Any:
-        """The arguments; those of a slice or a selection near the end of a symbolic axis are counted from there."""
-        if node.target not in (aten.slice.Tensor, aten.select.int) or len(node.args) < 3:
-            return node.args
-        x, dim, *bounds = node.args
-        size = x.meta["val"].shape[dim]
+        x, dim, *_ = node.args
         if not isinstance(self.new_of[x].meta["val"].shape[dim], torch.SymInt):
             return node.args
-        counted = [n - size if k == 0 and _ARGUMENT < n < size and n >= size - 2 else n for k, n in enumerate(bounds)]
-        if node.target is aten.slice.Tensor and len(counted) > 1 and counted[1] == size:
-            counted[1] = 2**63 - 1
-        return (x, dim, *counted)
+        return from_the_end(node, self.static.numbers.values(), self._static | self._sizes.keys())
 
     def _added(self, target: Any, args: Any, kwargs: Any, like: FxNode | None = None) -> FxNode:
         values = torch.fx.map_arg((args, kwargs), lambda n: n.meta["val"])
@@ -234,7 +227,7 @@ class _Back:
             return self._known(number)
         if prime := next((p for p in self.static.numbers.values() if number % p == 0), 0):
             return self._product(number, prime)
-        if number > _ARGUMENT and number not in self._static:  # the start of the last row is a length less one
+        if number > SMALL and number not in self._static:  # the start of the last row is a length less one
             for more in (1, -1, 2, -2):
                 if number + more in self._sizes:
                     return self._added(operator.sub, (self._size(number + more), more), {})
