@@ -71,7 +71,9 @@ class KeptPool(WorkerPool):
 
     def __init__(self, memory_bytes: int, *arguments: Any, **options: Any) -> None:
         super().__init__(memory_bytes, *arguments, **options)
-        self._key = memory_bytes, tuple(sys.path), os.getcwd()  # what a worker takes from the process that starts it
+        # What a worker takes from the process that starts it.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        self._key = memory_bytes, tuple(sys.path), os.getcwd(), tuple(sorted(environment.items()))
         self._idle = _kept.pop(self._key, [])
 
     def __exit__(self, *details: Any) -> None:

@@ -101,8 +101,8 @@ class Options:
     watch: str = field(
         default="sample",
         metadata={
-            "help": "what of frozen weights is compared before each call: `sample` sees writes, other memory, and what "
-            "is written through `.data` into all of a weight; `values` reads all weights",
+            "help": "what of frozen weights is compared before each call: `sample` sees writes, other memory, and one "
+            "element of each; `values` reads all weights",
             "choices": ("sample", "values"),
         },
     )

@@ -150,7 +150,8 @@ class Pricing:
         """The times in ms of the other forms of a kernel (see `inductor/forms.py`) that are measured. The others
         do not count: the optimistic price of the node's own kernel leads to measuring all."""
         # What another kernel asks of its operands may be a guard on a symbolic size.
-        fixed = not any(kernel.shapes[0][0] % number == 0 for number in self.symbolic)
+        rows, *sizes = (n for shape in kernel.shapes for n in shape)
+        fixed = self.symbolic.isdisjoint(sizes) and not any(rows % number == 0 for number in self.symbolic)
         forms = forms_of(replace(kernel, cold=False)) if fixed else {}
         others = {form: self._placed(other, form == COLUMN) for form, other in forms.items()}
         if missing is not None:

@@ -238,9 +238,9 @@ def close_tables() -> None:
     forget_waiting()
     for key in [key for key in _tables if key[0] == os.getpid()]:
         _tables.pop(key).close()
-    for table in [table for process, table in _replaced if process == os.getpid()]:
-        table.close()
-    _replaced.clear()
+    for pair in [pair for pair in _replaced if pair[0] == os.getpid()]:
+        _replaced.remove(pair)
+        pair[1].close()
 
 
 def _place(path: Path | str | None) -> str:

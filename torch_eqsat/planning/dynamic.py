@@ -21,7 +21,7 @@ from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, residency_of
 from torch_eqsat.cost.table import open_table
 from torch_eqsat.counters import count_refused_sizes
-from torch_eqsat.errors import EqsatError, RebuildError, first_line
+from torch_eqsat.errors import EqsatError, first_line
 from torch_eqsat.graph.capture import capture
 from torch_eqsat.graph.copies import copied, copy_of, undone_on_error
 from torch_eqsat.graph.fold import fold_factories
@@ -171,14 +171,16 @@ def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Settin
     """At which size the rewritten graph is predicted to be slower, of the smallest ones, those of now, and eight times
     of them: there is one program for all. Nothing was measured there, so that both graphs are priced by estimates."""
     environment, hints = environment_of(graph), symbols_of(graph)
-    small = {symbol: max(2, int(environment.bound_sympy(symbol).lower)) for symbol in hints}
+    least = {symbol: environment.bound_sympy(symbol).lower for symbol in hints}
+    small = {symbol: max(2, int(n)) if n.is_Integer else 2 for symbol, n in least.items()}  # a number has no least one
     large = {symbol: WIDE * hint for symbol, hint in hints.items()}
     for numbers in (small, hints, large):
         if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
             continue
         try:
             before, after = (estimated_ms(with_numbers(g, numbers).graph, setting, inputs) for g in (graph, rewritten))
-        except RebuildError:  # the graph does not take these sizes
+        except Exception as error:  # the graph does not take these sizes
+            logger.debug("prices are not compared at %s: %s", _list(numbers), first_line(error))
             continue
         if after > (1 + MARGIN) * before + LEAST_MS:
             return f"at {_list(numbers)} {SLOWER} {after:.4f} ms in place of {before:.4f}"

@@ -16,7 +16,7 @@ from torch.fx import Graph
 from torch_eqsat.errors import RebuildError
 from torch_eqsat.graph.rebuilding.symbolic import Numbers, expressions_of, number_of, static_numbers, symbols_of
 from torch_eqsat.planning.verdict import GraphInputs
-from torch_eqsat.verification.hard_inputs import sample_inputs
+from torch_eqsat.verification.hard_inputs import lying_at, sample_inputs
 
 TRIES = 20  # of choices of primes
 SMALLEST = 5  # of the primes that stand for sizes; a small batch keeps its price
@@ -151,6 +151,8 @@ def values_at(
                 elif _fits(known, [number_of(n, hints) for n in fake.shape], fake.dtype):
                     sample = known
                 sample = _resized(sample, [number_of(n, numbers) for n in fake.shape])
+                if fake.layout is torch.strided:
+                    sample = lying_at(sample, [number_of(n, numbers) for n in fake.stride()])
             values.append(sample)
     return values
 

@@ -188,10 +188,14 @@ def _stands_for(value: Any, fake: Any) -> bool:
 def _lying_as(fake: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """``value`` with the strides of ``fake``, which has its shape: a graph may view its inputs in ways that other
     strides do not allow. Where elements of ``fake`` share memory ``value`` stays as it is."""
-    if fake.layout is not torch.strided or value.layout is not torch.strided or not value.numel():
+    return lying_at(value, _hints(fake.stride())) if fake.layout is torch.strided else value
+
+
+def lying_at(value: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """``value`` with these strides; as it is where elements would share memory."""
+    if value.layout is not torch.strided or not value.numel():
         return value
-    strides = _hints(fake.stride())
-    if list(value.stride()) == strides:
+    if list(value.stride()) == list(strides):
         return value
     axes = sorted((s, n) for s, n in zip(strides, value.shape, strict=True) if n > 1)
     reached = 0
@@ -199,7 +203,7 @@ def _lying_as(fake: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         if stride <= reached:
             return value
         reached += (size - 1) * stride
-    return torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+    return torch.empty_strided(value.shape, list(strides), dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _hints(sizes: Sequence[Any]) -> list[int]:

@@ -244,6 +244,21 @@ def test_a_symbol_that_is_an_operand(name, first):
             torch.testing.assert_close(compiled(x, n), function(x, n))
 
 
+def test_a_number_beside_the_sizes():
+    """It has no least value, for which prices could be compared: no such graph was rewritten."""
+    model = Folded().eval()
+
+    def function(x, n):
+        return model(x) * n
+
+    compiled = torch.compile(function, backend="eqsat_mcts_eager", dynamic=True, options={**SETTINGS, "freezing": True})
+    with torch.no_grad():
+        for rows, n in ((8, 3), (5, 4), (9, -7)):
+            x = torch.rand(rows, 16)
+            torch.testing.assert_close(compiled(x, n), function(x, n), rtol=1e-4, atol=1e-4)
+    assert reports.last_reports()[0].changed
+
+
 def test_a_mean_is_no_number_where_all_is_zero():
     """What was found for one length was right for zeros at any."""
 

@@ -35,4 +35,7 @@ def test_elements_of_several_weights():
 
 def test_what_cannot_be_read():
     assert not any(map(can_be_read, [torch.rand(0, 3), torch.rand(3).to_sparse(), torch.rand(3, device="meta")]))
+    gone = torch.rand(3)
+    gone.untyped_storage().resize_(0)
+    assert not can_be_read(gone)
     assert Sample([]).read().tobytes() == b""

@@ -69,6 +69,14 @@ def test_weights_without_versions_and_without_memory():
     assert not watch.unchanged()
 
 
+def test_no_guard_expects_a_change(weights):
+    """One that was made after a change held for all that followed."""
+    watch = Watch(weights)
+    assert watch.state() == watch.state()
+    weights[0].data = torch.rand(3, 4)
+    assert watch.state() != watch.state()
+
+
 def test_weights_are_not_kept(weights):
     watch, gone = Watch(weights), weakref.ref(weights.pop())
     gc.collect()

@@ -24,7 +24,7 @@ def from_the_end(node: FxNode, primes: Collection[int], known: Collection[int]) 
     group = next((size // prime for prime in primes if size % prime == 0), 1)
 
     def is_near(bound: Any, near: int) -> bool:
-        return bool(SMALL < bound < size and bound >= size - near)
+        return type(bound) is int and SMALL < bound < size and bound >= size - near
 
     first = bounds[0]
     if is_near(first, _NEAR) or (is_near(first, _NEAR * group) and first not in known):

@@ -121,8 +121,8 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
-    does. Not seen are values written through ``.data`` and into inference tensors, which have no counter, unless
-    ``values`` are compared."""
+    does. Of what is written through ``.data``, and into inference tensors, which have no counter, only changes of the
+    middle element of a weight are seen, unless ``values`` are compared."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
     if context is None or not sources:

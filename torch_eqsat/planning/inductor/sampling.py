@@ -19,8 +19,9 @@ def has_memory(weight: Tensor) -> bool:
 
 
 def can_be_read(weight: Tensor) -> bool:
-    """Whether there are values of ``weight``, and they lie at an address of this process."""
-    return has_memory(weight) and weight.device.type == "cpu" and weight.numel() > 0
+    """Whether there are values of ``weight``, and they lie at an address of this process: memory that was given back
+    has none."""
+    return has_memory(weight) and weight.device.type == "cpu" and weight.numel() > 0 and weight.data_ptr() != 0
 
 
 class Sample:

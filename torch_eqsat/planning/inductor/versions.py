@@ -73,7 +73,10 @@ def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
     """Note on ``weight`` itself that it is a constant from now on, whose ``values`` are compared if so asked."""
     count_move(weight)
     note = note_of(weight)
-    note.values |= values and has_memory(weight)
+    if values and has_memory(weight) and not note.values:
+        note.values = True
+        if note.stood is not None:  # what was compared until now is another thing
+            note.stood = (*note.stood[:2], note.content())
     stands = _standing(weight)
     note.changes += note.stood not in (None, stands)
     note.stood = stands

@@ -17,13 +17,13 @@ from torch_eqsat.planning.inductor.versions import note_of
 _Look = Callable[[Tensor], Any]
 _version: _Look = attrgetter("_version")
 _shape: _Look = attrgetter("shape")
-_numbers = count()
+_numbers = count(2)
 
 
 class Watch:
     """The constants among the weights of one compiled graph, and how they stood when they became that.
 
-    Dynamo guards on the result of :meth:`unchanged`, once for all weights. Guards on counters and addresses of each
+    Dynamo guards on the result of :meth:`state`, once for all weights. Guards on counters and addresses of each
     weight took twice to ten times as long, for they lie scattered in memory: 1.9 of 9.6 ms for 500 weights when a call
     had emptied the caches of them, and 0.46 ms for 1,000 weights otherwise, where this takes 0.2.
     """
@@ -43,6 +43,11 @@ class Watch:
         self._sample = Sample([weight for weight in weights if can_be_read(weight)])
         self._read = self._sample.read()
 
+    def state(self) -> int:
+        """1 if all of the weights are there, and stand as they stood; else a number that never comes back, so that no
+        guard that is made just then takes a change for what it has to expect."""
+        return 1 if self.unchanged() else next(_numbers)
+
     def unchanged(self) -> bool:
         """Whether all of the weights are there, and stand as they stood."""
         with torch._C.DisableTorchFunction():
@@ -57,8 +62,8 @@ class Watch:
 
     def name_on(self, weight: Tensor) -> str:
         """The name under which the checks of the note on ``weight`` hold this one from now on."""
-        name = f"unchanged_{next(_numbers)}"
-        setattr(note_of(weight).checks, name, self.unchanged)
+        name = f"state_{next(_numbers)}"
+        setattr(note_of(weight).checks, name, self.state)
         return name
 
 
