@@ -38,7 +38,7 @@ def test_the_cheapest_measured_form_is_the_price():
 
 def test_products_of_symbolic_rows_have_no_other_forms():
     measured = {k.key: ms for kernel in (ROWS, ROW) for k, ms in ((kernel, 2.0), (forms_of(kernel)[CONVOLUTION], 0.5))}
-    pricing = Pricing(True, measured=measured, alternatives=True, symbolic=frozenset({8}))
+    pricing = Pricing(True, measured=measured, alternatives=True, symbolic=frozenset({16}))
     assert price(pricing, 16) == 2.0
     assert price(pricing, 1) == 0.5
 
