@@ -178,10 +178,12 @@ def _slower(graph: Graph, rewritten: Graph, inputs: GraphInputs, setting: Settin
         if any(number not in environment.bound_sympy(symbol) for symbol, number in numbers.items()):
             continue
         try:
-            before, after = (estimated_ms(with_numbers(g, numbers).graph, setting, inputs) for g in (graph, rewritten))
+            captured = with_numbers(graph, numbers).graph
         except Exception as error:  # the graph does not take these sizes
             logger.debug("prices are not compared at %s: %s", _list(numbers), first_line(error))
             continue
+        both = captured, with_numbers(rewritten, numbers).graph
+        before, after = (estimated_ms(g, setting, inputs) for g in both)
         if after > (1 + MARGIN) * before + LEAST_MS:
             return f"at {_list(numbers)} {SLOWER} {after:.4f} ms in place of {before:.4f}"
     return ""

@@ -16,8 +16,6 @@ _NEAR = 2  # places, or groups of them, before the end of an axis
 def from_the_end(node: FxNode, primes: Collection[int], known: Collection[int]) -> Any:
     """The arguments of ``node``, a slice or a selection along an axis whose size is made of ``primes``, that stand for
     symbols: bounds near the end are counted from there. Numbers that are ``known`` mean something else."""
-    if len(node.args) < 3:
-        return node.args
     x, dim, *bounds = node.args
     size = x.meta["val"].shape[dim]
     # As many places as there are for each row: queries, keys and values of one row lie beside each other.

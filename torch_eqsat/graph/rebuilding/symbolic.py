@@ -200,6 +200,8 @@ class _Back:
         return self._added(node.target, args, tree_map(symbolic, node.kwargs), node)
 
     def _from_the_end(self, node: FxNode) -> Any:
+        if len(node.args) < 3:
+            return node.args
         x, dim, *_ = node.args
         if not isinstance(self.new_of[x].meta["val"].shape[dim], torch.SymInt):
             return node.args

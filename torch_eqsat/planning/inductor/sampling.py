@@ -27,8 +27,8 @@ def can_be_read(weight: Tensor) -> bool:
 class Sample:
     """The addresses of the middle element of each weight: the first row of an embedding is often never written.
 
-    One gather of their bytes, over memory as one array, takes 0.02 us a weight (0.1 if none is in a cache), where a
-    tensor operation takes 1 us. What is read has to be the weights' memory still: compare addresses first.
+    Their bytes are gathered at once, over memory as one array: a tensor operation for each weight would cost a call of
+    torch. What is read has to be the weights' memory still: compare addresses first.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
