@@ -79,15 +79,18 @@ FILTER_BANK = torch.ops.torch_eqsat.filter_bank.default
 
 
 class TakeApart(CustomGraphPass):
-    """Inductor's pass that takes banks apart; ``uuid`` tells its caches which version of it did so."""
+    """Inductor's pass that takes banks apart, but for those that ``use_kernels`` puts something better in the place of;
+    ``uuid`` tells Inductor's caches which version of it did so."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, use_kernels: Callable[[Graph], None]) -> None:
         self._version = version
+        self._use_kernels = use_kernels
 
     def uuid(self) -> str:
         return self._version
 
     def __call__(self, graph: Graph) -> None:
+        self._use_kernels(graph)
         for node in list(graph.find_nodes(op="call_function", target=FILTER_BANK)):
             made: dict[str, FxNode] = {}
 

@@ -1,0 +1,116 @@
+"""The compiled kernels compute what the calls do that they stand for, to the last bit."""
+
+import logging
+
+import pytest
+import torch
+from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+from torch_eqsat.kernels import tiles
+from torch_eqsat.kernels.calls import JOIN_TILES, SPLIT_TILES, flat, matrix, packed, step_names
+from torch_eqsat.rewrites import winograd
+
+SAME = ((1.0,),)
+FOUR = winograd.transforms(winograd.FOUR_POINTS, 3)
+SIX = winograd.transforms(winograd.SIX_POINTS, 3)
+
+pytestmark = pytest.mark.slow
+
+
+def image(*shape, seed=0):
+    """Channels-last, with numbers of all kinds."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    x.view(-1)[:: 37 * 41] = float("inf")
+    x.view(-1)[5 :: 31 * 43] = float("nan")
+    x.view(-1)[7::11] = -0.0
+    return x.to(memory_format=torch.channels_last)
+
+
+def equal(a, b):
+    return torch.equal(a.nan_to_num(7.0, 8.0, 9.0), b.nan_to_num(7.0, 8.0, 9.0)) and torch.equal(a.isnan(), b.isnan())
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def split(x, rows, columns, corner, step, count):
+    expected = SPLIT_TILES(x, flat(rows), len(rows), flat(columns), len(columns), corner, step, count)
+    out = torch.empty_like(expected).to(memory_format=torch.channels_last)
+    tiles.split_tiles(x, tiles.spelled(rows, columns), *corner, *step, out=out)
+    return out, expected
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 56, 56), (2, 20, 9, 13), (3, 33, 4, 5), (0, 16, 8, 8)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "corner", "step"),
+    [(SIX[2], SIX[2], (1, 1), (4, 4)), (SAME, FOUR[2], (0, 2), (1, 2)), (FOUR[2], SAME, (1, 0), (2, 1))],
+    ids=["both", "columns", "rows"],
+)
+def test_split(shape, rows, columns, corner, step, threads):
+    count = [-(-size // by) for size, by in zip(shape[2:], step, strict=True)]
+    assert equal(*split(image(*shape), rows, columns, corner, step, count))
+
+
+def test_split_of_a_part():
+    """A slice of an image has gaps between its rows, and one of its channels between its pixels."""
+    whole = image(2, 48, 12, 12)
+    for part in (whole[:, :, 2:9, 1:11], whole[:, 16:36]):
+        assert equal(*split(part, SIX[2], SIX[2], (1, 1), (4, 4), [3, 3]))
+
+
+@pytest.mark.parametrize("steps", [(), ("add", "relu"), ("sub", "mul", "mul", "add", "add_image", "relu")])
+@pytest.mark.parametrize("shape", [(1, 64, 56, 55), (2, 20, 9, 13), (0, 16, 4, 4)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(SIX[0], SIX[0]), (SAME, FOUR[0]), (FOUR[0], SAME)], ids=["both", "columns", "rows"]
+)
+def test_join(shape, rows, columns, steps, threads):
+    images, channels, height, width = shape
+    down, across = -(-height // len(rows)), -(-width // len(columns))
+    x = image(images, channels * len(rows[0]) * len(columns[0]), down, across)
+    operands = [
+        image(*shape, seed=1) if name == "add_image" else torch.randn(channels, 1, 1)
+        for name in steps
+        if name != "relu"
+    ]
+    arguments = (flat(rows), len(rows), flat(columns), len(columns), [height, width], packed(steps), operands)
+    expected = JOIN_TILES(x, *arguments)
+    out = torch.empty_like(expected).to(memory_format=torch.channels_last)
+    tiles.join_tiles(x, *operands, tiles.spelled(rows, columns), packed(steps), out=out)
+    assert equal(out, expected)
+
+
+def test_without_a_compiler(monkeypatch, caplog):
+    """The calls run in place of a kernel, and one line says so."""
+
+    def fail(*_, **__):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(CppPythonBindingsCodeCache, "load_pybinding", fail)
+    tiles._split_kernel.cache_clear()
+    tiles._join_kernel.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert equal(*split(image(1, 16, 8, 8), SIX[2], SIX[2], (1, 1), (4, 4), [2, 2]))
+            assert equal(*split(image(1, 16, 8, 8), SIX[2], SIX[2], (1, 1), (4, 4), [2, 2]))
+        assert len(caplog.records) == 1
+        x, operand = image(1, 36 * 16, 2, 2), torch.randn(16, 1, 1)
+        arguments = (flat(SIX[0]), 4, flat(SIX[0]), 4, [8, 7], packed(["mul", "relu"]), [operand])
+        expected = JOIN_TILES(x, *arguments)
+        out = torch.empty_like(expected)
+        tiles.join_tiles(x, operand, tiles.spelled(SIX[0], SIX[0]), packed(["mul", "relu"]), out=out)
+        assert equal(out, expected)
+    finally:
+        tiles._split_kernel.cache_clear()
+        tiles._join_kernel.cache_clear()
+
+
+def test_steps_and_matrices_are_read_as_they_were_written():
+    names = ["sub", "mul", "add", "add_image", "relu", "add"]
+    assert list(step_names(packed(names))) == names
+    assert matrix(flat(SIX[0]), 4) == SIX[0]
+    assert tiles._read(tiles.spelled(SIX[0], SAME)) == [SIX[0], SAME]

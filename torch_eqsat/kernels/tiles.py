@@ -1,0 +1,94 @@
+"""The two kernels as generated code calls them; each is compiled once on a machine for its matrices.
+
+Where the C++ does not compile, one line is logged, and the calls that a kernel stands for are run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+from torch_eqsat.kernels import calls
+from torch_eqsat.kernels.source import (
+    JOIN_ARGUMENTS,
+    MOST_OPERANDS,
+    SPLIT_ARGUMENTS,
+    Matrix,
+    join_source,
+    split_source,
+)
+
+logger = logging.getLogger(__name__)
+Kernel = Callable[..., Any]
+
+# Numbers to write for each thread: starting one takes some microseconds, and writing these about four.
+NUMBERS_PER_THREAD = 1 << 14
+_compilers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="torch_eqsat")
+_lock = threading.Lock()
+
+
+def split_tiles(x: Tensor, matrices: str, top: int, left: int, step_h: int, step_w: int, *, out: Tensor) -> None:
+    """`calls.SPLIT_TILES` of ``x`` [n, c, h, w] into ``out``; both lie channels-last in memory, ``x`` perhaps with gaps
+    between its pixels. ``matrices`` is spelled as `spelled` does."""
+    images, channels, height, width = x.shape
+    n, _, h, w = x.stride()
+    _, _, down, across = out.shape
+    place = (images, height, width, channels, n, h, w, top, left, step_h, step_w, down, across)
+    _split_kernel(matrices)(x, out, *place, _threads(out))
+
+
+def join_tiles(x: Tensor, *operands_matrices_steps: Any, out: Tensor) -> None:
+    """`calls.JOIN_TILES` of ``x`` into ``out``; both, and images among the operands, lie channels-last in memory."""
+    *operands, matrices, steps = operands_matrices_steps
+    images, channels, height, width = out.shape
+    _, _, down, across = x.shape
+    unused = (out,) * (MOST_OPERANDS - len(operands))
+    place = (images, height, width, channels, down, across)
+    _join_kernel(matrices)(x, out, *operands, *unused, *place, steps, _threads(out))
+
+
+def spelled(rows: Matrix, columns: Matrix) -> str:
+    """Both matrices as text: what a kernel is known by in generated code."""
+    return "|".join(";".join(",".join(map(repr, row)) for row in matrix) for matrix in (rows, columns))
+
+
+def prepare(matrices: str, joins: bool) -> None:
+    """Begin to compile a kernel, beside what this process does."""
+    _compilers.submit(_join_kernel if joins else _split_kernel, matrices)
+
+
+def _threads(out: Tensor) -> int:
+    return int(max(1, min(torch.get_num_threads(), out.numel() // NUMBERS_PER_THREAD)))
+
+
+def _read(matrices: str) -> list[Matrix]:
+    return [tuple(tuple(map(float, row.split(","))) for row in m.split(";")) for m in matrices.split("|")]
+
+
+@lru_cache(maxsize=256)
+def _split_kernel(matrices: str) -> Kernel:
+    rows, columns = _read(matrices)
+    return _compiled(SPLIT_ARGUMENTS, split_source(rows, columns)) or calls.split_by_calls(rows, columns)
+
+
+@lru_cache(maxsize=256)
+def _join_kernel(matrices: str) -> Kernel:
+    rows, columns = _read(matrices)
+    return _compiled(JOIN_ARGUMENTS, join_source(rows, columns)) or calls.join_by_calls(rows, columns)
+
+
+def _compiled(arguments: Sequence[str], source: str) -> Kernel | None:
+    try:
+        with _lock:  # a second call for the same kernel finds the file of the first
+            return CppPythonBindingsCodeCache.load_pybinding(arguments, source, needs_vec_isa=True)  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a compiler may say
+        logger.warning("a kernel for tiles did not compile, and its calls run in its place: %s", error)
+        return None
