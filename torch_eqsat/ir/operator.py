@@ -31,6 +31,8 @@ class Traffic:
     """Calls outside of generated code."""
     fused: bool = True
     """Whether the operator is fused with its neighbours, which then share the bytes."""
+    tiled: bool = False
+    """Whether a frozen graph on a CPU computes two of it, along rows and columns of images, in one pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
+from torch_eqsat.ir.families.reductions import LEAST_CHANNELS
 from torch_eqsat.kernels.calls import JOIN_TILES, packed
 from torch_eqsat.kernels.nodes import (
-    LEAST_CHANNELS,
     SAME,
     VIEWS,
     Bank,

@@ -13,8 +13,6 @@ from torch.fx import Node as FxNode
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
 
-# As many channels as a vector has numbers, of the widest ones.
-LEAST_CHANNELS = 16
 VIEWS = (aten.reshape.default, aten.view.default, aten._unsafe_view.default)
 
 

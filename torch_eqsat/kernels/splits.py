@@ -9,8 +9,9 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
+from torch_eqsat.ir.families.reductions import LEAST_CHANNELS
 from torch_eqsat.kernels.calls import SPLIT_TILES
-from torch_eqsat.kernels.nodes import LEAST_CHANNELS, SAME, bank_at, is_image, put, shape_of
+from torch_eqsat.kernels.nodes import SAME, bank_at, is_image, put, shape_of
 
 
 def make_splits(graph: Graph) -> None:

@@ -51,6 +51,10 @@ def _pool(attrs: Attrs, types: Types) -> TensorType:
     return TensorType((*x.shape[:2], *sizes), x.dtype)
 
 
+LEAST_CHANNELS = 16
+"""Of an image whose banks kernels of our own compute (`torch_eqsat/kernels`): as many as the widest vectors hold."""
+
+
 def _filter_bank(attrs: Attrs, types: Types) -> TensorType:
     """Filter i is Σₖ coefficients[i][k] · x[step · t + dilation · k] at each place t along ``dim``; the filters lie
     side by side along ``into``."""
@@ -110,9 +114,10 @@ def _over_windows(attrs: Attrs, types: Types, result: TensorType) -> Traffic:
 
 
 def _over_taps(attrs: Attrs, types: Types, result: TensorType) -> Traffic:
-    filters = attrs["coefficients"]
+    x, filters = types[0], attrs["coefficients"]
     work = sum(c != 0 for row in filters for c in row) / len(filters)
-    return Traffic(result.numel, types[0].bytes, work, parts=len(filters) - 1, fused=False)
+    tiled = x.dtype == "float32" and x.rank in (4, 5) and x.shape[1] >= LEAST_CHANNELS
+    return Traffic(result.numel, x.bytes, work, parts=len(filters) - 1, fused=False, tiled=tiled)
 
 
 def _reduction(name: str, infer: Any, traits: str, **own: Any) -> Operator:
