@@ -29,9 +29,9 @@ from torch_eqsat.planning.inductor.compiling import Compilation
 from torch_eqsat.planning.inductor.freezing import is_weight, let_go, lift_weights, watch_weights
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
 from torch_eqsat.planning.inductor.versions import forget_memory
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import forget_plan
-from torch_eqsat.planning.source import source_hash
+from torch_eqsat.planning.plans.source import source_hash
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.user_laws import NO_LAWS, UserLaws, load_laws

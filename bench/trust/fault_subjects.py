@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from torch_eqsat.options import Options
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.verdict import GraphInputs
 
 WRONG = 1e-4  # of the largest element

@@ -142,6 +142,18 @@ def test_the_last_level_is_read_as_the_system_describes_it(caches: Path) -> None
     assert copied_sizes() == (*SIZES, 2**24)
 
 
+def test_a_last_level_that_others_share_holds_what_is_moved_at_its_speed(caches: Path) -> None:
+    """A virtual machine on a socket of 300 MiB: weights of 46 MB were taken for resident, and came from memory."""
+    describe(caches, 0, "3", "Unified", "307200K")
+    sizes = copied_sizes()
+    assert sizes == (*SIZES, 2**23, 2**24, 2**25, 2**26)
+    ms = {n: 8 * n / (23e6 if n <= 2**23 else 11e6) for n in sizes}
+    assert calibration._bandwidths(ms, CPU).last_level_bytes == 64 << 20
+    assert calibration._bandwidths(ms | {2**24: 8 * 2**24 / 22e6}, CPU).last_level_bytes == 128 << 20
+    whole = {n: 8 * n / (23e6 if n <= 2**25 else 11e6) for n in sizes}
+    assert calibration._bandwidths(whole, CPU).last_level_bytes == 300 << 20
+
+
 def test_a_system_that_describes_no_caches(caches: Path) -> None:
     assert last_level_bytes() == 0.0
     assert copied_sizes() == SIZES

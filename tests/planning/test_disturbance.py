@@ -16,8 +16,8 @@ from torch_eqsat.errors import MeasurementError, TransientError
 from torch_eqsat.options import Options
 from torch_eqsat.planning.disturbance import note_disturbance
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan_store import plan_path
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import RegionReport
 from torch_eqsat.search.worker.client import WorkerClient

@@ -12,8 +12,8 @@ from torch_eqsat.counters import count_timing, timings
 from torch_eqsat.options import Options
 from torch_eqsat.planning import acceptance, job
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.race import Contest, NoRaceError
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.search.worker.pool import WorkerPool
 
@@ -26,7 +26,7 @@ from torch_eqsat.planning.pipeline import optimize
 from torch_eqsat.search.worker.pool import WorkerPool
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.options import Options
-from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.setting import Setting
 
 def cell(x, a, b, c):
     return torch.tanh(x @ a @ b + x @ c) @ a @ b

@@ -12,7 +12,8 @@ from torch_eqsat.cost.table import Table
 from torch_eqsat.options import Options
 from torch_eqsat.planning.job import plan_key
 from torch_eqsat.planning.pipeline import optimize
-from torch_eqsat.planning.planner import Planner, Setting
+from torch_eqsat.planning.planner import Planner
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.search.limits import StopReason

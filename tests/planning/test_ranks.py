@@ -23,7 +23,7 @@ from torch_eqsat.planning import pipeline as optimizing
 from torch_eqsat.planning import ranks
 from torch_eqsat.planning import verdict
 from torch_eqsat.options import Options
-from torch_eqsat.planning.planner import Setting
+from torch_eqsat.planning.setting import Setting
 
 case, rank, place, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)

@@ -165,7 +165,7 @@ class Pricing:
 
     def _placed(self, kernel: Kernel, shared: bool) -> Kernel:
         """``kernel`` with its weight where a call of the program finds it; ``shared`` by all uses, or a packed copy."""
-        cold = kernel.device == "cpu" and kernel.thin and self._is_cold(shared)
+        cold = kernel.device == "cpu" and kernel.thin and self.is_cold(shared)
         return replace(kernel, cold=cold)
 
     def _just_made(self, kernel: Kernel, operand: TensorType) -> Kernel:
@@ -173,7 +173,7 @@ class Pricing:
         Of a weight of 33 MB, scaled for each token, 0.99 ms were predicted where the weight itself takes 1.8."""
         return replace(kernel, cold=kernel.device == "cpu" and kernel.thin and operand.bytes > self._kept_bytes())
 
-    def _is_cold(self, shared: bool) -> bool:
+    def is_cold(self, shared: bool) -> bool:
         """Whether weights, ``shared`` by all uses or copied for each, come from memory in each call."""
         return (self.residency.shared if shared else self.residency.packed) > self._kept_bytes()
 
@@ -276,7 +276,7 @@ class Pricing:
 
     def _weight_rate(self) -> float:
         """Bytes per ms at which weights are read outside of the kernels that are measured."""
-        return self.coefficients.bytes_per_ms if self._is_cold(True) else self.coefficients.cache_bytes_per_ms
+        return self.coefficients.bytes_per_ms if self.is_cold(True) else self.coefficients.cache_bytes_per_ms
 
 
 def _weights_read(types: Sequence[TensorType], constants: Sequence[bool], result: TensorType) -> int:

@@ -36,8 +36,8 @@ from torch_eqsat.graph.rebuilding.symbolic import (
 )
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning import pipeline
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.ranks import is_alone
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.sizes import SMALLEST, UNLIKELY, environment_of, no_guards, other_sizes, primes_for, values_at
 from torch_eqsat.planning.verdict import GraphInputs
 from torch_eqsat.report import GraphReport

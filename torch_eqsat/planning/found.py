@@ -14,9 +14,10 @@ from torch_eqsat.cost.programs import captured_program, repeated_ms, residency_o
 from torch_eqsat.cost.table import Table, open_table
 from torch_eqsat.cost.targets import HERE
 from torch_eqsat.ir.program import Task
-from torch_eqsat.planning.planner import Planner, Setting, Times
+from torch_eqsat.planning.planner import Planner, Times
 from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.program_json import decode_program, encode_program
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.report import RegionReport
 from torch_eqsat.search.partition import Partition

@@ -23,10 +23,10 @@ from torch_eqsat.graph.rebuilding.rebuild import rebuild
 from torch_eqsat.graph.strided import replace_contiguous_views
 from torch_eqsat.ir.program import Task
 from torch_eqsat.planning.found import may_measure
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.artifacts import adopt_coefficients, offer_coefficients
 from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.program_json import check_fits
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.planning.verdict import GraphInputs, Judge
 

@@ -16,10 +16,10 @@ from torch_eqsat.planning.acceptance import Acceptance, accept, declined
 from torch_eqsat.planning.disturbance import note_disturbance
 from torch_eqsat.planning.found import Found, search_regions
 from torch_eqsat.planning.job import Job, Trial, prepare
-from torch_eqsat.planning.planner import Setting
 from torch_eqsat.planning.plans.plan import Plan, Planned
 from torch_eqsat.planning.plans.plan_store import load_plan, store_plan
 from torch_eqsat.planning.ranks import Meeting, meet
+from torch_eqsat.planning.setting import Setting
 from torch_eqsat.planning.verdict import NARROWING_SECONDS, UNDECIDED, GraphInputs, narrowed
 from torch_eqsat.report import GraphReport, RaceReport
 from torch_eqsat.search.worker.pool import OVERRUN_SECONDS

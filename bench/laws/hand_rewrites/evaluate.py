@@ -32,7 +32,8 @@ from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
 from torch_eqsat.laws.assumptions import PROPERTIES
 from torch_eqsat.planning import found as finding
-from torch_eqsat.planning.planner import Setting, Times
+from torch_eqsat.planning.planner import Times
+from torch_eqsat.planning.setting import Setting
 
 SECONDS, MEASURE_SECONDS = 16.0, 10.0  # as the backend has by default
 DETERMINISTIC_SECONDS = 0.25  # counted as work; each row is found by then

@@ -10,7 +10,7 @@ import torch
 from tests.end_to_end.models import compiled, mlp
 from torch_eqsat import backend
 from torch_eqsat.errors import OptionError
-from torch_eqsat.planning.source import source_hash
+from torch_eqsat.planning.plans.source import source_hash
 from torch_eqsat.search.parameters import SearchParameters
 
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -31,7 +31,7 @@ def test_backend_is_registered():
 
 
 def test_source_hash_is_equal_across_processes():
-    code = "from torch_eqsat.planning.source import source_hash; print(source_hash())"
+    code = "from torch_eqsat.planning.plans.source import source_hash; print(source_hash())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": "7"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert text.stdout.strip() == source_hash()

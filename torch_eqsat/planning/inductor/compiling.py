@@ -19,7 +19,7 @@ from torch_eqsat.options import Options
 from torch_eqsat.planning.inductor.caching import packed_weights_in_keys
 from torch_eqsat.planning.inductor.folding import without_wrong_folds
 from torch_eqsat.planning.inductor.freezing import Lifting
-from torch_eqsat.planning.source import source_hash
+from torch_eqsat.planning.plans.source import source_hash
 from torch_eqsat.report import GraphReport
 
 

@@ -15,7 +15,7 @@ from torch_eqsat._version import __version__
 def source_hash() -> str:
     """A hash of all that the package does: its source, and the version of egglog."""
     digest = hashlib.sha256(f"{__version__} {metadata.version('egglog')}".encode())
-    for folder in (Path(__file__).parents[1], Path(str(rewrites.__file__)).parent):
+    for folder in (Path(__file__).parents[2], Path(str(rewrites.__file__)).parent):
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
