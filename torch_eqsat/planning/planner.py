@@ -94,6 +94,8 @@ class Planner:
         before = self.pricing(whole=True)
         outcomes = self._extracted(tasks, outcomes)
         if self._go_through_memory(tasks, outcomes, counts):
+            # Which kernels are missing at these prices.
+            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), self.pricing(), anneal=False)
             outcomes = self._extracted(tasks, outcomes)
         outcomes = self._settled(tasks, outcomes, counts, before)
         met = {kernel.key for outcome in outcomes for kernel in outcome.missing}
