@@ -1,6 +1,7 @@
 """The planner between its workers and its measurements."""
 
 import logging
+import math
 from dataclasses import fields, replace
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from torch_eqsat.cost.calibration import Calibration
 from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.programs import residency_of
+from torch_eqsat.cost.roofline import Coefficients
 from torch_eqsat.cost.table import Table
 from torch_eqsat.options import Options
 from torch_eqsat.planning.job import plan_key
@@ -250,3 +253,22 @@ def test_regions_that_are_equal_up_to_sizes_share_a_search(task_of):
     assert leaders[0].hint is None and followers[0].hint.laws
     assert [outcome.base_cost > 0 for outcome in outcomes] == [True] * 3
     assert outcomes[0].stop is StopReason.HINT and outcomes[0].program.cost < outcomes[0].base_cost
+
+
+@pytest.mark.parametrize(("from_memory", "folded"), [(5.0, False), (0.6, True)])
+def test_weights_that_leave_the_cache_are_priced_from_memory(task_of, from_memory, folded):
+    """Two thin matrices stay in the cache, and their product does not: it is measured where it will be found."""
+    task = task_of(lambda x, a, b: (x @ a) @ b, (16, 512), (512, 8), (8, 512), static=(1, 2))
+    measured = []
+
+    def times(kernels, until):
+        measured.extend(k.key for k in kernels)
+        large = {k.key for k in kernels if math.prod(k.shapes[1]) >= 512 * 512}
+        return {k.key: (from_memory if k.cold else 0.5) if k.key in large else 1.0 for k in kernels}
+
+    calibration = Calibration(Coefficients(cache_bytes=100_000.0, last_level_bytes=0.0))
+    setting = Setting(Options(), True, "cpu", 1, "key", calibration=calibration)
+    planner = Planner(setting, Spent(), LocalPool(), times, residency_of(task, frozen=True))
+    (outcome,) = planner.search(Partition.of(task)).values()
+    assert "matmul float32 cpu 16x512 512x512 weight cold" in measured
+    assert bool(outcome.program.laws) == folded

@@ -43,8 +43,8 @@ PART_MS = 0.44e-3
 # at 0.06 ms, less than what reading it from memory costs, and took ten times as long.
 MADE_OF_WEIGHTS = 2.0
 # Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
-# 12 MB of weights stay in 32 MiB, 80 MiB do not (see `inductor/residency.py`). Where copies of 64 to 128 MiB were at the
-# speed of a cache, 64 MB were read at 20 GB/s and 96 MB at 13, which is what memory gives.
+# 12 MB of weights stay in 32 MiB, 80 MiB do not (see `inductor/residency.py`). Where copies of up to 128 MiB were at
+# the speed of a cache, 64 MB were read at 20 GB/s and 96 MB at 13, which is what memory gives.
 RESIDENT_SHARE = 0.6
 # Inductor multiplies powers out up to this exponent (torch/_inductor/lowering.py, pow).
 MOST_MULTIPLIED = 32
