@@ -10,19 +10,17 @@ values then.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._dynamo.guards import GuardBuilder
 from torch._dynamo.source import AttrSource, CallFunctionNoArgsSource, is_from_unspecialized_nn_module_source
-from torch._guards import GuardsSet, TracingContext
+from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
-from torch.utils._ordered_set import OrderedSet
 
 from torch_eqsat.graph.calls import is_loop
 from torch_eqsat.planning.inductor.versions import (
@@ -33,7 +31,7 @@ from torch_eqsat.planning.inductor.versions import (
     note_constant,
     note_of,
 )
-from torch_eqsat.planning.inductor.watching import Watch, looked_at
+from torch_eqsat.planning.inductor.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +116,8 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
 
 def watch_weights(module: GraphModule, *, values: bool = False) -> None:
     """Have Dynamo compile again once a weight is changed that is a constant of the compiled ``module``: a guard that
-    compares the counters that autograd keeps, addresses, and, in place of Dynamo's own guards, shapes, strides and
-    dtypes, so that a view of the same memory is seen.
+    compares the counters that autograd keeps, and addresses, beside those that Dynamo has by itself (on shapes, strides
+    and dtypes, so that a view of the same memory is seen).
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
@@ -131,26 +129,17 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
         return
     inputs = {id(weight) for weight in context.params_flat or () if weight is not None}
     guards = context.guards_context.dynamo_guards
+    matched = {guard.originating_source for guard in guards if guard.create_fn_name() == "TENSOR_MATCH"}
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     constants = {sources[n]: w for n, w in weights.items() if n in sources and id(w) not in inputs}
     for weight in constants.values():
         note_constant(weight, values=values)
     if constants:
+        formless = [weight for source, weight in constants.items() if source not in matched]
         distinct = {id(weight): weight for weight in constants.values()}.values()
-        watch, first = Watch(distinct, values=values), next(iter(constants))
+        watch, first = Watch(distinct, formless=formless, values=values), next(iter(constants))
         check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
         guards.add(CallFunctionNoArgsSource(check).make_guard(GuardBuilder.EQUALS_MATCH))
-        _drop_matches(guards, {source for source, weight in constants.items() if looked_at(weight)})
-
-
-def _drop_matches(guards: GuardsSet, sources: Collection[Any]) -> None:
-    """Leave out Dynamo's own guards on the tensors at ``sources``, as stock freezing does: six for each, on what a
-    watch compares, and on marks for symbolic sizes, of which a constant has none."""
-    kept = [g for g in guards.inner if g.create_fn_name() != "TENSOR_MATCH" or g.originating_source not in sources]
-    guards.inner = OrderedSet(kept)
-    guards.source_to_guards = defaultdict(list)
-    for guard in kept:
-        guards.track_guard_by_source(guard)
 
 
 def let_go(compiled: Callable[..., Any]) -> None:

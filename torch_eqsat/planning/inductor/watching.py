@@ -10,35 +10,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.guards import assert_size_stride_grouped
 
 from torch_eqsat.planning.inductor.sampling import Sample, can_be_read, has_memory
 from torch_eqsat.planning.inductor.versions import note_of
 
 _Look = Callable[[Tensor], Any]
 _version: _Look = attrgetter("_version")
-_dtype: _Look = attrgetter("dtype")
+_shape: _Look = attrgetter("shape")
 _numbers = count(2)
 
 
 class Watch:
     """The constants among the weights of one compiled graph, and how they stood when they became that.
 
-    Dynamo guards on the result of :meth:`state`, once for all weights, and on the identity of their notes; its own
-    guards on their shapes, strides and dtypes are not needed then (see `looked_at`). Guards on each weight lie
-    scattered in memory: all guards of mobileone_s0, which has 1,323 weights, took 2.6 to 3.3 ms of a call with them
-    (`python -m bench.prices.guards mobileone_s0 eqsat`, on an Intel Xeon).
+    Dynamo guards on the result of :meth:`state`, once for all weights. Guards on counters and addresses of each weight
+    lie scattered in memory: all guards of mobileone_s0, which has 1,323 weights, took 2.6 to 3.3 ms of a call with
+    them, and take 1.3 to 2.4 so (`python -m bench.prices.guards mobileone_s0 eqsat`, on an Intel Xeon).
     """
 
-    def __init__(self, weights: Iterable[Tensor], *, values: bool = False) -> None:
-        """``values`` asks for the contents of the weights."""
-        weights = list(weights)
+    def __init__(self, weights: Iterable[Tensor], *, formless: Iterable[Tensor] = (), values: bool = False) -> None:
+        """``formless`` are the weights at whose shapes and strides no guard looks; ``values`` asks for contents."""
+        weights, others = list(weights), {id(weight) for weight in formless}
         alike: dict[tuple[_Look, ...], list[Tensor]] = {}
         for weight in weights:
-            alike.setdefault(tuple(_looks(weight, values)), []).append(weight)
+            alike.setdefault(tuple(_looks(weight, id(weight) in others, values)), []).append(weight)
         # Neither the weights, which would stay in memory, nor weak references to them, which keep them from being
         # swapped (`torch.utils.swap_tensors`): their notes know them.
-        self._groups = [_Group(group, looks) for looks, group in alike.items()]
+        self._groups = [
+            ([weakref.ref(note_of(weight)) for weight in group], [(look, list(map(look, group))) for look in looks])
+            for looks, group in alike.items()
+        ]
         self._sample = Sample([weight for weight in weights if can_be_read(weight)])
         self._read = self._sample.read()
 
@@ -50,8 +51,13 @@ class Watch:
     def unchanged(self) -> bool:
         """Whether all of the weights are there, and stand as they stood."""
         with torch._C.DisableTorchFunction():
-            if not all(group.unchanged() for group in self._groups):
-                return False
+            for notes, seen in self._groups:
+                try:
+                    weights = [note().owner for note in notes]  # type: ignore[union-attr]
+                except AttributeError:  # the weight is gone
+                    return False
+                if any(list(map(look, weights)) != stood for look, stood in seen):
+                    return False
         return bool((self._sample.read() == self._read).all())
 
     def name_on(self, weight: Tensor) -> str:
@@ -61,40 +67,12 @@ class Watch:
         return name
 
 
-looked_at = has_memory
-"""Whether a watch sees all that Dynamo's own guards on a weight see, and more."""
-
-
-class _Group:
-    """Weights of which the same is compared, and how they stood."""
-
-    def __init__(self, weights: list[Tensor], looks: Iterable[_Look]) -> None:
-        self._notes = [weakref.ref(note_of(weight)) for weight in weights]
-        self._seen = [(look, list(map(look, weights))) for look in looks]
-        formed = [weight for weight in weights if looked_at(weight)]
-        self._sizes = tuple(tuple(weight.shape) for weight in formed)
-        self._strides = tuple(weight.stride() for weight in formed)
-
-    def unchanged(self) -> bool:
-        try:
-            weights = [note().owner for note in self._notes]  # type: ignore[union-attr]
-        except AttributeError:  # the weight is gone
-            return False
-        if any(list(map(look, weights)) != stood for look, stood in self._seen):
-            return False
-        if self._sizes:
-            try:  # one call for all: 0.15 ms for 1,323 weights where two from Python for each take 0.33
-                assert_size_stride_grouped(tuple(weights), self._sizes, self._strides, "weights")
-            except AssertionError:
-                return False
-        return True
-
-
-def _looks(weight: Tensor, values: bool) -> list[_Look]:
+def _looks(weight: Tensor, formless: bool, values: bool) -> list[_Look]:
     """What is compared of a weight. An inference tensor has no version."""
     looks: list[_Look] = [] if weight.is_inference() else [_version]
-    if looked_at(weight):
-        looks += [_dtype, Tensor.data_ptr, *([_content] if values else [])]
+    if has_memory(weight):
+        looks += [_shape, Tensor.stride] if formless else []
+        looks += [Tensor.data_ptr, *([_content] if values else [])]
     return looks
 
 
