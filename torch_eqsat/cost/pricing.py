@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from torch_eqsat.cost.inductor.copies import VECTOR
 from torch_eqsat.cost.inductor.forms import forms_of
-from torch_eqsat.cost.inductor.residency import RESIDENT, Residency
+from torch_eqsat.cost.inductor.residency import RESIDENT, Residency, kept_bytes
 from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.model import ALONE, Missing, TermContext
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
@@ -42,10 +42,6 @@ PART_MS = 0.44e-3
 # and a step of decoding took 5.2 ms in place of 3.5. A frozen one of 9.4 MB, scaled by a number of the call, was priced
 # at 0.06 ms, less than what reading it from memory costs, and took ten times as long.
 MADE_OF_WEIGHTS = 2.0
-# Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
-# 12 MB of weights stay in 32 MiB, 80 MiB do not (see `inductor/residency.py`). Where copies of up to 128 MiB were at
-# the speed of a cache, 64 MB were read at 20 GB/s and 96 MB at 13, which is what memory gives.
-RESIDENT_SHARE = 0.6
 # Inductor multiplies powers out up to this exponent (torch/_inductor/lowering.py, pow).
 MOST_MULTIPLIED = 32
 _POWER = re.compile(r"aten\.pow\.Tensor_Scalar\(%\d+, (-?[\d.]+)\)")
@@ -174,13 +170,17 @@ class Pricing:
         Of a weight of 33 MB, scaled for each token, 0.99 ms were predicted where the weight itself takes 1.8."""
         return replace(kernel, cold=kernel.device == "cpu" and kernel.thin and operand.bytes > self._kept_bytes())
 
+    def is_colder_than(self, other: Pricing) -> bool:
+        """Whether weights come from memory, packed or shared, that the ``other`` prices find in the cache."""
+        return any(self.is_cold(shared) and not other.is_cold(shared) for shared in (False, True))
+
     def is_cold(self, shared: bool) -> bool:
         """Whether weights, ``shared`` by all uses or copied for each, come from memory in each call."""
         return (self.residency.shared if shared else self.residency.packed) > self._kept_bytes()
 
     def _kept_bytes(self) -> float:
-        """How much stays in the cache."""
-        return RESIDENT_SHARE * max(self.coefficients.cache_bytes, self.coefficients.last_level_bytes)
+        """How much stays in the cache; weights on a GPU are priced as they are read."""
+        return kept_bytes(self.coefficients) if self.device == "cpu" else math.inf
 
     def unmeasured(self, node: Node, types: Sequence[TensorType], constants: Sequence[bool]) -> Kernel | None:
         """See `CostModel`."""

@@ -14,14 +14,15 @@ Matrices are lists of their rows, as torch's schemas have no matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import NAMESPACE, filter_bank
-from torch_eqsat.kernels.source import STEP_BITS, STEPS, Matrix
+from torch_eqsat.kernels.source import MOST_OPERANDS, STEP_BITS, STEPS, Matrix
 
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 _MATRICES = "float[] rows, int row_filters, float[] columns, int column_filters"
@@ -114,7 +115,8 @@ def split_by_calls(rows: Matrix, columns: Matrix) -> Callable[..., None]:
     """What the kernel of `source.split_source` does, with the same arguments."""
 
     def kernel(x: Tensor, y: Tensor, *place: int) -> None:
-        corner, step = place[7:9], place[9:11]
+        top, left, step_h, step_w = place[7:11]  # as `source.split_source` has them
+        corner, step = (top, left), (step_h, step_w)
         y.copy_(_split(x, flat(rows), len(rows), flat(columns), len(columns), corner, step, y.shape[2:]))
 
     return kernel
@@ -124,27 +126,47 @@ def join_by_calls(rows: Matrix, columns: Matrix) -> Callable[..., None]:
     """What the kernel of `source.join_source` does, with the same arguments."""
 
     def kernel(x: Tensor, y: Tensor, *rest: Any) -> None:
-        operands, steps = [r for r in rest if isinstance(r, Tensor)], rest[-2]
+        # As `source.join_source` has them: as many operands as there may be, of which the steps read the first ones.
+        operands, steps = rest[:MOST_OPERANDS], rest[-2]
         y.copy_(_join(x, flat(rows), len(rows), flat(columns), len(columns), y.shape[2:], steps, operands))
 
     return kernel
 
 
-def _channels_last(x: Tensor, *shape: int | torch.SymInt) -> Tensor:
-    return x.new_empty(shape).to(memory_format=torch.channels_last)
+@lru_cache(maxsize=4096)
+def _laid(run: Callable[..., Tensor], *arguments: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """The size and strides of a result, as its calls make them: what reads it by addresses was planned for those."""
+
+    def meta(argument: Any) -> Any:
+        if isinstance(argument, _Form):
+            return torch.empty_strided(argument.shape, argument.stride, device="meta")
+        return list(map(meta, argument)) if isinstance(argument, tuple) else argument
+
+    y = run(*map(meta, arguments))
+    return y.shape, y.stride()
 
 
-def _fake_split(x: Tensor, rows: Any, row_filters: int, columns: Any, column_filters: int, *rest: Any) -> Tensor:
-    return _channels_last(x, x.shape[0], x.shape[1] * row_filters * column_filters, *rest[2])
+class _Form(NamedTuple):
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
 
 
-def _fake_join(x: Tensor, rows: Any, row_filters: int, columns: Any, column_filters: int, *rest: Any) -> Tensor:
-    channels = x.shape[1] * row_filters * column_filters // (len(rows) * len(columns))
-    return _channels_last(x, x.shape[0], channels, *rest[0])
+def _fake(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def form(argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return _Form(tuple(argument.shape), argument.stride())
+        return tuple(map(form, argument)) if isinstance(argument, (list, tuple)) else argument
+
+    def fake(x: Tensor, *arguments: Any) -> Tensor:
+        if any(isinstance(n, torch.SymInt) for n in (*x.shape, *x.stride())):
+            return run(x, *arguments)
+        return x.new_empty_strided(*_laid(run, form(x), *map(form, arguments)))
+
+    return fake
 
 
-for _name, _run, _fake in (("split_tiles", _split, _fake_split), ("join_tiles", _join, _fake_join)):
+for _name, _run in (("split_tiles", _split), ("join_tiles", _join)):
     _LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake, lib=_LIBRARY)
+    torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake(_run), lib=_LIBRARY)
 SPLIT_TILES = torch.ops.torch_eqsat.split_tiles.default
 JOIN_TILES = torch.ops.torch_eqsat.join_tiles.default

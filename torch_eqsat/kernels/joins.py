@@ -12,20 +12,20 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
-from torch_eqsat.ir.families.reductions import LEAST_CHANNELS
 from torch_eqsat.kernels.calls import JOIN_TILES, packed
 from torch_eqsat.kernels.nodes import (
     SAME,
     VIEWS,
     Bank,
     Filters,
+    alike,
     bank_at,
     is_image,
     only_user,
     put,
     shape_of,
 )
-from torch_eqsat.kernels.source import MOST_OPERANDS
+from torch_eqsat.kernels.source import LEAST_CHANNELS, MOST_OPERANDS, MOST_STEPS
 
 _STEPS = {aten.add.Tensor: "add", aten.sub.Tensor: "sub", aten.mul.Tensor: "mul"}
 
@@ -53,7 +53,7 @@ def _make_join(graph: Graph, chain: _Chain) -> None:
     operands: list[FxNode] = []
     while (user := only_user(last)) is not None and (step := _step(user, last)) is not None:
         name, own = step
-        if len(operands) + len(own) > MOST_OPERANDS:
+        if len(operands) + len(own) > MOST_OPERANDS or len(steps) == MOST_STEPS:
             break
         steps.append(name)
         operands += own
@@ -68,15 +68,15 @@ def _chain_at(node: FxNode) -> _Chain | None:
     if bank is None or bank.dim != 1 or bank.step != 1 or bank.into not in (3, 4):
         return None
     view = bank.x
-    x: Any = view.args[0] if view.target in VIEWS else None
+    x: Any = view.args[0] if view.target in VIEWS and view.args else None
     if not is_image(x):
         return None
     n, c, down, across = shape_of(x)
     if c != bank.dilation * bank.filters.taps:
         return None
     if bank.into == 4:
-        return _with_columns(_Chain(x, node), bank) if shape_of(view) == [n, c, down, across, 1] else None
-    return _with_rows(_Chain(x, node), bank) if shape_of(view) == [n, c, down, 1, across] else None
+        return _with_columns(_Chain(x, node), bank) if alike(shape_of(view), [n, c, down, across, 1]) else None
+    return _with_rows(_Chain(x, node), bank) if alike(shape_of(view), [n, c, down, 1, across]) else None
 
 
 def _with_columns(chain: _Chain, bank: Bank) -> _Chain | None:
@@ -84,7 +84,9 @@ def _with_columns(chain: _Chain, bank: Bank) -> _Chain | None:
     bank along rows if that follows."""
     n, c, down, across, filters = shape_of(chain.last)
     wide, end = across * filters, only_user(chain.last)
-    if end is None or end.target not in VIEWS or shape_of(end) not in ([n, c, down, wide], [n, c, down, 1, wide]):
+    if end is None or end.target not in VIEWS:
+        return None
+    if not alike(shape_of(end), [n, c, down, wide]) and not alike(shape_of(end), [n, c, down, 1, wide]):
         return None
     end = _cut(end, axis=-1)
     following = end
@@ -92,7 +94,8 @@ def _with_columns(chain: _Chain, bank: Bank) -> _Chain | None:
         following = view  # an axis of one comes before the columns
     rows = bank_at(user := only_user(following))
     if user is not None and rows is not None and (rows.dim, rows.into, rows.step) == (1, 3, 1):
-        fits = c == rows.dilation * rows.filters.taps and shape_of(following) == [n, c, down, 1, shape_of(end)[-1]]
+        expected = [n, c, down, 1, shape_of(end)[-1]]
+        fits = c == rows.dilation * rows.filters.taps and alike(shape_of(following), expected)
         return _with_rows(_Chain(chain.x, user, columns=bank.filters), rows) if fits else None
     return _Chain(chain.x, end, columns=bank.filters) if is_image(end) else None
 
@@ -101,7 +104,7 @@ def _with_rows(chain: _Chain, bank: Bank) -> _Chain | None:
     """``chain``, which ends in a bank along rows, with the view and the slice that make an image of it."""
     n, c, down, filters, width = shape_of(chain.last)
     end = only_user(chain.last)
-    if end is None or end.target not in VIEWS or shape_of(end) != [n, c, down * filters, width]:
+    if end is None or end.target not in VIEWS or not alike(shape_of(end), [n, c, down * filters, width]):
         return None
     return _Chain(chain.x, _cut(end, axis=-2), bank.filters, chain.columns)
 
@@ -118,7 +121,7 @@ def _cut(node: FxNode, axis: int) -> FxNode:
 
 def _step(user: FxNode, value: FxNode) -> tuple[str, list[FxNode]] | None:
     """What ``user`` does with ``value``, an image: the name of a step, and its operand if it has one."""
-    if user.kwargs or not is_image(user) or shape_of(user) != shape_of(value):
+    if user.kwargs or not is_image(user) or not alike(shape_of(user), shape_of(value)):
         return None
     if user.target is aten.relu.default:
         return "relu", []
@@ -131,7 +134,8 @@ def _step(user: FxNode, value: FxNode) -> tuple[str, list[FxNode]] | None:
         return None
     if _is_of_channels(operand, value):
         return name, [operand]
-    return ("add_image", [operand]) if name == "add" and is_image(operand) and _as_large(operand, value) else None
+    is_residual = name == "add" and is_image(operand) and alike(shape_of(operand), shape_of(value))
+    return ("add_image", [operand]) if is_residual else None
 
 
 def _is_of_channels(operand: FxNode, value: FxNode) -> bool:
@@ -139,8 +143,4 @@ def _is_of_channels(operand: FxNode, value: FxNode) -> bool:
     known, channels = operand.meta.get("val"), shape_of(value)[1]
     if not isinstance(known, torch.Tensor) or known.dtype is not torch.float32 or known.device.type != "cpu":
         return False
-    return [*[1] * (4 - known.dim()), *known.shape] == [1, channels, 1, 1] and known.is_contiguous()
-
-
-def _as_large(operand: FxNode, value: FxNode) -> bool:
-    return shape_of(operand) == shape_of(value)
+    return alike([*[1] * (4 - known.dim()), *known.shape], [1, channels, 1, 1]) and known.is_contiguous()

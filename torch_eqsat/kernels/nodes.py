@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph
 from torch.fx import Node as FxNode
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
@@ -51,7 +52,7 @@ class Bank:
 
 def bank_at(node: Any) -> Bank | None:
     """What ``node`` is as a bank of filters, if it is one."""
-    if not isinstance(node, FxNode) or node.target is not FILTER_BANK:
+    if not isinstance(node, FxNode) or node.target is not FILTER_BANK or node.kwargs:
         return None
     arguments: Any = node.args
     x, dim, into, step, dilation, coefficients, filters = arguments
@@ -61,6 +62,11 @@ def bank_at(node: Any) -> Bank | None:
 def shape_of(node: FxNode) -> list[Any]:
     """The sizes of a value."""
     return list(node.meta["val"].shape)
+
+
+def alike(sizes: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether sizes are known to be equal; symbolic ones are not guarded."""
+    return len(sizes) == len(others) and all(statically_known_true(a == b) for a, b in zip(sizes, others, strict=True))
 
 
 def is_image(node: Any) -> bool:
@@ -85,9 +91,7 @@ def put(graph: Graph, last: FxNode, target: Any, args: tuple[Any, ...]) -> None:
     """Make one call of all that leads to ``last``; what is not used any more goes."""
     with graph.inserting_before(last):
         node = graph.call_function(target, args)
-    values = torch.fx.map_arg(args, lambda n: n.meta["val"])
-    with torch._guards.detect_fake_mode([last.meta["val"]]):
-        node.meta = {**last.meta, "val": target(*values)}
+    node.meta = dict(last.meta)
     last.replace_all_uses_with(node)
     waiting, erased = [last], set[FxNode]()
     while waiting:

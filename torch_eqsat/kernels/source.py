@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch_eqsat.ir.families import reductions
+
 Matrix = tuple[tuple[float, ...], ...]
 
 STEPS = ("", "add", "sub", "mul", "add_image", "relu")
@@ -21,10 +23,14 @@ STEPS = ("", "add", "sub", "mul", "add_image", "relu")
 MOST_OPERANDS = 8
 """How many operands these steps take at most."""
 STEP_BITS = 3
+MOST_STEPS = 63 // STEP_BITS
+"""How many steps one number of 64 bits holds."""
+LEAST_CHANNELS = reductions.LEAST_CHANNELS
+"""A vector takes as many numbers of a pixel at once."""
 SPLIT_ARGUMENTS = ["const float*", "float*", *["int64_t"] * 14]
 JOIN_ARGUMENTS = ["const float*", "float*", *["const float*"] * MOST_OPERANDS, *["int64_t"] * 8]
 
-_HEADER = """
+_HEADER = f"""
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -36,8 +42,9 @@ constexpr int64_t LANES = 8;
 constexpr int64_t LANES = 4;
 #endif
 typedef float V __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-static inline V load(const float* from) { return *reinterpret_cast<const V*>(from); }
-static inline void store(float* to, V value) { *reinterpret_cast<V*>(to) = value; }
+static_assert(LANES <= {LEAST_CHANNELS}, "a vector reads no more than the channels of one pixel");
+static inline V load(const float* from) {{ return *reinterpret_cast<const V*>(from); }}
+static inline void store(float* to, V value) {{ *reinterpret_cast<V*>(to) = value; }}
 """
 
 

@@ -9,9 +9,9 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import FILTER_BANK
-from torch_eqsat.ir.families.reductions import LEAST_CHANNELS
 from torch_eqsat.kernels.calls import SPLIT_TILES
 from torch_eqsat.kernels.nodes import SAME, bank_at, is_image, put, shape_of
+from torch_eqsat.kernels.source import LEAST_CHANNELS
 
 
 def make_splits(graph: Graph) -> None:
@@ -46,7 +46,9 @@ def _rows_before(node: FxNode) -> FxNode | None:
 
 def _padding(node: Any) -> list[int] | None:
     """How many zeros a pad of images adds: to the left, to the right, above and below. None if it is no such pad."""
-    if not isinstance(node, FxNode) or node.target is not aten.constant_pad_nd.default or not is_image(node.args[0]):
+    if not isinstance(node, FxNode) or node.target is not aten.constant_pad_nd.default or node.kwargs:
+        return None
+    if not is_image(node.args[0]):
         return None
     arguments: Any = (*node.args, 0.0)
     pads = [*arguments[1], *[0] * (8 - len(arguments[1]))]

@@ -5,17 +5,19 @@ Where the C++ does not compile, one line is logged, and the calls that a kernel 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 
+from torch_eqsat.errors import first_line
 from torch_eqsat.kernels import calls
 from torch_eqsat.kernels.source import (
     JOIN_ARGUMENTS,
@@ -31,15 +33,15 @@ Kernel = Callable[..., Any]
 
 # Numbers to write for each thread: starting one takes some microseconds, and writing these about four.
 NUMBERS_PER_THREAD = 1 << 14
-_compilers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="torch_eqsat")
-_lock = threading.Lock()
 
 
 def split_tiles(x: Tensor, matrices: str, top: int, left: int, step_h: int, step_w: int, *, out: Tensor) -> None:
     """`calls.SPLIT_TILES` of ``x`` [n, c, h, w] into ``out``; both lie channels-last in memory, ``x`` perhaps with gaps
     between its pixels. ``matrices`` is spelled as `spelled` does."""
     images, channels, height, width = x.shape
-    n, _, h, w = x.stride()
+    n, c, h, w = x.stride()
+    if c != 1 or not out.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"strides {x.stride()} into {out.stride()}: channels have to lie side by side")
     _, _, down, across = out.shape
     place = (images, height, width, channels, n, h, w, top, left, step_h, step_w, down, across)
     _split_kernel(matrices)(x, out, *place, _threads(out))
@@ -48,6 +50,9 @@ def split_tiles(x: Tensor, matrices: str, top: int, left: int, step_h: int, step
 def join_tiles(x: Tensor, *operands_matrices_steps: Any, out: Tensor) -> None:
     """`calls.JOIN_TILES` of ``x`` into ``out``; both, and images among the operands, lie channels-last in memory."""
     *operands, matrices, steps = operands_matrices_steps
+    for image in (x, out, *(o for o in operands if o.dim() == 4)):
+        if not image.is_contiguous(memory_format=torch.channels_last):
+            raise ValueError(f"strides {image.stride()} of {tuple(image.shape)}: images have to lie channels-last")
     images, channels, height, width = out.shape
     _, _, down, across = x.shape
     unused = (out,) * (MOST_OPERANDS - len(operands))
@@ -61,8 +66,15 @@ def spelled(rows: Matrix, columns: Matrix) -> str:
 
 
 def prepare(matrices: str, joins: bool) -> None:
-    """Begin to compile a kernel, beside what this process does."""
-    _compilers.submit(_join_kernel if joins else _split_kernel, matrices)
+    """Begin to compile a kernel, beside what this process does. If that fails, the first call tries again."""
+    load = _load_join if joins else _load_split
+    work = partial(contextvars.copy_context().run, load, matrices)  # with the settings of this thread
+    threading.Thread(target=lambda: _without_errors(work), name="torch_eqsat kernel", daemon=True).start()
+
+
+def _without_errors(work: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        work()
 
 
 def _threads(out: Tensor) -> int:
@@ -74,21 +86,38 @@ def _read(matrices: str) -> list[Matrix]:
 
 
 @lru_cache(maxsize=256)
+def _load_split(matrices: str) -> Kernel:
+    return _compiled(SPLIT_ARGUMENTS, split_source(*_read(matrices)))
+
+
+@lru_cache(maxsize=256)
+def _load_join(matrices: str) -> Kernel:
+    return _compiled(JOIN_ARGUMENTS, join_source(*_read(matrices)))
+
+
+@lru_cache(maxsize=256)
 def _split_kernel(matrices: str) -> Kernel:
-    rows, columns = _read(matrices)
-    return _compiled(SPLIT_ARGUMENTS, split_source(rows, columns)) or calls.split_by_calls(rows, columns)
+    try:
+        return _load_split(matrices)
+    except Exception as error:  # whatever a compiler may say
+        _tell(error)
+        return calls.split_by_calls(*_read(matrices))
 
 
 @lru_cache(maxsize=256)
 def _join_kernel(matrices: str) -> Kernel:
-    rows, columns = _read(matrices)
-    return _compiled(JOIN_ARGUMENTS, join_source(rows, columns)) or calls.join_by_calls(rows, columns)
-
-
-def _compiled(arguments: Sequence[str], source: str) -> Kernel | None:
     try:
-        with _lock:  # a second call for the same kernel finds the file of the first
-            return CppPythonBindingsCodeCache.load_pybinding(arguments, source, needs_vec_isa=True)  # type: ignore[no-any-return]
-    except Exception as error:  # whatever a compiler may say
-        logger.warning("a kernel for tiles did not compile, and its calls run in its place: %s", error)
-        return None
+        return _load_join(matrices)
+    except Exception as error:
+        _tell(error)
+        return calls.join_by_calls(*_read(matrices))
+
+
+def _tell(error: Exception) -> None:
+    logger.warning("a kernel for tiles did not compile, and its calls run in its place: %s", first_line(error))
+
+
+def _compiled(arguments: Sequence[str], source: str) -> Kernel:
+    flags = ("-ffp-contract=off",)
+    kernel: Kernel = CppPythonBindingsCodeCache.load_pybinding(arguments, source, needs_vec_isa=True, extra_flags=flags)
+    return kernel

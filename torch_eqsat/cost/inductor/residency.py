@@ -15,6 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch_eqsat.cost.roofline import Coefficients
+
+# Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
+# 12 MB of weights stay in 32 MiB, 80 MiB do not. Where copies of up to 128 MiB were at
+# the speed of a cache, 64 MB were read at 20 GB/s and 96 MB at 13, which is what memory gives.
+RESIDENT_SHARE = 0.6
+
 
 @dataclass(frozen=True, slots=True)
 class Residency:
@@ -30,3 +37,8 @@ class Residency:
 
 RESIDENT = Residency()
 """Nothing has to be read from memory."""
+
+
+def kept_bytes(coefficients: Coefficients) -> float:
+    """How many bytes of weights a call finds in the cache, where the last one left them."""
+    return RESIDENT_SHARE * (coefficients.last_level_bytes or coefficients.cache_bytes)

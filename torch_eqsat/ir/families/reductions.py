@@ -116,7 +116,7 @@ def _over_windows(attrs: Attrs, types: Types, result: TensorType) -> Traffic:
 def _over_taps(attrs: Attrs, types: Types, result: TensorType) -> Traffic:
     x, filters = types[0], attrs["coefficients"]
     work = sum(c != 0 for row in filters for c in row) / len(filters)
-    tiled = x.dtype == "float32" and x.rank in (4, 5) and x.shape[1] >= LEAST_CHANNELS
+    tiled = x.dtype == "float32" and x.rank in (4, 5) and min(x.shape[1], result.shape[1]) >= LEAST_CHANNELS
     return Traffic(result.numel, x.bytes, work, parts=len(filters) - 1, fused=False, tiled=tiled)
 
 

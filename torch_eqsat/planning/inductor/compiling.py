@@ -14,7 +14,7 @@ from torch._inductor.custom_graph_pass import get_custom_graph_passes
 from torch.fx import GraphModule
 
 from torch_eqsat.graph.whole import TakeApart
-from torch_eqsat.kernels.inductor import lowered_kernels, use_kernels
+from torch_eqsat.kernels.inductor import use_kernels
 from torch_eqsat.options import Options
 from torch_eqsat.planning.inductor.caching import packed_weights_in_keys
 from torch_eqsat.planning.inductor.folding import without_wrong_folds
@@ -89,7 +89,7 @@ class Compilation:
             *_user_passes(self.patches, "post_grad_custom_pre_pass"),
             TakeApart(source_hash(), use_kernels),
         ]
-        with without_wrong_folds(), packed_weights_in_keys(settings), lowered_kernels():
+        with without_wrong_folds(), packed_weights_in_keys(settings):
             return compile_fx(self.module, inputs, inner_compile=self.inner, config_patches=settings)  # type: ignore[no-any-return]
 
 
