@@ -174,8 +174,10 @@ class EqsatPass(CustomGraphPass):
         reports.record(report)
 
     def _setting(self, graph: Graph) -> Setting:
-        given = self.options, self.frozen, _device(graph), self.threads, self.uuid(), self.user_laws.shipped
-        return Setting(*given, parameters=self.parameters)
+        tiles = not inductor_config.cpp_wrapper
+        key = f"{self.uuid()} {tiles}"
+        given = self.options, self.frozen, _device(graph), self.threads, key, self.user_laws.shipped
+        return Setting(*given, parameters=self.parameters, tiles=tiles)
 
     def blame(self) -> str:
         """What may be wrong with the compiled graphs: the laws and regions that they were rewritten by, in a line."""

@@ -10,6 +10,7 @@ from torch_eqsat.cost.inductor.residency import Residency
 from torch_eqsat.cost.pricing import MADE_OF_WEIGHTS, PART_MS, Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.program import Task
 from torch_eqsat.ir.term import Node, attributes
 from torch_eqsat.ir.types import TensorType
@@ -163,3 +164,25 @@ def test_sums_along_the_windows_of_live_kernels_are_no_vectors() -> None:
     price, slower = (p.price(bank, [kernel], made, [True], True) for p in (live, slow))
     assert slower > 5 * price
     assert live.price(bank, [kernel], made, [False], False) == slow.price(bank, [kernel], made, [False], False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "tiles", "share"),
+    [
+        ((1, 16, 64, 64), "float32", True, 0.5),
+        ((1, 16, 64, 64), "float32", False, 1.0),
+        ((1, 15, 64, 64), "float32", True, 1.0),
+        ((16, 16, 64), "float32", True, 1.0),
+        ((1, 16, 64, 64), "float64", True, 1.0),
+    ],
+)
+def test_banks_that_kernels_of_ours_compute_move_half_as_much(
+    shape: tuple[int, ...], dtype: str, tiles: bool, share: float
+) -> None:
+    x = TensorType(shape, dtype)
+    places = {"dim": len(shape) - 1, "into": 1, "step": 1, "dilation": 1}
+    node = Node("filter_bank", (*places.items(), ("coefficients", ((1.0, 1.0),))), (0,))
+    result = OPERATORS["filter_bank"].infer(dict(node.attrs), [x])
+    free = Coefficients(cheap_ns=0.0, cache_bytes=1e9, cache_bytes_per_ms=1.0)
+    price = Pricing(frozen=True, coefficients=free, tiles=tiles).price(node, [x], result, [False], False)
+    assert price == pytest.approx(share * (x.bytes + result.bytes))

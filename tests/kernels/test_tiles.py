@@ -1,6 +1,7 @@
 """The compiled kernels compute what the calls do that they stand for, to the last bit."""
 
 import logging
+import threading
 
 import pytest
 import torch
@@ -99,6 +100,19 @@ def test_a_compiler_that_failed_is_asked_again(monkeypatch):
         patched.setattr(CppPythonBindingsCodeCache, "load_pybinding", lambda *_, **__: 1 / 0)
         tiles._without_errors(lambda: tiles._load_split(matrices))
     assert tiles._split_kernel(matrices) is tiles._load_split(matrices)
+
+
+def test_a_kernel_is_prepared_once(monkeypatch):
+    """Each convolution asks for its kernels: a compiler for each of them took 6 GB."""
+    begun = []
+    monkeypatch.setattr(tiles, "_load_split", begun.append)
+    monkeypatch.setattr(tiles, "_begun", set())
+    for _ in range(3):
+        tiles.prepare("1.0|1.0,2.0", joins=False)
+    for thread in threading.enumerate():
+        if thread.name == "torch_eqsat kernel":
+            thread.join()
+    assert begun == ["1.0|1.0,2.0"]
 
 
 def test_without_a_compiler(monkeypatch, caplog):

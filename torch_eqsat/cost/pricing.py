@@ -19,7 +19,6 @@ from torch_eqsat.cost.kernel import Kernel
 from torch_eqsat.cost.model import ALONE, Missing, TermContext
 from torch_eqsat.cost.roofline import Coefficients, Roofline, class_of, cpu_roofline, elementwise_ms, gpu_roofline
 from torch_eqsat.errors import TypeMismatchError
-from torch_eqsat.ir.operator import Traffic
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.program import COLUMN, OWN
 from torch_eqsat.ir.term import Node
@@ -61,7 +60,8 @@ class Pricing:
     the bytes of a fusible operator ``memory_share`` reaches memory; 1 prices it alone. ``roofline`` is that of float32
     on a CPU, if it was measured. ``distrust_ms`` is added to each estimate of a kernel: a large one keeps kernels that
     were not measured out of a program. Heavy operators that are not the user's own are dearer by the share
-    ``heavy_doubt``, others by ``fused_doubt``: what saves less than that stays as it was.
+    ``heavy_doubt``, others by ``fused_doubt``: what saves less than that stays as it was. Banks of filters that kernels
+    of our own compute in ``tiles`` are cheaper.
 
     What is computed from weights that are not frozen is computed anew in each call, and no neighbour shares its bytes:
     the weights are read from where they lie, and the result is written.
@@ -84,6 +84,7 @@ class Pricing:
     distrust_ms: float = 0.0
     heavy_doubt: float = 0.0
     fused_doubt: float = 0.0
+    tiles: bool = False
 
     def as_captured(self) -> Pricing:
         """The same prices for calls that stay as the user wrote them."""
@@ -258,7 +259,8 @@ class Pricing:
         traffic = OPERATORS[node.op].traffic(dict(node.attrs), types, result)
         start = PART_MS * traffic.parts + BAG_MS * traffic.calls
         weights = min(traffic.read, _weights_read(types, constants, result))  # frozen ones as well: this is not folded
-        share = 1.0 if weights else self._share(traffic)
+        tiled = TILED_SHARE if traffic.tiled and self.tiles else 1.0
+        share = 1.0 if weights else self.memory_share if traffic.fused else tiled
         work = {"cheap": 1.0} if context.of_channels else _work(node, traffic.work)
         if weights and not traffic.fused and result.rank > 2 and result.shape[-1] < VECTOR:
             # Sums along the windows of kernels are no vectors: Winograd's forms of live kernels took 0.13 ms more than
@@ -268,12 +270,6 @@ class Pricing:
         ms = elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=int(weights > 0))
         through = ms + weights / self._weight_rate()
         return start + through * (MADE_OF_WEIGHTS if weights else 1.0)
-
-    def _share(self, traffic: Traffic) -> float:
-        """Of the bytes of fusible work, the share that reaches memory."""
-        if traffic.fused:
-            return self.memory_share
-        return TILED_SHARE if traffic.tiled and self.frozen and self.device == "cpu" else 1.0
 
     def _weight_rate(self) -> float:
         """Bytes per ms at which weights are read outside of the kernels that are measured."""

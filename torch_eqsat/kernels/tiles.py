@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._inductor.codecache import CppPythonBindingsCodeCache
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from torch_eqsat.errors import first_line
 from torch_eqsat.kernels import calls
@@ -66,10 +67,18 @@ def spelled(rows: Matrix, columns: Matrix) -> str:
 
 
 def prepare(matrices: str, joins: bool) -> None:
-    """Begin to compile a kernel, beside what this process does. If that fails, the first call tries again."""
+    """Begin to compile a kernel beside what this process does, once: a model has a call for each convolution, and a
+    compiler for each took 6 GB. If it fails, the first call tries again."""
     load = _load_join if joins else _load_split
+    if (matrices, joins) in _begun:
+        return
+    _begun.add((matrices, joins))
+    pick_vec_isa()  # which runs compilers of its own, and remembers what it found
     work = partial(contextvars.copy_context().run, load, matrices)  # with the settings of this thread
     threading.Thread(target=lambda: _without_errors(work), name="torch_eqsat kernel", daemon=True).start()
+
+
+_begun: set[tuple[str, bool]] = set()
 
 
 def _without_errors(work: Callable[[], object]) -> None:

@@ -205,5 +205,6 @@ def estimated_ms(graph: Graph, setting: Setting, inputs: GraphInputs) -> float:
         epilogues=setting.device == "cpu" and setting.frozen,
         whole=True,
         roofline=known.roofline,
+        tiles=setting.tiles and setting.frozen and setting.device == "cpu",
     )
     return captured_program(task, pricing).cost

@@ -18,7 +18,8 @@ from torch_eqsat.search.parameters import SearchParameters
 class Setting:
     """Everything besides the graph that a plan depends on. ``key`` identifies it across processes, but for the
     ``parameters``, the ``calibration``, which is read for each graph, and the numbers that stand for ``symbolic``
-    sizes. ``user_laws`` are the user's laws as the search gets them."""
+    sizes. ``user_laws`` are the user's laws as the search gets them. With ``tiles`` generated code can call kernels of
+    our own."""
 
     options: Options
     frozen: bool
@@ -29,6 +30,7 @@ class Setting:
     calibration: Calibration = field(default_factory=Calibration)
     parameters: SearchParameters = SearchParameters()
     symbolic: frozenset[int] = frozenset()
+    tiles: bool = True
 
     def pricing(self, measured: Mapping[str, float], residency: Residency, *, whole: bool = False) -> Pricing:
         """Prices, of e-nodes or of the terms of ``whole`` programs, where kernels take so many ms as ``measured`` says
@@ -48,4 +50,5 @@ class Setting:
             epilogues=self.device == "cpu" and self.frozen,
             whole=whole,
             roofline=self.calibration.roofline,
+            tiles=self.tiles and self.frozen and self.device == "cpu",
         )
