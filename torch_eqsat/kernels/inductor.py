@@ -19,7 +19,7 @@ from torch_eqsat.kernels.splits import make_splits
 logger = logging.getLogger(__name__)
 
 
-class _Tiles(ir.ExternKernelOut):  # type: ignore[misc]
+class _Tiles(ir.ExternKernelOut):
     """A call of ours that writes into a buffer of Inductor's."""
 
     def codegen(self, wrapper: Any) -> None:
