@@ -40,5 +40,6 @@ RESIDENT = Residency()
 
 
 def kept_bytes(coefficients: Coefficients) -> float:
-    """How many bytes of weights a call finds in the cache, where the last one left them."""
-    return RESIDENT_SHARE * (coefficients.last_level_bytes or coefficients.cache_bytes)
+    """How many bytes of weights a call finds in the cache, where the last one left them; where nothing is known of the
+    last level, as many as copies find there."""
+    return RESIDENT_SHARE * coefficients.last_level_bytes or coefficients.cache_bytes
