@@ -3,7 +3,8 @@ columns on the way.
 
 They are what Winograd's convolutions do before and after their products (see `rewrites/winograd.py`): a tile is read
 once and written once. Inductor's code for the same calls writes the padded image, then the sums of rows, then those of
-columns: before 64 channels of 56x56, 0.6 ms where the product takes 0.5, and 0.15 ms here.
+columns: around a convolution of 64 channels of 56x56, whose product takes 0.48 ms, both kernels take 0.26 ms, and its
+code 0.22 more (Intel Xeon, one thread).
 
 The image lies channels-last. Of a tile all channels stand side by side, so that a vector is one number of each of as
 many channels, and every sum is one of vectors. Additions come in the order of the calls, and no product is fused into
