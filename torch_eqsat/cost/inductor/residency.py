@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from torch_eqsat.cost.roofline import Coefficients
 
 # Of the last level of the cache the share that a program's weights may fill and still be found there by the next call:
-# 12 MB of weights stay in 32 MiB, 80 MiB do not. Where copies of up to 128 MiB were at
-# the speed of a cache, 64 MB were read at 20 GB/s and 96 MB at 13, which is what memory gives.
+# 12 MB of weights stay in 32 MiB, 80 MiB do not. Where copies of up to 128 MiB were at the speed of a cache, 64 MB were
+# read at 20 GB/s and 96 MB at 13, which is what memory gives.
 RESIDENT_SHARE = 0.6
 
 
