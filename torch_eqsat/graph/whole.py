@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph
 from torch.fx import Node as FxNode
@@ -51,30 +52,48 @@ def _combination(call: Make, coefficients: Sequence[float], inputs: Sequence[Val
     return total
 
 
-def _run(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+def _run(x: Tensor, *arguments: Any) -> Tensor:
     result = filter_bank(lambda target, *args: target(*args), x, *arguments)
-    assert isinstance(result, torch.Tensor)
+    assert isinstance(result, Tensor)
     return result
 
 
 @lru_cache(maxsize=4096)
-def _laid(shape: tuple[int, ...], stride: tuple[int, ...], *arguments: Any) -> tuple[Sequence[int], Sequence[int]]:
-    """The size and strides of a result, as its calls make them."""
-    y = _run(torch.empty_strided(shape, stride, device="meta"), *arguments)
+def _laid(run: Callable[..., Tensor], *arguments: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """The size and strides of a result, as its calls make them: what reads it by addresses was planned for those."""
+
+    def meta(argument: Any) -> Any:
+        if isinstance(argument, _Form):
+            return torch.empty_strided(argument.shape, argument.stride, device="meta")
+        return list(map(meta, argument)) if isinstance(argument, tuple) else argument
+
+    y = run(*map(meta, arguments))
     return y.shape, y.stride()
 
 
-def _fake(
-    x: torch.Tensor, dim: int, into: int, step: int, dilation: int, coefficients: Sequence[float], filters: int
-) -> torch.Tensor:
-    arguments = dim, into, step, dilation, tuple(coefficients), filters
-    if any(isinstance(n, torch.SymInt) for n in (*x.shape, *x.stride())):
-        return _run(x, *arguments)
-    return x.new_empty_strided(*_laid(tuple(x.shape), x.stride(), *arguments))
+class _Form(NamedTuple):
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def planned(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What ``run`` does with tensors, for shapes without values: the same size and strides."""
+
+    def form(argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return _Form(tuple(argument.shape), argument.stride())
+        return tuple(map(form, argument)) if isinstance(argument, (list, tuple)) else argument
+
+    def fake(x: Tensor, *arguments: Any) -> Tensor:
+        if any(isinstance(n, torch.SymInt) for n in (*x.shape, *x.stride())):
+            return run(x, *arguments)
+        return x.new_empty_strided(*_laid(run, form(x), *map(form, arguments)))
+
+    return fake
 
 
 _LIBRARY.impl("filter_bank", _run, "CompositeExplicitAutograd")
-torch.library.register_fake(f"{NAMESPACE}::filter_bank", _fake, lib=_LIBRARY)
+torch.library.register_fake(f"{NAMESPACE}::filter_bank", planned(_run), lib=_LIBRARY)
 FILTER_BANK = torch.ops.torch_eqsat.filter_bank.default
 
 

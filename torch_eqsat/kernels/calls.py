@@ -14,14 +14,13 @@ Matrices are lists of their rows, as torch's schemas have no matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_eqsat.graph.emitter import aten
-from torch_eqsat.graph.whole import NAMESPACE, filter_bank
+from torch_eqsat.graph.whole import NAMESPACE, filter_bank, planned
 from torch_eqsat.kernels.source import MOST_OPERANDS, STEP_BITS, STEPS, Matrix
 
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -133,40 +132,8 @@ def join_by_calls(rows: Matrix, columns: Matrix) -> Callable[..., None]:
     return kernel
 
 
-@lru_cache(maxsize=4096)
-def _laid(run: Callable[..., Tensor], *arguments: Any) -> tuple[Sequence[int], Sequence[int]]:
-    """The size and strides of a result, as its calls make them: what reads it by addresses was planned for those."""
-
-    def meta(argument: Any) -> Any:
-        if isinstance(argument, _Form):
-            return torch.empty_strided(argument.shape, argument.stride, device="meta")
-        return list(map(meta, argument)) if isinstance(argument, tuple) else argument
-
-    y = run(*map(meta, arguments))
-    return y.shape, y.stride()
-
-
-class _Form(NamedTuple):
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-def _fake(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def form(argument: Any) -> Any:
-        if isinstance(argument, Tensor):
-            return _Form(tuple(argument.shape), argument.stride())
-        return tuple(map(form, argument)) if isinstance(argument, (list, tuple)) else argument
-
-    def fake(x: Tensor, *arguments: Any) -> Tensor:
-        if any(isinstance(n, torch.SymInt) for n in (*x.shape, *x.stride())):
-            return run(x, *arguments)
-        return x.new_empty_strided(*_laid(run, form(x), *map(form, arguments)))
-
-    return fake
-
-
 for _name, _run in (("split_tiles", _split), ("join_tiles", _join)):
     _LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake(_run), lib=_LIBRARY)
+    torch.library.register_fake(f"{NAMESPACE}::{_name}", planned(_run), lib=_LIBRARY)
 SPLIT_TILES = torch.ops.torch_eqsat.split_tiles.default
 JOIN_TILES = torch.ops.torch_eqsat.join_tiles.default
