@@ -28,7 +28,7 @@ from torch_eqsat.planning.inductor.attention import fuse_attention
 from torch_eqsat.planning.inductor.compiling import Compilation
 from torch_eqsat.planning.inductor.freezing import is_weight, let_go, lift_weights, watch_weights
 from torch_eqsat.planning.inductor.interpreting import SETTINGS, interpret
-from torch_eqsat.planning.inductor.versions import forget_memory
+from torch_eqsat.planning.inductor.versions import forget_checks
 from torch_eqsat.planning.plans.plan_store import forget_plan
 from torch_eqsat.planning.plans.source import source_hash
 from torch_eqsat.planning.setting import Setting
@@ -101,10 +101,10 @@ def _backend(
 
 
 def reset() -> None:
-    """Forget reports, counters and the memory of weights that were frozen, and close the table of kernel times; called
+    """Forget reports, counters and the checks of weights that were frozen, and close the table of kernel times; called
     by ``torch.compiler.reset()``."""
     reports.reset()
-    forget_memory()
+    forget_checks()
     close_tables()
     counters.pop(COUNTERS, None)
 

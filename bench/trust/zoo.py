@@ -2,8 +2,9 @@
 
 Run as ``python -m bench.trust.zoo --seconds 600`` (or ``make zoo SECONDS=600``). Each model runs frozen, live, and for
 one training step, by the backend ``eqsat_mcts_eager`` in strict mode, with random weights, in a process a model with
-limits of time and memory. Goes on where it was interrupted; rows are appended to bench/results/zoo.jsonl, which is not
-kept in git. The status is 1 when a result is wrong that is right with torch's own backend, or the pass faults.
+limits of processor time (so that other work beside it changes nothing) and memory. Goes on where it was interrupted;
+rows are appended to bench/results/zoo.jsonl, which is not kept in git. The status is 1 when a result is wrong that is
+right with torch's own backend, or the pass faults.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import argparse
 import json
 import random
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ RESULTS = ROOT / "bench" / "results" / "zoo.jsonl"
 MODES = ("frozen", "live", "training")
 OUTCOMES = ("ok", "refused", "fault", "wrong", "wrong without us", "timeout", "memory", "no model")
 MODEL_SECONDS, MEMORY_BYTES = 90.0, 8 << 30
+BUSY = 4.0
+"""How many times its processor time a process may take by the wall, beside other work."""
 
 
 def main() -> int:
@@ -74,20 +79,22 @@ def read(results: Path) -> list[dict[str, Any]]:
 def run_apart(model: str, modes: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """The rows of one model in some modes, which a process makes; another goes on behind a mode that ended it."""
     command = [sys.executable, "-m", "bench.trust.zoo_models", model, *modes]
-    limit = seconds * len(modes)
+    limit = int(seconds * len(modes))
     try:
         process = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, preexec_fn=_limit_memory
+            command, cwd=ROOT, capture_output=True, text=True, timeout=BUSY * limit, preexec_fn=partial(_limit, limit)
         )
     except subprocess.TimeoutExpired as expired:
         printed = expired.stdout or b""
         output = printed.decode() if isinstance(printed, bytes) else printed
-        outcome, reason = "timeout", f"more than {limit:.0f} s"
+        outcome, reason = "timeout", f"more than {BUSY * limit:.0f} s of wall time"
     else:
         output, errors = process.stdout, process.stderr.strip().splitlines()
         reason = (errors or [f"status {process.returncode}"])[-1]
         memory = "MemoryError" in reason or "alloc" in reason or process.returncode < 0
         outcome = "memory" if memory else "fault"
+        if process.returncode == -signal.SIGXCPU:
+            outcome, reason = "timeout", f"more than {limit:.0f} s of processor time"
     lines = [line for line in output.splitlines() if line.startswith("{") and line.endswith("}")]
     rows = [{"model": model, "mode": mode} | json.loads(line) for mode, line in zip(modes, lines, strict=False)]
     if len(rows) == len(modes):
@@ -97,8 +104,9 @@ def run_apart(model: str, modes: Sequence[str], seconds: float) -> list[dict[str
     return [*rows, ended, *(run_apart(model, left, seconds) if left else [])]
 
 
-def _limit_memory() -> None:
+def _limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

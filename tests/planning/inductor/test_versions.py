@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_eqsat.planning.inductor.versions import MOST_CHANGES, keeps_changing, note_constant, note_of
+from torch_eqsat.planning.inductor.versions import MOST_CHANGES, content_of, keeps_changing, note_constant, note_of
 
 DTYPES = [torch.float32, torch.bfloat16, torch.complex64, torch.int8, torch.bool]
 
@@ -15,26 +15,29 @@ DTYPES = [torch.float32, torch.bfloat16, torch.complex64, torch.int8, torch.bool
 def test_the_content_of_a_weight(dtype):
     weight = torch.ones(3, 4).to(dtype).T
     note_constant(weight, values=True)
-    before = note_of(weight).content()
-    assert note_of(weight).content() == before
+    before = content_of(weight, values=True)
+    assert content_of(weight, values=True) == before
     weight.data[1, 2] = 0
-    assert note_of(weight).content() != before
+    assert content_of(weight, values=True) != before
 
 
 def test_empty_weights_have_contents():
     weight = nn.Parameter(torch.ones(0, 4))
-    note_constant(weight, values=True)
-    assert note_of(weight).content()
+    assert content_of(weight, values=True)
 
 
-def test_no_later_memory_has_the_address_of_a_constant():
-    """Graphs that were compiled for it would take it for what it was."""
-    weight = nn.Parameter(torch.rand(64, 64))
-    note_constant(weight)
-    address = weight.data_ptr()
-    for _ in range(20):
-        weight.data = torch.rand(64, 64)
-        assert weight.data_ptr() != address
+@pytest.mark.parametrize("form", [lambda w: w, lambda w: w.T, lambda w: w[1:, 2:4], lambda w: w[1, 1]])
+def test_the_middle_element_of_a_weight(form):
+    weight = form(torch.rand(5, 6))
+    middle = weight[tuple(n // 2 for n in weight.shape)]
+    assert content_of(weight) == middle.reshape(1).view(torch.uint8).numpy().tobytes()
+
+
+def test_what_cannot_be_read():
+    gone = torch.rand(3)
+    gone.untyped_storage().resize_(0)
+    unread = [torch.rand(0, 3), torch.rand(3).to_sparse(), torch.rand(3, device="meta"), gone]
+    assert not any(map(content_of, unread))
 
 
 @pytest.mark.parametrize("inference", [False, True])

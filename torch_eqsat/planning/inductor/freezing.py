@@ -2,22 +2,29 @@
 
 Stock Inductor reads the global ``torch._inductor.config.freezing`` while Dynamo traces, so the option alone does
 nothing there (torch 2.14.1). Here the backend itself turns weights into attributes of the graph's module and adds
-Dynamo guards on a note that goes with each, so that a replaced parameter recompiles, and one on the versions and
-addresses of all, so that one that is changed in place or lies elsewhere does. Stock freezing goes on with the old
-values then.
+Dynamo guards on the modules that own them, and one on the identity, forms, versions and addresses of all, so that a
+weight that is replaced, changed in place or put elsewhere recompiles. Stock freezing goes on with the old values then.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._dynamo.guards import GuardBuilder
-from torch._dynamo.source import AttrSource, CallFunctionNoArgsSource, is_from_unspecialized_nn_module_source
-from torch._guards import TracingContext
+from torch._dynamo.source import (
+    AttrSource,
+    CallFunctionNoArgsSource,
+    DictGetItemSource,
+    UnspecializedParamBufferSource,
+    is_from_unspecialized_nn_module_source,
+)
+from torch._dynamo.symbolic_convert import InstructionTranslator
+from torch._guards import GuardsSet, TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
@@ -27,11 +34,12 @@ from torch_eqsat.planning.inductor.versions import (
     NOTE,
     count_fused_steps,
     count_move,
+    has_memory,
     keeps_changing,
     note_constant,
     note_of,
 )
-from torch_eqsat.planning.inductor.watching import Watch
+from torch_eqsat.planning.inductor.watching import Place, Watch, can_watch
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +75,7 @@ class Lifting:
                 held.erase()
 
     def put_back(self) -> None:
-        """Make the weights inputs again; the guards on their identity stay."""
+        """Make the weights inputs again."""
         if self._backup is None:
             return
         graph, context = self.module.graph, TracingContext.try_get()
@@ -104,20 +112,21 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     if context is None or sources is None or any(not hasattr(n, "_dynamo_source") for n, _ in weights):
         logger.warning("weights cannot be frozen here; compiled without freezing")
         return None
+    if not can_watch():
+        return None
     backup = Graph()
     backup.output(backup.graph_copy(module.graph, {}))
     frozen = {node for node, _ in weights}
     lifting = Lifting(module, [v for n, v in zip(placeholders, inputs, strict=True) if n not in frozen])
     lifting._backup, lifting._sources = backup, [getattr(n, "_dynamo_source", None) for n in placeholders]
-    lifting.names = [_make_attribute(module, node, value, context, sources) for node, value in weights]
+    lifting.names = [_make_attribute(module, node, value, sources) for node, value in weights]
     module.recompile()
     return lifting
 
 
 def watch_weights(module: GraphModule, *, values: bool = False) -> None:
-    """Have Dynamo compile again once a weight is changed that is a constant of the compiled ``module``: a guard that
-    compares the counters that autograd keeps, and addresses, beside those that Dynamo has by itself (on shapes, strides
-    and dtypes, so that a view of the same memory is seen).
+    """Have Dynamo compile again once a weight is changed that is a constant of the compiled ``module``: guards on the
+    identity of the modules that own them, and one on how all weights stand, in place of Dynamo's own on each.
 
     Weights that stay inputs are read anew in each call: those that the graph writes into, and those that changed
     :data:`~torch_eqsat.planning.inductor.versions.MOST_CHANGES` times while they were constants, as a counter of steps
@@ -125,21 +134,38 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
     middle element of a weight are seen, unless ``values`` are compared."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
-    if context is None or not sources:
+    if context is None or not sources or not can_watch():
         return
     inputs = {id(weight) for weight in context.params_flat or () if weight is not None}
-    guards = context.guards_context.dynamo_guards
-    matched = {guard.originating_source for guard in guards if guard.create_fn_name() == "TENSOR_MATCH"}
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     constants = {sources[n]: w for n, w in weights.items() if n in sources and id(w) not in inputs}
+    if not constants:
+        return
     for weight in constants.values():
         note_constant(weight, values=values)
-    if constants:
-        formless = [weight for source, weight in constants.items() if source not in matched]
-        distinct = {id(weight): weight for weight in constants.values()}.values()
-        watch, first = Watch(distinct, formless=formless, values=values), next(iter(constants))
-        check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
-        guards.add(CallFunctionNoArgsSource(check).make_guard(GuardBuilder.EQUALS_MATCH))
+    guards = context.guards_context.dynamo_guards
+    places = {_place(source, weight, guards): weight for source, weight in constants.items()}
+    seen = {source for source, weight in constants.items() if has_memory(weight)}
+    for guard in [g for g in guards if g.create_fn_name() == "TENSOR_MATCH" and g.originating_source in seen]:
+        guards.inner.discard(guard)
+    watch, first = Watch(places, values=values), next(iter(constants))
+    check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
+    guards.add(CallFunctionNoArgsSource(check).make_guard(GuardBuilder.EQUALS_MATCH))
+
+
+def _place(source: Any, weight: torch.Tensor, guards: GuardsSet) -> Place:
+    """Where ``weight`` is found in later calls, if ``guards`` hold, which get one on the identity of its owner."""
+    table = source.base if isinstance(source, DictGetItemSource) else None
+    if isinstance(table, UnspecializedParamBufferSource):
+        owner = InstructionTranslator.current_tx().output.resolve_source_value(table.base)
+        place = Place(weakref.ref(owner), table.member, source.index)
+        if place.weight() is weight:
+            guards.add(table.base.make_guard(GuardBuilder.ID_MATCH))
+            return place
+    note = note_of(weight)
+    note.held["weight"] = weight
+    guards.add(AttrSource(source, NOTE).make_guard(GuardBuilder.ID_MATCH))
+    return Place(weakref.ref(note), "held", "weight")
 
 
 def let_go(compiled: Callable[..., Any]) -> None:
@@ -168,13 +194,9 @@ def _read_by_loops(graph: Graph, weights: set[FxNode]) -> set[FxNode]:
     return found
 
 
-def _make_attribute(
-    module: GraphModule, node: FxNode, value: torch.Tensor, context: TracingContext, sources: dict[str, Any]
-) -> str:
+def _make_attribute(module: GraphModule, node: FxNode, value: torch.Tensor, sources: dict[str, Any]) -> str:
     """Have an attribute stand for the placeholder ``node``; its name."""
     source: Any = node._dynamo_source
-    note_of(value)
-    context.guards_context.dynamo_guards.add(AttrSource(source, NOTE).make_guard(GuardBuilder.ID_MATCH))
     name = f"_eqsat_{node.name}"
     if isinstance(value, torch.nn.Parameter):
         module.register_parameter(name, value)

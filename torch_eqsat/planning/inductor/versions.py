@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections import OrderedDict
 from functools import cache
@@ -11,8 +12,7 @@ from weakref import WeakSet
 
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-
-from torch_eqsat.planning.inductor.sampling import Sample, can_be_read, has_memory
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 MOST_CHANGES = 3
 """Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
@@ -22,28 +22,19 @@ NOTE = "_eqsat_constant"
 
 class Note:
     """What a weight itself says of having been a constant: how it ``stood`` (None if not yet), and how many ``changes``
-    it saw since. It keeps the memory where it lay, so that none that is put behind the weight later has the address of
-    what was compiled.
+    it saw since; ``values`` if contents are compared. A copy of the weight, or one from a file, gets another.
 
-    Compiled graphs guard on the identity of the note in place of that of the weight: it goes with the numbers where
-    tensors are swapped (`torch.utils.swap_tensors`, which refuses tensors with weak references, and guards on identity
-    are such). A copy of the weight, or one from a file, gets another. ``checks`` holds those of compiled graphs.
+    ``checks`` holds those of compiled graphs, where guards find them, and ``held`` the weight, if there is no module to
+    find it by.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self.owner = weight
+        self.owner = id(weight)
         self.stood: tuple[int, int, bytes] | None = None
         self.changes = 0
-        self.memory: list[torch.UntypedStorage] = []
         self.values = False
         self.checks = SimpleNamespace()
-
-    def content(self) -> bytes:
-        """A digest of the values of the weight ``owner``, or one of them, if ``values`` are not compared."""
-        if not self.values:
-            return Sample([self.owner]).read().tobytes() if can_be_read(self.owner) else b""
-        plain = self.owner.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
-        return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").digest()
+        self.held: dict[str, torch.Tensor] = {}
 
     def __reduce__(self) -> Any:
         return OrderedDict, ()
@@ -55,17 +46,16 @@ _notes: WeakSet[Note] = WeakSet()
 def note_of(weight: torch.Tensor) -> Note:
     """The note on ``weight``, which is put there if there is none."""
     note = getattr(weight, NOTE, None)
-    if not isinstance(note, Note) or note.owner is not weight:
+    if not isinstance(note, Note) or note.owner != id(weight):
         note = Note(weight)
         _notes.add(note)
         setattr(weight, NOTE, note)
     return note
 
 
-def forget_memory() -> None:
-    """Keep no memory and no checks of weights that were constants, once there are no compiled graphs any more."""
+def forget_checks() -> None:
+    """Keep no checks of weights that were constants, once there are no compiled graphs any more."""
     for note in _notes:
-        note.memory.clear()
         note.checks = SimpleNamespace()
 
 
@@ -76,13 +66,10 @@ def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
     if values and has_memory(weight) and not note.values:
         note.values = True
         if note.stood is not None:  # what was compared until now is another thing
-            note.stood = (*note.stood[:2], note.content())
+            note.stood = (*note.stood[:2], content_of(weight, values=True))
     stands = _standing(weight)
     note.changes += note.stood not in (None, stands)
     note.stood = stands
-    if has_memory(weight):
-        # Each, for an inference tensor: nothing else tells graphs that were compiled before the last change.
-        note.memory = [*(note.memory if weight.is_inference() else ()), weight.untyped_storage()]
 
 
 def keeps_changing(weight: torch.Tensor) -> bool:
@@ -93,7 +80,7 @@ def keeps_changing(weight: torch.Tensor) -> bool:
 
 def count_move(weight: torch.Tensor) -> None:
     """Count a change of a constant that lies elsewhere now: conversions of a model put other memory behind its
-    parameters, and what was compiled before is not right even once the old dtype is back."""
+    parameters, and what was compiled before is not right even once the old memory is back."""
     stood, (address, version, _) = note_of(weight).stood, _standing(weight)
     if stood is not None and stood[1] == version and stood[0] != address and not weight.is_inference():
         torch.autograd.graph.increment_version(weight)
@@ -113,7 +100,25 @@ def _count_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         torch.autograd.graph.increment_version(changed)
 
 
+def has_memory(weight: torch.Tensor) -> bool:
+    """Whether the values of ``weight`` lie at one address."""
+    return weight.layout is torch.strided and not is_traceable_wrapper_subclass(weight)
+
+
+def content_of(weight: torch.Tensor, *, values: bool = False) -> bytes:
+    """A digest of the values of ``weight``, or else the one in the middle: the first row of an embedding is often
+    never written. Nothing of what this process cannot read."""
+    if values:
+        plain = weight.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
+        return hashlib.blake2b(plain.view(torch.uint8).numpy() if plain.numel() else b"").digest()
+    if not has_memory(weight) or weight.device.type != "cpu" or weight.numel() == 0 or weight.data_ptr() == 0:
+        return b""
+    place = sum((n // 2) * stride for n, stride in zip(weight.shape, weight.stride(), strict=True))
+    return ctypes.string_at(weight.data_ptr() + place * weight.element_size(), weight.element_size())
+
+
 def _standing(weight: torch.Tensor) -> tuple[int, int, bytes]:
     """The address of ``weight``, its version, 0 for what it does not have, and what is compared of its content."""
     address = weight.data_ptr() if has_memory(weight) else 0
-    return address, 0 if weight.is_inference() else weight._version, note_of(weight).content()
+    content = content_of(weight, values=note_of(weight).values)
+    return address, 0 if weight.is_inference() else weight._version, content

@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from itertools import count
-from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._inductor.codecache import CppCodeCache
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from torch_eqsat.planning.inductor.sampling import Sample, can_be_read, has_memory
-from torch_eqsat.planning.inductor.versions import note_of
+from torch_eqsat.errors import first_line
+from torch_eqsat.planning.inductor.versions import content_of, has_memory, note_of
 
-_Look = Callable[[Tensor], Any]
-_version: _Look = attrgetter("_version")
-_shape: _Look = attrgetter("shape")
+logger = logging.getLogger(__name__)
 _numbers = count(2)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call finds a weight: ``vars(owner)[table][key]``. The owner is not kept."""
+
+    owner: weakref.ref[Any]
+    table: str
+    key: str
+
+    def weight(self) -> Tensor | None:
+        """What is there."""
+        found = vars(self.owner()).get(self.table, {}).get(self.key) if self.owner() is not None else None
+        return found if isinstance(found, Tensor) else None
+
+
+@cache
+def can_watch() -> bool:
+    """Whether the check can be compiled here; one line is logged if not."""
+    try:
+        _library()
+    except Exception as error:  # whatever a compiler may say
+        logger.warning("changes of frozen weights cannot be seen: their check did not compile: %s", first_line(error))
+        return False
+    return True
 
 
 class Watch:
     """The constants among the weights of one compiled graph, and how they stood when they became that.
 
-    Dynamo guards on the result of :meth:`state`, once for all weights. Guards on counters and addresses of each weight
-    lie scattered in memory: all guards of mobileone_s0, which has 1,323 weights, took 2.6 to 3.3 ms of a call with
-    them, and take 1.3 to 2.4 so (`python -m bench.prices.guards mobileone_s0 eqsat`, on an Intel Xeon).
+    Dynamo guards on the result of :meth:`state`, once for all weights, in place of guards on each. It is compiled
+    (watch.cpp, once on a machine, in 2 s): guards of Dynamo's, and a check in Python, wait for memory again and again
+    (`python -m bench.prices.guards`).
     """
 
-    def __init__(self, weights: Iterable[Tensor], *, formless: Iterable[Tensor] = (), values: bool = False) -> None:
-        """``formless`` are the weights at whose shapes and strides no guard looks; ``values`` asks for contents."""
-        weights, others = list(weights), {id(weight) for weight in formless}
-        alike: dict[tuple[_Look, ...], list[Tensor]] = {}
-        for weight in weights:
-            alike.setdefault(tuple(_looks(weight, id(weight) in others, values)), []).append(weight)
-        # Neither the weights, which would stay in memory, nor weak references to them, which keep them from being
-        # swapped (`torch.utils.swap_tensors`): their notes know them.
-        self._groups = [
-            ([weakref.ref(note_of(weight)) for weight in group], [(look, list(map(look, group))) for look in looks])
-            for looks, group in alike.items()
-        ]
-        self._sample = Sample([weight for weight in weights if can_be_read(weight)])
-        self._read = self._sample.read()
+    def __init__(self, weights: Mapping[Place, Tensor], *, values: bool = False) -> None:
+        """``weights`` lie at their places; ``values`` asks for contents."""
+        owners: dict[weakref.ref[Any], list[tuple[str, str, Tensor, StorageWeakRef | None]]] = {}
+        for place, weight in weights.items():
+            storage = StorageWeakRef(weight.untyped_storage()) if has_memory(weight) else None
+            owners.setdefault(place.owner, []).append((place.table, place.key, weight, storage))
+        self._watch = _library().new_watch(list(owners.items()))
+        compared = {place: weight for place, weight in weights.items() if values and has_memory(weight)}
+        self._contents = {place: content_of(weight, values=True) for place, weight in compared.items()}
 
     def state(self) -> int:
         """1 if all of the weights are there, and stand as they stood; else a number that never comes back, so that no
@@ -50,15 +75,14 @@ class Watch:
 
     def unchanged(self) -> bool:
         """Whether all of the weights are there, and stand as they stood."""
+        if not self._contents:
+            return bool(self._watch.unchanged())
         with torch._C.DisableTorchFunction():
-            for notes, seen in self._groups:
-                try:
-                    weights = [note().owner for note in notes]  # type: ignore[union-attr]
-                except AttributeError:  # the weight is gone
-                    return False
-                if any(list(map(look, weights)) != stood for look, stood in seen):
-                    return False
-        return bool((self._sample.read() == self._read).all())
+            return self._watch.unchanged() and all(map(self._has_content, self._contents))
+
+    def _has_content(self, place: Place) -> bool:
+        weight = place.weight()
+        return weight is not None and content_of(weight, values=True) == self._contents[place]
 
     def name_on(self, weight: Tensor) -> str:
         """The name under which the checks of the note on ``weight`` hold this one from now on."""
@@ -67,14 +91,23 @@ class Watch:
         return name
 
 
-def _looks(weight: Tensor, formless: bool, values: bool) -> list[_Look]:
-    """What is compared of a weight. An inference tensor has no version."""
-    looks: list[_Look] = [] if weight.is_inference() else [_version]
-    if has_memory(weight):
-        looks += [_shape, Tensor.stride] if formless else []
-        looks += [Tensor.data_ptr, *([_content] if values else [])]
-    return looks
+class _Cache(CppCodeCache):
+    """Libraries of torch's own C++, which take and give Python objects."""
+
+    cache: ClassVar[dict[str, Any]] = {}
+    cache_clear = staticmethod(cache.clear)
+    cpp_compile_command_flags: ClassVar[dict[str, Any]] = {"include_pytorch": True, "shared": True}
+
+    @staticmethod
+    def _load_library_inner(path: str, key: str) -> ctypes.CDLL:
+        return ctypes.PyDLL(path)
 
 
-def _content(weight: Tensor) -> bytes:
-    return note_of(weight).content()
+@cache
+def _library() -> Any:
+    source = resources.files(__package__ or "").joinpath("watch.cpp").read_text(encoding="utf-8")
+    # Inductor names the libraries that need libc10, and some linkers leave out those of which nothing is used directly.
+    flags = ("-Wl,--no-as-needed",) if sys.platform == "linux" else ()
+    library = _Cache.load(source, needs_vec_isa=False, extra_flags=flags)
+    library.new_watch.argtypes, library.new_watch.restype = [ctypes.py_object], ctypes.py_object
+    return library
