@@ -28,7 +28,9 @@ from bench.speed.runner import progress
 from bench.speed.variants import VARIANTS
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernel import Kernel
-from torch_eqsat.cost.measure.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.batch import measure_many
+from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.measure.pace import Pace
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.pricing import MEMORY_SHARE, Pricing
@@ -137,7 +139,7 @@ def predicted_ms(subject: Subject, table: Table) -> float:
     )
     missing: Missing = {}
     captured_program(task, prices, missing)
-    prices.measured.update(measure_many(list(missing.values()), CpuTimer(), table))
+    prices.measured.update(measure_many(list(missing.values()), CpuTimer(), table, pace=Pace()))
     return captured_program(task, prices).cost / subject.count
 
 

@@ -16,8 +16,9 @@ from torch_eqsat.errors import EqsatError
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2
-"""Kept in ``user_version`` and in the file's name, so that versions that differ in it do not share a file."""
+SCHEMA = 3
+"""Kept in ``user_version`` and in the file's name, so that versions that differ in it do not share a file. Times of 2
+were taken at any pace of the machine."""
 
 BUSY_S = 1.0
 """How long this process waits for other processes that lock the table, in all, in s."""

@@ -32,12 +32,13 @@ class Measurement:
     """The time of one kernel: ``ms`` milliseconds, a low quantile of the ``repeats`` samples that were taken.
 
     ``spread`` is (median − ms) / ms, a pure number: 0 on a quiet machine; above about 0.3 the number is not to be
-    trusted.
+    trusted. ``slowness`` says how many times slower than at best the machine computed just then.
     """
 
     ms: float
     spread: float
     repeats: int
+    slowness: float = 1.0
 
 
 @dataclass(frozen=True)

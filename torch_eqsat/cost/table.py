@@ -70,7 +70,7 @@ class Table:
     >>> with Table(context, ":memory:") as table:
     ...     table.store_many({"matmul …": Measurement(0.5, 0.01, 20)})
     ...     table.lookup_many(["matmul …", "another"])
-    {'matmul …': Measurement(ms=0.5, spread=0.01, repeats=20)}
+    {'matmul …': Measurement(ms=0.5, spread=0.01, repeats=20, slowness=1.0)}
     """
 
     def __init__(self, context: Context, path: Path | str | None = None) -> None:
@@ -95,9 +95,20 @@ class Table:
     def store_many(self, measurements: Mapping[str, Measurement]) -> None:
         """Store times by key, in place of those the table had, in one transaction."""
         now = time.time()
-        rows = [(key, *astuple(self.context), *astuple(value), now) for key, value in measurements.items()]
+        context = astuple(self.context)
+        rows = [(key, *context, m.ms, m.spread, m.repeats, now) for key, m in measurements.items()]
         with self._lock:
             self._write(partial(self._store, rows))
+
+    def forget_kernels(self) -> None:
+        """Forget all measurements of this context, which turned out to be wrong; its coefficients stay."""
+
+        def forget() -> None:
+            with self._database:
+                self._database.execute(f"DELETE FROM kernel WHERE {_IN_CONTEXT}", astuple(self.context))
+
+        with self._lock:
+            self._write(forget)
 
     def everything(self) -> dict[str, Measurement]:
         """All measurements of this context, by kernel key, sorted."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from torch_eqsat.cost.measure.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.batch import measure_many
+from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.measure.pace import Pace
 from torch_eqsat.cost.measure.timer import TIMERS
 from torch_eqsat.cost.pricing import Pricing
 from torch_eqsat.cost.programs import captured_program, repeated_ms, residency_of, with_kernels
@@ -83,8 +85,9 @@ def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
         return lambda kernels, until: {}
     if setting.options.deterministic:
         return lambda kernels, until: {k: m.ms for k, m in table.lookup_many(kernel.key for kernel in kernels).items()}
-    timer = TIMERS[torch.device(setting.device).type]()
-    return lambda kernels, until: measure_many(kernels, timer, table, until, failed)
+    kind = torch.device(setting.device).type
+    timer, pace = TIMERS[kind](), Pace() if kind == "cpu" else None
+    return lambda kernels, until: measure_many(kernels, timer, table, until, failed, pace)
 
 
 def _region_report(outcome: Outcome, regions: Sequence[Region]) -> RegionReport:

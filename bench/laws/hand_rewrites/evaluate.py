@@ -27,7 +27,9 @@ from bench.laws.hand_rewrites.row import Row
 from bench.laws.hand_rewrites.table import ROWS
 from torch_eqsat import report as reports
 from torch_eqsat.cost.kernel import Measurement
-from torch_eqsat.cost.measure.kernels import context_of, measure_many
+from torch_eqsat.cost.measure.batch import measure_many
+from torch_eqsat.cost.measure.kernels import context_of
+from torch_eqsat.cost.measure.pace import Pace
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
 from torch_eqsat.laws.assumptions import PROPERTIES
@@ -151,7 +153,7 @@ def _timing_all() -> Iterator[None]:
     """A deterministic search reads times of kernels from the table alone; in here the table takes those it lacks."""
 
     def times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
-        return lambda kernels, until: measure_many(kernels, CpuTimer(), table, math.inf, failed)
+        return lambda kernels, until: measure_many(kernels, CpuTimer(), table, math.inf, failed, Pace())
 
     with mock.patch.object(finding, "_times", times):
         yield

@@ -1,20 +1,17 @@
-"""Heavy kernels: what is called, that it computes the right thing, and that a batch survives its members."""
+"""Heavy kernels: what is called, and that it computes the right thing."""
 
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
-from torch_eqsat.cost.measure import kernels, telling
-from torch_eqsat.cost.measure.kernels import calls_of, context_of, measure, measure_many
+from torch_eqsat.cost.measure import kernels
+from torch_eqsat.cost.measure.kernels import calls_of, context_of, measure
 from torch_eqsat.cost.measure.timer import CpuTimer
-from torch_eqsat.cost.table import Table
 from torch_eqsat.errors import MeasurementError
 
 SMALL = [
@@ -104,9 +101,7 @@ def test_a_cold_weight_rotates_through_more_than_a_cache_holds() -> None:
     assert replace(kernel, cold=True).key == f"{kernel.key} cold"
 
 
-def test_times_that_differ_too_much_are_refused(
-    table: Table, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_that_differ_too_much_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_REFUSED", 1.0)
 
     class Timer(Impatient):
@@ -118,10 +113,6 @@ def test_times_that_differ_too_much_are_refused(
     with pytest.raises(MeasurementError, match=r"matmul float32 cpu 8x16 16x12: .* 2\.5 times"):
         measure(SMALL[0], timer)
     assert timer.timed == 2
-    failed: dict[str, str] = {}
-    assert measure_many([SMALL[0]], timer, table, failed=failed) == {} == table.everything()
-    # It may pass: who asked says so, in one line for all kernels.
-    assert failed.keys() == {"matmul float32 cpu 8x16 16x12"} and "2.5 times" in str(failed) and not caplog.records
 
 
 def test_weights_rotate_unless_they_fill_the_cache_alone() -> None:
@@ -140,54 +131,6 @@ def test_the_context_names_what_matters() -> None:
     assert context.threads == torch.get_num_threads()
     assert context.torch.split()[0] == torch.__version__
     assert context.cpu
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with Table(context_of("cpu"), tmp_path / "times.sqlite") as table:
-        yield table
-
-
-def test_a_batch_is_measured_once(table: Table) -> None:
-    timer = Impatient()
-    with table:
-        times = measure_many([*SMALL, *SMALL], timer, table)
-        assert times.keys() == {kernel.key for kernel in SMALL}
-        assert timer.timed == len(times)
-        assert measure_many(SMALL, timer, table) == times
-        assert timer.timed == len(times)
-        assert table.lookup_many(times).keys() == times.keys()
-
-
-def test_a_kernel_that_cannot_run_is_left_out(
-    table: Table, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telling, "_told", set())
-    # The CPU's flash attention wants values as wide as keys; and there is no timer for a GPU here.
-    wide = Kernel.sdpa((1, 2, 8, 16), (1, 2, 8, 16), (1, 2, 8, 24))
-    abroad = Kernel.matmul((2, 2), (2, 2), device="cuda")
-    with table:
-        times = measure_many([wide, SMALL[0], abroad], Impatient(), table)
-        measure_many(
-            [wide, Kernel.matmul((3, 3), (3, 3), device="cuda")], Impatient(), table
-        )  # for reasons that were told
-    assert list(times) == [SMALL[0].key]
-    assert [record.args[0] for record in caplog.records if record.args] == [wide.key, abroad.key]
-    assert all("\n" not in record.getMessage() for record in caplog.records)
-
-
-def test_nothing_is_measured_after_the_deadline(table: Table) -> None:
-    with table:
-        assert measure_many(SMALL, Impatient(), table, deadline=time.monotonic() - 1) == {}
-        known = measure_many(SMALL[:1], Impatient(), table)
-        assert measure_many(SMALL, Impatient(), table, deadline=time.monotonic() - 1) == known
-
-
-def test_what_cannot_be_over_by_the_deadline_is_not_begun(table: Table) -> None:
-    endless = Kernel.matmul((10**5, 10**4), (10**4, 10**5))
-    with table:
-        times = measure_many([endless, SMALL[0]], Impatient(), table, deadline=time.monotonic() + 10)
-    assert list(times) == [SMALL[0].key]
 
 
 def test_operands_beyond_memory_are_refused() -> None:

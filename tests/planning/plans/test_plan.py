@@ -211,8 +211,8 @@ def filled(tmp_path):
     """A cache folder with files of so many days, in bytes."""
     days = {"plans-v2/a.json": 1, "plans-v2/b.json": 2, "plans-v2/c.json": 3, "plans-v1/old.json": 91,
             "plans-v2/x.tmp": 2, "plans-v2/new.tmp": 0, "plans-v1/tmpabcd": 2,
-            "kernel-times-v2.sqlite.bad-1": 91, "kernel-times-v2.sqlite.bad-1-wal": 91,
-            "kernel-times-v2.sqlite.bad-2": 1, "kernel-times-v2.sqlite": 400,
+            "kernel-times-v3.sqlite.bad-1": 91, "kernel-times-v3.sqlite.bad-1-wal": 91,
+            "kernel-times-v3.sqlite.bad-2": 1, "kernel-times-v3.sqlite": 400,
             "others.json": 400, "others.tmp": 400, "tmpother": 400}  # fmt: skip
     for name, age in days.items():
         path = tmp_path / name
@@ -222,8 +222,8 @@ def filled(tmp_path):
     return lambda: {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
 
 
-OTHERS = {"others.json", "others.tmp", "tmpother", "kernel-times-v2.sqlite"}
-YOUNG = {"plans-v2/new.tmp", "kernel-times-v2.sqlite.bad-2"}
+OTHERS = {"others.json", "others.tmp", "tmpother", "kernel-times-v3.sqlite"}
+YOUNG = {"plans-v2/new.tmp", "kernel-times-v3.sqlite.bad-2"}
 PLANS = {f"plans-v2/{name}.json" for name in "abc"}
 
 

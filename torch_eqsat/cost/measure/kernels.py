@@ -17,11 +17,9 @@ are cold unless they are tiny: each callable of a timed round has weights of its
 """
 
 import contextlib
-import logging
 import math
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -29,14 +27,10 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
-from torch_eqsat.cost.measure.telling import tell_once
 from torch_eqsat.cost.measure.timer import Call, Timer
-from torch_eqsat.cost.roofline import cpu_roofline
-from torch_eqsat.cost.table import Context, Table, cpu_model
+from torch_eqsat.cost.table import Context, cpu_model
 from torch_eqsat.counters import count_timing
-from torch_eqsat.errors import MeasurementError, first_line
-
-logger = logging.getLogger(__name__)
+from torch_eqsat.errors import MeasurementError
 
 aten = torch.ops.aten
 
@@ -77,50 +71,6 @@ def measure(kernel: Kernel, timer: Timer) -> Measurement:
             f"{1 + _REFUSED:.0f} times is trusted; let the machine do less besides"
         )
     return better
-
-
-def measure_many(
-    kernels: Iterable[Kernel],
-    timer: Timer,
-    table: Table,
-    deadline: float | None = None,
-    failed: dict[str, str] | None = None,
-) -> dict[str, float]:
-    """Times in ms by ``kernel.key``: from the table where it has them, otherwise measured and stored.
-
-    The kernels are measured in the given order until ``deadline`` (of ``time.monotonic()``, in s); what is left then,
-    what could not be done by then, and what cannot run, is missing from the answer. ``failed`` gets, by key, what kept
-    a kernel from being timed and may pass: a busy machine, or no memory.
-    """
-    failed = {} if failed is None else failed
-    wanted = {kernel.key: kernel for kernel in kernels}
-    found = {key: known.ms for key, known in table.lookup_many(wanted).items()}
-    for key, kernel in wanted.items():
-        if key in found or not _in_time(kernel, deadline):
-            continue
-        try:
-            measured = measure(kernel, timer)
-        except (MeasurementError, MemoryError, torch.OutOfMemoryError) as error:
-            failed[key] = first_line(error)
-            logger.debug("not measured: %s: %s", key, failed[key])
-            continue
-        except Exception as error:
-            # RuntimeError, NotImplementedError …: no kernel may stop a compilation.
-            tell_once(key, str(error).partition("\n")[0])
-            continue
-        failed.pop(key, None)
-        table.store_many({key: measured})
-        found[key] = measured.ms
-    return found
-
-
-def _in_time(kernel: Kernel, deadline: float | None) -> bool:
-    """Whether the warm-up and three runs, all at an optimistic speed, would be over by the deadline."""
-    if deadline is None:
-        return True
-    bound_ms = cpu_roofline(torch.get_num_threads(), kernel.dtype).lower_estimate_ms(kernel)
-    least_ms = 4 * bound_ms if kernel.device == "cpu" else 0.0
-    return time.monotonic() + least_ms / 1e3 < deadline
 
 
 def _check_memory(kernel: Kernel) -> None:
