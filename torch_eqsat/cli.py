@@ -12,7 +12,7 @@ import torch
 
 from torch_eqsat.cost.calibration import Calibration, calibrate, calibration_of
 from torch_eqsat.cost.measure.kernels import context_of, measure
-from torch_eqsat.cost.measure.pace import Pace
+from torch_eqsat.cost.measure.pace import Pace, SteadyTimer
 from torch_eqsat.cost.measure.probes import CompiledProbe, time_copy
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
@@ -43,16 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     with Table(context_of("cpu")) as table:
         if options.command == "calibrate":
-            timer, pace = CpuTimer(), Pace()
-            probe = CompiledProbe(timer)
+            timer = SteadyTimer(CpuTimer(), Pace(table.best_pace_ms()))
             try:
-                calibrate(
-                    table,
-                    lambda *function: pace.steadily(lambda: probe(*function)),
-                    lambda elements: pace.steadily(lambda: time_copy(elements)),
-                    lambda kernel: pace.steadily(lambda: measure(kernel, timer)),
-                    _say,
-                )
+                calibrate(table, CompiledProbe(timer), time_copy, lambda kernel: measure(kernel, timer), _say)
             except MeasurementError as error:
                 _say(f"nothing is stored: {error}")
                 return 1

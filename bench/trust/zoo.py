@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "zoo.jsonl"
 MODES = ("frozen", "live", "training")
 OUTCOMES = ("ok", "refused", "fault", "wrong", "wrong without us", "timeout", "memory", "no model")
-MODEL_SECONDS, MEMORY_BYTES = 90.0, 8 << 30
+MODEL_SECONDS, MEMORY_BYTES = 90.0, 12 << 30
 BUSY = 4.0
 """How many times its processor time a process may take by the wall, beside other work."""
 

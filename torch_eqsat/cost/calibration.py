@@ -156,10 +156,10 @@ def copied_sizes() -> tuple[int, ...]:
 
 
 def measure_bandwidths(table: Table, copy: Copy) -> None:
-    """Measure and store the bandwidths of memory and caches where the table has no such coefficients: they differ
+    """Measure and store the bandwidths of memory and caches where the table has no coefficients at all: they differ
     most between machines (an L3 of 25 GB/s here, of 98 there), and need no code generation. Half a second in all. Of
     processes that do so at once the first one is believed: plans depend on these numbers."""
-    if any(name.startswith("fusible") for name in table.coefficients()):
+    if table.coefficients():
         return
     found = {size: copy(size) for size in copied_sizes()}
     fitted = _bandwidths(_ms(found), default_calibration(table.context).coefficients)

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS kernel (
     key TEXT NOT NULL,
     device TEXT NOT NULL, cpu TEXT NOT NULL, threads INTEGER NOT NULL, torch TEXT NOT NULL,
     ms REAL NOT NULL, spread REAL NOT NULL, repeats INTEGER NOT NULL,
+    pace_ms REAL NOT NULL, -- of a yardstick beside it; 0 if unknown
     measured_at REAL NOT NULL, -- seconds since the epoch
     PRIMARY KEY (device, cpu, threads, torch, key)
 ) WITHOUT ROWID
@@ -48,7 +49,7 @@ CREATE TABLE IF NOT EXISTS coefficient (
     PRIMARY KEY (device, cpu, threads, torch, name)
 ) WITHOUT ROWID
 """
-COLUMNS = ["key", "device", "cpu", "threads", "torch", "ms", "spread", "repeats", "measured_at"]
+COLUMNS = ["key", "device", "cpu", "threads", "torch", "ms", "spread", "repeats", "pace_ms", "measured_at"]
 
 
 class ForeignFileError(EqsatError):

@@ -32,13 +32,13 @@ class Measurement:
     """The time of one kernel: ``ms`` milliseconds, a low quantile of the ``repeats`` samples that were taken.
 
     ``spread`` is (median − ms) / ms, a pure number: 0 on a quiet machine; above about 0.3 the number is not to be
-    trusted. ``slowness`` says how many times slower than at best the machine computed just then.
+    trusted. ``pace_ms`` is what a yardstick took beside it: how fast the machine computed just then; 0 if unknown.
     """
 
     ms: float
     spread: float
     repeats: int
-    slowness: float = 1.0
+    pace_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Table:
     >>> with Table(context, ":memory:") as table:
     ...     table.store_many({"matmul …": Measurement(0.5, 0.01, 20)})
     ...     table.lookup_many(["matmul …", "another"])
-    {'matmul …': Measurement(ms=0.5, spread=0.01, repeats=20, slowness=1.0)}
+    {'matmul …': Measurement(ms=0.5, spread=0.01, repeats=20, pace_ms=0.0)}
     """
 
     def __init__(self, context: Context, path: Path | str | None = None) -> None:
@@ -95,25 +95,20 @@ class Table:
     def store_many(self, measurements: Mapping[str, Measurement]) -> None:
         """Store times by key, in place of those the table had, in one transaction."""
         now = time.time()
-        context = astuple(self.context)
-        rows = [(key, *context, m.ms, m.spread, m.repeats, now) for key, m in measurements.items()]
+        rows = [(key, *astuple(self.context), *astuple(value), now) for key, value in measurements.items()]
         with self._lock:
             self._write(partial(self._store, rows))
 
-    def forget_kernels(self) -> None:
-        """Forget all measurements of this context, which turned out to be wrong; its coefficients stay."""
-
-        def forget() -> None:
-            with self._database:
-                self._database.execute(f"DELETE FROM kernel WHERE {_IN_CONTEXT}", astuple(self.context))
-
-        with self._lock:
-            self._write(forget)
+    def best_pace_ms(self) -> float:
+        """The best pace of the machine beside the measurements of this context, but for the best one in twenty: a clock
+        may err. Infinite if none is known."""
+        paces = sorted(known.pace_ms for known in self.everything().values() if known.pace_ms > 0)
+        return paces[len(paces) // 20] if paces else math.inf
 
     def everything(self) -> dict[str, Measurement]:
         """All measurements of this context, by kernel key, sorted."""
         with self._lock:
-            query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
+            query = f"SELECT key, ms, spread, repeats, pace_ms FROM kernel WHERE {_IN_CONTEXT} ORDER BY key"
             try:
                 rows = patiently(lambda: self._database.execute(query, astuple(self.context)).fetchall())
             except sqlite3.Error as error:
@@ -178,7 +173,7 @@ class Table:
 
     def _lookup(self, keys: list[str]) -> dict[str, Measurement]:
         marks = ",".join("?" * len(keys))
-        query = f"SELECT key, ms, spread, repeats FROM kernel WHERE {_IN_CONTEXT} AND key IN ({marks})"
+        query = f"SELECT key, ms, spread, repeats, pace_ms FROM kernel WHERE {_IN_CONTEXT} AND key IN ({marks})"
         rows = self._database.execute(query, (*astuple(self.context), *keys))
         return _measurements(rows)
 
@@ -214,12 +209,12 @@ class Table:
             self._database = self._memory(error)
 
 
-def _measurements(rows: Iterable[tuple[str, float, float, int]]) -> dict[str, Measurement]:
+def _measurements(rows: Iterable[tuple[str, float, float, int, float]]) -> dict[str, Measurement]:
     """Rows as measurements by key, without those that damage made no time of: SQLite keeps any value in any column."""
     return {
-        key: Measurement(ms, spread, repeats)
-        for key, ms, spread, repeats in rows
-        if _is_number(ms) and ms > 0 and _is_number(spread) and isinstance(repeats, int)
+        key: Measurement(ms, spread, repeats, pace_ms)
+        for key, ms, spread, repeats, pace_ms in rows
+        if _is_number(ms) and ms > 0 and _is_number(spread) and isinstance(repeats, int) and _is_number(pace_ms)
     }
 
 

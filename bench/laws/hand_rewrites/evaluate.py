@@ -153,7 +153,9 @@ def _timing_all() -> Iterator[None]:
     """A deterministic search reads times of kernels from the table alone; in here the table takes those it lacks."""
 
     def times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
-        return lambda kernels, until: measure_many(kernels, CpuTimer(), table, math.inf, failed, Pace())
+        return lambda kernels, until: measure_many(
+            kernels, CpuTimer(), table, math.inf, failed=failed, pace=Pace(table.best_pace_ms())
+        )
 
     with mock.patch.object(finding, "_times", times):
         yield

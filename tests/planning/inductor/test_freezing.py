@@ -11,10 +11,11 @@ from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
+from torch._inductor import config
 
 from torch_eqsat import report as reports
 from torch_eqsat.backend import COUNTERS
-from torch_eqsat.planning.inductor import compiling
+from torch_eqsat.planning.inductor import compiling, watching
 from torch_eqsat.planning.inductor.freezing import let_go
 
 pytestmark = [pytest.mark.usefixtures("fresh"), pytest.mark.slow]
@@ -172,3 +173,38 @@ def test_what_autograd_returns_lets_its_module_go():
     assert compiled.named_parameters() is not None
     let_go(compiled)
     assert not hasattr(compiled, "named_parameters") and not hasattr(compiled, "zero_grad")
+
+
+@pytest.mark.parametrize("globally", [False, True])
+def test_without_a_compiler_nothing_is_frozen_that_could_not_be_watched(globally, monkeypatch, caplog):
+    monkeypatch.setattr(watching, "_why_blind", lambda: "no compiler")
+    model, x = model_and_input()
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "torch_eqsat"), config.patch(freezing=globally):
+        options = {"eqsat.strategy": "none", "eqsat.strict": True}
+        fast = torch.compile(model, backend="eqsat_mcts_eager", options={**options, "freezing": True})
+        torch.testing.assert_close(fast(x), model(x))
+        model[0].weight.mul_(2)
+        same = torch.allclose(fast(x), model(x))
+    assert same or globally  # Inductor's own freezing goes on with the old values
+    expected = "changes are not seen" if globally else "compiled without freezing"
+    assert caplog.records and all(expected in record.getMessage() for record in caplog.records)
+
+
+def test_sparse_weights_that_are_replaced():
+    """Of a weight without memory and without a counter nothing but its identity tells."""
+
+    class Sparse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.eye(4).to_sparse())
+            self.register_buffer("shift", torch.rand(4))
+
+        def forward(self, x):
+            return x + self.shift, torch.sparse.mm(self.weight, x)
+
+    with torch.inference_mode():
+        model, x = Sparse().eval(), torch.rand(4, 4)
+        fast = torch.compile(model, backend="eqsat_mcts_eager", options={"freezing": True})
+        torch.testing.assert_close(fast(x), model(x))
+        model.weight = (2 * torch.eye(4)).to_sparse()
+        torch.testing.assert_close(fast(x), model(x))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from torch_eqsat.planning.inductor import versions
 from torch_eqsat.planning.inductor.versions import MOST_CHANGES, content_of, keeps_changing, note_constant, note_of
 
 DTYPES = [torch.float32, torch.bfloat16, torch.complex64, torch.int8, torch.bool]
@@ -49,6 +50,18 @@ def test_moves_are_counted(inference):
             assert not keeps_changing(weight)
             weight.data = torch.rand(64, 64)
         assert keeps_changing(weight)
+
+
+def test_other_memory_at_the_same_address_is_a_change(monkeypatch):
+    """A GPU's allocator gives a model that comes back the blocks that it had."""
+    monkeypatch.setattr(torch.Tensor, "data_ptr", lambda weight: 64)
+    monkeypatch.setattr(versions, "content_of", lambda weight, values=False: b"")
+    weight = nn.Parameter(torch.rand(8))
+    for _ in range(MOST_CHANGES):
+        note_constant(weight)
+        assert not keeps_changing(weight)
+        weight.data = weight.data.clone()
+    assert keeps_changing(weight)
 
 
 def test_a_copy_has_no_note():

@@ -33,13 +33,13 @@ class Owner(nn.Module):
 
 def watch_of(*owners, **options):
     """The watch of all weights of these modules."""
-    places = {
-        Place(weakref.ref(owner), table, key): weight
+    places = [
+        (Place(weakref.ref(owner), table, key), weight)
         for owner in owners
         for table in ("_parameters", "_buffers")
         for key, weight in vars(owner)[table].items()
-    }
-    for weight in places.values():
+    ]
+    for _, weight in places:
         note_constant(weight, values=options.get("values", False))
     return Watch(places, **options)
 
@@ -63,16 +63,15 @@ CHANGES = {
     "other memory": lambda owner, key: setattr(getattr(owner, key), "data", torch.rand(3, 4)),
     "another view": lambda owner, key: setattr(getattr(owner, key), "data", getattr(owner, key).data[:2]),
     "other strides": lambda owner, key: setattr(getattr(owner, key), "data", getattr(owner, key).data.view(4, 3).T),
-    "another dtype": lambda owner, key: setattr(
-        getattr(owner, key), "data", getattr(owner, key).data.view(torch.int32).view(torch.float32).half()
-    ),
+    "another dtype": lambda owner, key: setattr(getattr(owner, key), "data", getattr(owner, key).data.half()),
+    "differentiable or not": lambda owner, key: getattr(owner, key).requires_grad_(key == "2"),
     "replaced": lambda owner, key: replace(owner, key, nn.Parameter(torch.rand(3, 4))),
     "a copy": lambda owner, key: replace(owner, key, getattr(owner, key).clone()),
     "no more": lambda owner, key: replace(owner, key, None),
     "removed": lambda owner, key: delattr(owner, key),
     "no tensor": lambda owner, key: replace(owner, key, "weight"),
     "no memory": lambda owner, key: getattr(owner, key).untyped_storage().resize_(0),
-    "conjugate": lambda owner, key: setattr(getattr(owner, key), "data", torch._neg_view(getattr(owner, key).data)),
+    "negative view": lambda owner, key: setattr(getattr(owner, key), "data", torch._neg_view(getattr(owner, key).data)),
     "written unseen": lambda owner, key: getattr(owner, key).data.mul_(1.01),
     "another table": lambda owner, key: vars(owner).update(_parameters={}, _buffers={}),
     "swapped": lambda owner, key: torch.utils.swap_tensors(
@@ -139,6 +138,33 @@ def test_weights_without_versions_without_memory_and_without_elements():
         watch = watch_of(owner)
         assert watch.unchanged()
         owner.a.data = torch.rand(3)
+    assert not watch.unchanged()
+
+
+class Equal(Owner):
+    """Equal to all others."""
+
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+    def __hash__(self):
+        return 1
+
+
+class Unhashable(Owner):
+    """As a dataclass is."""
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("kind", [Equal, Unhashable])
+@pytest.mark.parametrize("index", range(2))
+def test_modules_that_are_equal_or_have_no_hash(kind, index):
+    owners = [kind(nn.Parameter(torch.rand(3))) for _ in range(2)]
+    watch = watch_of(*owners)
+    assert watch.unchanged()
+    with torch.no_grad():
+        owners[index].get_parameter("0").add_(1)
     assert not watch.unchanged()
 
 

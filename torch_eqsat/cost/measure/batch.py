@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.measure import kernels as measuring
-from torch_eqsat.cost.measure.pace import ATTEMPTS, SLOW, Pace, at_best
+from torch_eqsat.cost.measure.pace import ATTEMPTS, Pace
 from torch_eqsat.cost.measure.telling import tell_once
 from torch_eqsat.cost.measure.timer import Timer
 from torch_eqsat.cost.roofline import cpu_roofline
@@ -21,15 +20,13 @@ from torch_eqsat.errors import MeasurementError, first_line
 
 logger = logging.getLogger(__name__)
 
-BEST_PACE = "pace"
-"""The table's coefficient that holds the least time of the yardstick, in ms."""
-
 
 def measure_many(
     kernels: Iterable[Kernel],
     timer: Timer,
     table: Table,
     deadline: float | None = None,
+    *,
     failed: dict[str, str] | None = None,
     pace: Pace | None = None,
 ) -> dict[str, float]:
@@ -37,30 +34,34 @@ def measure_many(
 
     The kernels are measured in the given order until ``deadline`` (of ``time.monotonic()``, in s); what is left then,
     what could not be done by then, and what cannot run, is missing from the answer. ``failed`` gets, by key, what kept
-    a kernel from being timed and may pass: a busy machine, or no memory. What was timed while the machine's ``pace``
-    was slow is timed again after the others, up to :data:`ATTEMPTS` times in all; if it stays slow, the times are
-    corrected.
+    a kernel from being timed and may pass: a busy machine, or no memory.
+
+    With the machine's ``pace``, what was timed at a slow one is timed again after the others, up to
+    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and corrected if it stays slow.
     """
     failed = {} if failed is None else failed
     wanted = {kernel.key: kernel for kernel in kernels}
-    found = {key: known.ms for key, known in table.lookup_many(wanted).items()}
-    _agree_on_pace(table, pace)
-    left, taken = [kernel for key, kernel in wanted.items() if key not in found], dict[str, Measurement]()
-    for _ in range(ATTEMPTS if left else 0):
+    found = table.lookup_many(wanted)
+    left = [kernel for key, kernel in wanted.items() if key not in found]
+    for _ in range(ATTEMPTS):
         for kernel, measured in _measured(left, timer, deadline, failed, pace):
-            _agree_on_pace(table, pace)
-            best = min(measured, taken.get(kernel.key, measured), key=lambda m: at_best(kernel, m).ms)
-            taken[kernel.key] = best
-            stored = at_best(kernel, best)
-            table.store_many({kernel.key: stored})
-            found[kernel.key] = stored.ms
-        left = [kernel for kernel in left if kernel.key in taken and taken[kernel.key].slowness > SLOW]
-    _tell_of_slow(taken)
-    return {key: found[key] for key in wanted if key in found}
+            known = found.get(kernel.key)
+            found[kernel.key] = pace.better((known, measured)) if pace and known else measured
+            table.store_many({kernel.key: found[kernel.key]})
+        left = [wanted[key] for key, known in found.items() if pace and pace.is_slow(known)]
+    for key in found:  # an attempt may have failed after one that did not
+        failed.pop(key, None)
+    if left:
+        logger.info("%d kernels are known from a busy machine only; their times are corrected", len(left))
+    return {key: pace.corrected_ms(wanted[key], m) if pace else m.ms for key, m in found.items()}
 
 
 def _measured(
-    kernels: Iterable[Kernel], timer: Timer, deadline: float | None, failed: dict[str, str], pace: Pace | None
+    kernels: Iterable[Kernel],
+    timer: Timer,
+    deadline: float | None,
+    failed: dict[str, str],
+    pace: Pace | None,
 ) -> Iterator[tuple[Kernel, Measurement]]:
     """Those of ``kernels`` that can be measured now, with their times at the pace that the machine has."""
     for kernel in kernels:
@@ -68,8 +69,7 @@ def _measured(
             continue
         measure = partial(measuring.measure, kernel, timer)
         try:
-            with measuring.plain_torch(kernel.device):
-                measured = measure() if pace is None else pace.beside(measure)
+            measured = measure() if pace is None else pace.beside(measure)
         except (MeasurementError, MemoryError, torch.OutOfMemoryError) as error:
             failed[kernel.key] = first_line(error)
             logger.debug("not measured: %s: %s", kernel.key, failed[kernel.key])
@@ -77,28 +77,7 @@ def _measured(
             # RuntimeError, NotImplementedError …: no kernel may stop a compilation.
             tell_once(kernel.key, str(error).partition("\n")[0])
         else:
-            failed.pop(kernel.key, None)
             yield kernel, measured
-
-
-def _agree_on_pace(table: Table, pace: Pace | None) -> None:
-    """Have ``pace`` and ``table`` know the same best pace. What the table holds from before, when the best that was
-    known was slow, is forgotten."""
-    if pace is None:
-        return
-    known = table.coefficients().get(BEST_PACE, math.inf)
-    if pace.best_ms < known:
-        if pace.best_ms < known / SLOW and known < math.inf:
-            table.forget_kernels()
-        table.store_coefficients({BEST_PACE: pace.best_ms}, 0.0, 1)
-    else:
-        pace.best_ms = known
-
-
-def _tell_of_slow(taken: Mapping[str, Measurement]) -> None:
-    slow = [measured.slowness for measured in taken.values() if measured.slowness > SLOW]
-    if slow:
-        logger.info("%d kernels were timed on a busy machine, up to %.1f times slower; corrected", len(slow), max(slow))
 
 
 def _in_time(kernel: Kernel, deadline: float | None) -> bool:

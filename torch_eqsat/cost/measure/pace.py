@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
 from torch_eqsat.cost.kernel import Kernel, Measurement
-from torch_eqsat.cost.measure.timer import Call, Clock, sample_ms
+from torch_eqsat.cost.measure.kernels import plain_torch
+from torch_eqsat.cost.measure.timer import Call, Clock, Timer, sample_ms
 from torch_eqsat.cost.roofline import cpu_roofline
 
-SIDE = 256
-"""Of the matrices of the yardstick: 0.2 ms of arithmetic that stays in the L2 cache."""
+SIDE = 192
+"""Of the matrices of the yardstick, with one thread: 0.2 ms of arithmetic that stays in the L2 cache."""
 
 SAMPLES = 3
 
@@ -29,52 +30,87 @@ SLOW = 1.15
 
 ATTEMPTS = 3
 
+RARE = 20
+"""One in so many of the yardstick's times may be less than the best pace: a clock may err."""
+
 
 class Pace:
-    """The machine's pace: the time of a product of two matrices, in ms, with torch's threads. ``best_ms`` is the least
-    that is known."""
+    """The machine's pace: the time of a product of two matrices, in ms, with torch's threads. ``known_ms`` is the best
+    that was known before."""
 
-    def __init__(self, clock: Clock | None = None, work: Call | None = None) -> None:
-        self.best_ms = math.inf
+    def __init__(self, known_ms: float = math.inf, clock: Clock | None = None, work: Call | None = None) -> None:
+        self.known_ms = known_ms
         self._clock = clock or (time.thread_time if torch.get_num_threads() == 1 else time.perf_counter)
         self._work = work
+        self._seen: list[float] = []
+
+    @property
+    def best_ms(self) -> float:
+        """The best pace that is known, in ms."""
+        return min([self.known_ms, *sorted(self._seen)[len(self._seen) // RARE :][:1]])
 
     def beside(self, measure: Callable[[], Measurement]) -> Measurement:
-        """What ``measure`` gives, and how much slower than at best the machine was before and after it."""
+        """What ``measure`` gives, with the pace that the machine had before or after it, the better one."""
         before = self._now_ms()
         measured = measure()
-        now = min(before, self._now_ms())
-        return replace(measured, slowness=now / self.best_ms)
+        return replace(measured, pace_ms=min(before, self._now_ms()))
 
-    def steadily(self, measure: Callable[[], Measurement]) -> Measurement:
-        """The least of up to :data:`ATTEMPTS` times, of which the last was taken at a good pace, if one was."""
-        attempts = [self.beside(measure)]
-        while attempts[-1].slowness > SLOW and len(attempts) < ATTEMPTS:
-            attempts.append(self.beside(measure))
-        return min(attempts, key=lambda measured: measured.ms)
+    def slowness(self, measured: Measurement) -> float:
+        """How many times slower than at best the machine was then; 1 if it is not known."""
+        return max(1.0, measured.pace_ms / self.best_ms) if measured.pace_ms > 0 and self.best_ms < math.inf else 1.0
+
+    def is_slow(self, measured: Measurement) -> bool:
+        """Whether the time is to be taken again."""
+        return self.slowness(measured) > SLOW
+
+    def better(self, measured: Sequence[Measurement]) -> Measurement:
+        """The least of the times that were not taken at a slow pace; of all if all were."""
+        return min(measured, key=lambda m: (self.is_slow(m), m.ms))
+
+    def corrected_ms(self, kernel: Kernel, measured: Measurement) -> float:
+        """The time that ``kernel`` would take at the best pace, if it was measured at a slow one. Waiting for memory
+        takes as long at any pace: only the share of arithmetic is shortened, as a roofline has it.
+
+        >>> pace, product = Pace(known_ms=0.2), Kernel.matmul((512, 512), (512, 512))
+        >>> [round(pace.corrected_ms(product, Measurement(1.4, 0.0, 9, now)), 2) for now in (0.22, 0.28)]
+        [1.4, 1.02]
+        """
+        if not self.is_slow(measured):
+            return measured.ms
+        roofline = cpu_roofline(torch.get_num_threads(), kernel.dtype)
+        arithmetic, memory = kernel.flops / roofline.peak_flops_per_ms, kernel.bytes / roofline.bytes_per_ms
+        share = arithmetic / (arithmetic + memory)
+        return measured.ms / (1 + (self.slowness(measured) - 1) * share)
 
     def _now_ms(self) -> float:
         if self._work is None:
             self._work = _yardstick()
-        now = min(sample_ms([self._work], 1, self._clock) for _ in range(SAMPLES))
-        self.best_ms = min(self.best_ms, now)
+        with plain_torch("cpu"):
+            now = min(sample_ms([self._work], 1, self._clock) for _ in range(SAMPLES))
+        if now > 0:
+            self._seen.append(now)
         return now
 
 
-def at_best(kernel: Kernel, measured: Measurement) -> Measurement:
-    """The time that ``kernel`` would take at the machine's best pace. Waiting for memory takes as long at any: only the
-    share of arithmetic is shortened, as a roofline has it.
+class SteadyTimer:
+    """A timer that times again, up to :data:`ATTEMPTS` times in all, what it timed at a slow pace."""
 
-    >>> product = Kernel.matmul((512, 512), (512, 512))
-    >>> at_best(product, Measurement(1.4, 0.0, 9, slowness=1.4))
-    Measurement(ms=1.0198859870078218, spread=0.0, repeats=9, slowness=1.0)
-    """
-    roofline = cpu_roofline(torch.get_num_threads(), kernel.dtype)
-    arithmetic, memory = kernel.flops / roofline.peak_flops_per_ms, kernel.bytes / roofline.bytes_per_ms
-    share = arithmetic / (arithmetic + memory)
-    return replace(measured, ms=measured.ms / (1 + (measured.slowness - 1) * share), slowness=1.0)
+    device = "cpu"
+
+    def __init__(self, timer: Timer, pace: Pace) -> None:
+        self._timer, self._pace = timer, pace
+
+    def time(self, calls: Sequence[Call]) -> Measurement:
+        """The time of one call in ms."""
+        attempts = [self._pace.beside(lambda: self._timer.time(calls))]
+        while self._pace.is_slow(attempts[-1]) and len(attempts) < ATTEMPTS:
+            attempts.append(self._pace.beside(lambda: self._timer.time(calls)))
+        return self._pace.better(attempts)
 
 
 def _yardstick() -> Call:
-    a, b = torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
+    # In double precision, whose products know no settings of precision.
+    side = round(SIDE * torch.get_num_threads() ** (1 / 3))
+    with plain_torch("cpu"):
+        a, b = (torch.ones(side, side, dtype=torch.float64, device="cpu") for _ in range(2))
     return lambda: torch.mm(a, b)

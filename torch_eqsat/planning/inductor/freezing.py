@@ -29,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
+from torch_eqsat.errors import first_line
 from torch_eqsat.graph.calls import is_loop
 from torch_eqsat.planning.inductor.versions import (
     NOTE,
@@ -112,7 +113,7 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     if context is None or sources is None or any(not hasattr(n, "_dynamo_source") for n, _ in weights):
         logger.warning("weights cannot be frozen here; compiled without freezing")
         return None
-    if not can_watch():
+    if not can_watch("compiled without freezing"):
         return None
     backup = Graph()
     backup.output(backup.graph_copy(module.graph, {}))
@@ -134,21 +135,21 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
     middle element of a weight are seen, unless ``values`` are compared."""
     count_fused_steps()
     context, sources = TracingContext.try_get(), getattr(module, "_param_name_to_source", None)
-    if context is None or not sources or not can_watch():
+    if context is None or not sources:
         return
     inputs = {id(weight) for weight in context.params_flat or () if weight is not None}
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     constants = {sources[n]: w for n, w in weights.items() if n in sources and id(w) not in inputs}
-    if not constants:
+    if not constants or not can_watch("as with Inductor's own freezing, changes are not seen"):
         return
     for weight in constants.values():
         note_constant(weight, values=values)
     guards = context.guards_context.dynamo_guards
-    places = {_place(source, weight, guards): weight for source, weight in constants.items()}
+    places = [(_place(source, weight, guards), weight) for source, weight in constants.items()]
+    watch, first = Watch(places, values=values), next(iter(constants))
     seen = {source for source, weight in constants.items() if has_memory(weight)}
     for guard in [g for g in guards if g.create_fn_name() == "TENSOR_MATCH" and g.originating_source in seen]:
         guards.inner.discard(guard)
-    watch, first = Watch(places, values=values), next(iter(constants))
     check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
     guards.add(CallFunctionNoArgsSource(check).make_guard(GuardBuilder.EQUALS_MATCH))
 
@@ -156,12 +157,16 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
 def _place(source: Any, weight: torch.Tensor, guards: GuardsSet) -> Place:
     """Where ``weight`` is found in later calls, if ``guards`` hold, which get one on the identity of its owner."""
     table = source.base if isinstance(source, DictGetItemSource) else None
-    if isinstance(table, UnspecializedParamBufferSource):
-        owner = InstructionTranslator.current_tx().output.resolve_source_value(table.base)
-        place = Place(weakref.ref(owner), table.member, source.index)
-        if place.weight() is weight:
-            guards.add(table.base.make_guard(GuardBuilder.ID_MATCH))
-            return place
+    # Of what has no memory nothing but its identity is compared.
+    if isinstance(table, UnspecializedParamBufferSource) and has_memory(weight):
+        try:
+            owner = InstructionTranslator.current_tx().output.resolve_source_value(table.base)
+            place = Place(weakref.ref(owner), table.member, source.index)
+            if place.weight() is weight:
+                guards.add(table.base.make_guard(GuardBuilder.ID_MATCH))
+                return place
+        except Exception as error:  # whatever the way to a module that Dynamo went may raise
+            logger.debug("%s is watched by itself: %s", source.name, first_line(error))
     note = note_of(weight)
     note.held["weight"] = weight
     guards.add(AttrSource(source, NOTE).make_guard(GuardBuilder.ID_MATCH))

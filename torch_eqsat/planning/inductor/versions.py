@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -18,6 +20,21 @@ MOST_CHANGES = 3
 """Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
 NOTE = "_eqsat_constant"
 """The attribute of a weight that holds its note."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a weight stands: its storage (weakly: no other gets its address, and no memory is kept), the address of its
+    values, its version, 0 or None for what it does not have, and what is compared of its content."""
+
+    storage: StorageWeakRef | None
+    address: int
+    version: int
+    content: bytes
+
+    def lies_at(self, other: Standing) -> bool:
+        """Whether both are of one place."""
+        return (self.storage, self.address) == (other.storage, other.address)
 
 
 class Note:
@@ -30,7 +47,7 @@ class Note:
 
     def __init__(self, weight: torch.Tensor) -> None:
         self.owner = id(weight)
-        self.stood: tuple[int, int, bytes] | None = None
+        self.stood: Standing | None = None
         self.changes = 0
         self.values = False
         self.checks = SimpleNamespace()
@@ -56,7 +73,7 @@ def note_of(weight: torch.Tensor) -> Note:
 def forget_checks() -> None:
     """Keep no checks of weights that were constants, once there are no compiled graphs any more."""
     for note in _notes:
-        note.checks = SimpleNamespace()
+        note.checks, note.held = SimpleNamespace(), {}
 
 
 def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
@@ -66,7 +83,7 @@ def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:
     if values and has_memory(weight) and not note.values:
         note.values = True
         if note.stood is not None:  # what was compared until now is another thing
-            note.stood = (*note.stood[:2], content_of(weight, values=True))
+            note.stood = replace(note.stood, content=content_of(weight, values=True))
     stands = _standing(weight)
     note.changes += note.stood not in (None, stands)
     note.stood = stands
@@ -81,8 +98,10 @@ def keeps_changing(weight: torch.Tensor) -> bool:
 def count_move(weight: torch.Tensor) -> None:
     """Count a change of a constant that lies elsewhere now: conversions of a model put other memory behind its
     parameters, and what was compiled before is not right even once the old memory is back."""
-    stood, (address, version, _) = note_of(weight).stood, _standing(weight)
-    if stood is not None and stood[1] == version and stood[0] != address and not weight.is_inference():
+    stood, stands = note_of(weight).stood, _standing(weight)
+    if stood is None or weight.is_inference():
+        return
+    if stood.version == stands.version and not stood.lies_at(stands):
         torch.autograd.graph.increment_version(weight)
 
 
@@ -117,8 +136,8 @@ def content_of(weight: torch.Tensor, *, values: bool = False) -> bytes:
     return ctypes.string_at(weight.data_ptr() + place * weight.element_size(), weight.element_size())
 
 
-def _standing(weight: torch.Tensor) -> tuple[int, int, bytes]:
-    """The address of ``weight``, its version, 0 for what it does not have, and what is compared of its content."""
+def _standing(weight: torch.Tensor) -> Standing:
+    storage = StorageWeakRef(weight.untyped_storage()) if has_memory(weight) else None
     address = weight.data_ptr() if has_memory(weight) else 0
     content = content_of(weight, values=note_of(weight).values)
-    return address, 0 if weight.is_inference() else weight._version, content
+    return Standing(storage, address, 0 if weight.is_inference() else weight._version, content)

@@ -10,6 +10,7 @@
 #include <c10/core/UndefinedTensorImpl.h>
 
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -52,6 +53,7 @@ struct Weight {
   bool strided = false;  // the rest is known of those alone whose values lie at one address
   c10::DispatchKeySet keys;
   caffe2::TypeMeta dtype;
+  bool grad = false;
   std::vector<int64_t> sizes, strides;
   Owned storage;  // a weak reference
   const StorageImpl* storage_address = nullptr;
@@ -68,6 +70,7 @@ struct Weight {
     if (!strided) return;
     keys = tensor.key_set();
     dtype = tensor.dtype();
+    grad = tensor.requires_grad();
     sizes = tensor.sizes().vec();
     strides = tensor.strides().vec();
     storage = own(weak_storage);
@@ -86,7 +89,7 @@ struct Weight {
     static_assert(sizeof(VariableVersion) == sizeof(void*), "the address of a counter is compared");
     if (std::memcmp(&counter, &tensor.version_counter(), sizeof counter) != 0) return false;
     return !strided ||
-        (keys == tensor.key_set() && dtype == tensor.dtype() && tensor.sizes() == c10::IntArrayRef(sizes) &&
+        (keys == tensor.key_set() && dtype == tensor.dtype() && grad == tensor.requires_grad() && tensor.sizes() == c10::IntArrayRef(sizes) &&
          tensor.strides() == c10::IntArrayRef(strides) &&
          tensor.unsafe_storage().unsafeGetStorageImpl() == storage_address);
   }
@@ -202,11 +205,7 @@ bool is_understood(PyObject* object) {
   return told != nullptr && PyLong_AsVoidPtr(told.get()) == reinterpret_cast<TensorObject*>(object)->tensor.get();
 }
 
-}  // namespace
-
-// A watch of `places`: for each owner (a weak reference, [(table, key, tensor, a weak reference to its storage), ...]),
-// where None stands for the storage of a tensor whose values do not lie at one address.
-extern "C" PyObject* new_watch(PyObject* places) {
+PyObject* watch_of(PyObject* places) {
   static PyObject* type = PyType_FromSpec(&spec);
   if (type == nullptr) return nullptr;
   auto* self = reinterpret_cast<Watch*>(PyType_GenericAlloc(reinterpret_cast<PyTypeObject*>(type), 0));
@@ -234,4 +233,17 @@ extern "C" PyObject* new_watch(PyObject* places) {
   }
   self->found->resize(self->weights->size());
   return Py_NewRef(result.get());
+}
+
+}  // namespace
+
+// A watch of `places`: for each owner (a weak reference, [(table, key, tensor, a weak reference to its storage), ...]),
+// where None stands for the storage of a tensor whose values do not lie at one address.
+extern "C" PyObject* new_watch(PyObject* places) {
+  try {
+    return watch_of(places);
+  } catch (const std::exception& error) {  // torch refuses to tell of a tensor
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
 }

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._inductor.codecache import CppCodeCache
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _numbers = count(2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # modules may be equal to others
 class Place:
     """Where a call finds a weight: ``vars(owner)[table][key]``. The owner is not kept."""
 
@@ -39,15 +39,25 @@ class Place:
         return found if isinstance(found, Tensor) else None
 
 
+def can_watch(otherwise: str) -> bool:
+    """Whether changes can be seen here; if not, a line says why, and what happens ``otherwise``."""
+    if why := _why_blind():
+        logger.warning("the check of frozen weights does not run here (%s): %s", why, otherwise)
+    return not why
+
+
 @cache
-def can_watch() -> bool:
-    """Whether the check can be compiled here; one line is logged if not."""
+def _why_blind() -> str:
+    """Why weights cannot be watched; "" if they can."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "it needs Python's global lock"
+    module = nn.Module()
+    module.register_buffer("weight", torch.zeros(1))
     try:
-        _library()
+        Watch([(Place(weakref.ref(module), "_buffers", "weight"), module.weight)])
     except Exception as error:  # whatever a compiler may say
-        logger.warning("changes of frozen weights cannot be seen: their check did not compile: %s", first_line(error))
-        return False
-    return True
+        return first_line(error)
+    return ""
 
 
 class Watch:
@@ -58,14 +68,15 @@ class Watch:
     (`python -m bench.prices.guards`).
     """
 
-    def __init__(self, weights: Mapping[Place, Tensor], *, values: bool = False) -> None:
+    def __init__(self, weights: Sequence[tuple[Place, Tensor]], *, values: bool = False) -> None:
         """``weights`` lie at their places; ``values`` asks for contents."""
-        owners: dict[weakref.ref[Any], list[tuple[str, str, Tensor, StorageWeakRef | None]]] = {}
-        for place, weight in weights.items():
+        owners: dict[int, tuple[weakref.ref[Any], list[tuple[str, str, Tensor, StorageWeakRef | None]]]] = {}
+        for place, weight in weights:
             storage = StorageWeakRef(weight.untyped_storage()) if has_memory(weight) else None
-            owners.setdefault(place.owner, []).append((place.table, place.key, weight, storage))
-        self._watch = _library().new_watch(list(owners.items()))
-        compared = {place: weight for place, weight in weights.items() if values and has_memory(weight)}
+            of_owner = owners.setdefault(id(place.owner()), (place.owner, []))[1]
+            of_owner.append((place.table, place.key, weight, storage))
+        self._watch = _library().new_watch(list(owners.values()))
+        compared = {place: weight for place, weight in weights if values and has_memory(weight)}
         self._contents = {place: content_of(weight, values=True) for place, weight in compared.items()}
 
     def state(self) -> int:
@@ -106,6 +117,7 @@ class _Cache(CppCodeCache):
 @cache
 def _library() -> Any:
     source = resources.files(__package__ or "").joinpath("watch.cpp").read_text(encoding="utf-8")
+    source += f"// torch {torch.__version__}, Python {sys.version}\n"  # a cache may outlive either
     # Inductor names the libraries that need libc10, and some linkers leave out those of which nothing is used directly.
     flags = ("-Wl,--no-as-needed",) if sys.platform == "linux" else ()
     library = _Cache.load(source, needs_vec_isa=False, extra_flags=flags)
