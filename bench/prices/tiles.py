@@ -1,4 +1,4 @@
-"""What the kernels for Winograd's sums save: ``python -m bench.prices.tiles`` on an idle machine, about five minutes.
+"""What the kernels for Winograd's sums save: ``python -m bench.prices.tiles`` on an idle machine, about a minute.
 
 A model of a 1x1, a 3x3 and a 1x1 convolution is compiled three times in one process: by Inductor with freezing, by
 eqsat_mcts with Inductor's loops for the sums, and with the kernels. All are timed in turn, with their guards.
@@ -36,13 +36,13 @@ def _freezing() -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _loops() -> Iterator[dict[str, Any]]:
-    with mock.patch.object(compiling, "use_kernels", lambda graph: None), config.patch(force_disable_caches=True):
+    with mock.patch.object(compiling, "use_kernels", lambda graph: None), config.patch(fx_graph_cache=False):
         yield {"backend": "eqsat_mcts", "options": {"freezing": True}}
 
 
 @contextlib.contextmanager
 def _kernels() -> Iterator[dict[str, Any]]:
-    with config.patch(force_disable_caches=True):
+    with config.patch(fx_graph_cache=False):
         yield {"backend": "eqsat_mcts", "options": {"freezing": True}}
 
 
