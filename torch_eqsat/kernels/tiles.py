@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -39,26 +40,56 @@ NUMBERS_PER_THREAD = 1 << 14
 def split_tiles(x: Tensor, matrices: str, top: int, left: int, step_h: int, step_w: int, *, out: Tensor) -> None:
     """`calls.SPLIT_TILES` of ``x`` [n, c, h, w] into ``out``; both lie channels-last in memory, ``x`` perhaps with gaps
     between its pixels. ``matrices`` is spelled as `spelled` does."""
-    images, channels, height, width = x.shape
-    n, c, h, w = x.stride()
-    if c != 1 or not out.is_contiguous(memory_format=torch.channels_last):
-        raise ValueError(f"strides {x.stride()} into {out.stride()}: channels have to lie side by side")
-    _, _, down, across = out.shape
-    place = (images, height, width, channels, n, h, w, top, left, step_h, step_w, down, across)
-    _split_kernel(matrices)(x, out, *place, _threads(out))
+    window = (top, left, step_h, step_w)
+    kernel, place, threads = _split(matrices, window, x.shape, x.stride(), out.shape, out.stride())
+    kernel(x, out, *place, min(threads, torch.get_num_threads()))
 
 
 def join_tiles(x: Tensor, *operands_matrices_steps: Any, out: Tensor) -> None:
     """`calls.JOIN_TILES` of ``x`` into ``out``; both, and images among the operands, lie channels-last in memory."""
     *operands, matrices, steps = operands_matrices_steps
-    for image in (x, out, *(o for o in operands if o.dim() == 4)):
-        if not image.is_contiguous(memory_format=torch.channels_last):
-            raise ValueError(f"strides {image.stride()} of {tuple(image.shape)}: images have to lie channels-last")
-    images, channels, height, width = out.shape
-    _, _, down, across = x.shape
+    forms = tuple([(tensor.shape, tensor.stride()) for tensor in (x, out, *operands)])
+    kernel, place, threads = _join(matrices, steps, forms)
     unused = (out,) * (MOST_OPERANDS - len(operands))
-    place = (images, height, width, channels, down, across)
-    _join_kernel(matrices)(x, out, *operands, *unused, *place, steps, _threads(out))
+    kernel(x, out, *operands, *unused, *place, min(threads, torch.get_num_threads()))
+
+
+Form = tuple[Sequence[int], Sequence[int]]  # sizes and strides
+
+
+# What a call looks up: to work it out anew took a third longer, where the convolution before it had emptied the caches.
+@lru_cache(maxsize=1024)
+def _split(
+    matrices: str,
+    window: tuple[int, int, int, int],
+    shape: Sequence[int],
+    strides: Sequence[int],
+    out_shape: Sequence[int],
+    out_strides: Sequence[int],
+) -> tuple[Kernel, tuple[int, ...], int]:
+    """The kernel of a split, its arguments, and how many threads it may use."""
+    images, channels, height, width = shape
+    n, c, h, w = strides
+    if c != 1 or not _is_channels_last((out_shape, out_strides)):
+        raise ValueError(f"strides {strides} into {out_strides}: channels have to lie side by side")
+    place = (images, height, width, channels, n, h, w, *window, *out_shape[2:])
+    return _split_kernel(matrices), place, _most_threads(out_shape)
+
+
+@lru_cache(maxsize=1024)
+def _join(matrices: str, steps: int, forms: Sequence[Form]) -> tuple[Kernel, tuple[int, ...], int]:
+    """The kernel of a join, its arguments, how many threads it may use. ``forms`` are of ``x``, ``out``, operands."""
+    for form in forms:
+        if len(form[0]) == 4 and not _is_channels_last(form):
+            raise ValueError(f"strides {form[1]} of {tuple(form[0])}: images have to lie channels-last")
+    (x_shape, _), (out_shape, _), *_ = forms
+    images, channels, height, width = out_shape
+    place = (images, height, width, channels, *x_shape[2:], steps)
+    return _join_kernel(matrices), place, _most_threads(out_shape)
+
+
+def _is_channels_last(form: Form) -> bool:
+    return bool(torch.empty_strided(*form, device="meta").is_contiguous(memory_format=torch.channels_last))
 
 
 def spelled(rows: Matrix, columns: Matrix) -> str:
@@ -86,8 +117,8 @@ def _without_errors(work: Callable[[], object]) -> None:
         work()
 
 
-def _threads(out: Tensor) -> int:
-    return int(max(1, min(torch.get_num_threads(), out.numel() // NUMBERS_PER_THREAD)))
+def _most_threads(shape: Sequence[int]) -> int:
+    return max(1, math.prod(shape) // NUMBERS_PER_THREAD)
 
 
 def _read(matrices: str) -> list[Matrix]:
