@@ -31,6 +31,9 @@ MEMORY_SHARE = 0.25
 # rows nor the padded image are written. Of ten sizes between 16x28x28 and 64x112x112, the sums before the products of a
 # convolution are priced at 0.9 to 3 times what they take, those behind at 1.0 to 2.2 times (Intel Xeon, family 6).
 TILED_SHARE = 0.5
+# Its half of a call of such a kernel: behind a convolution, with cold caches, a split took 15 µs more than the kernel
+# itself and a join 27. squeezenet1_1 got eight Winograd convolutions, predicted 6 % faster and as fast as before.
+TILED_MS = 0.01
 # A bag is a call outside of generated code: 26 took 170 µs, one in the stacked tables 19 µs.
 BAG_MS = 6e-3
 # Each further operand of a concatenation is a buffer and an argument of its own in the wrapper: of 4 to 40 look-ups,
@@ -259,8 +262,8 @@ class Pricing:
         traffic = OPERATORS[node.op].traffic(dict(node.attrs), types, result)
         start = PART_MS * traffic.parts + BAG_MS * traffic.calls
         weights = min(traffic.read, _weights_read(types, constants, result))  # frozen ones as well: this is not folded
-        tiled = TILED_SHARE if traffic.tiled and self.tiles else 1.0
-        share = 1.0 if weights else self.memory_share if traffic.fused else tiled
+        tiled = traffic.tiled and self.tiles and not weights
+        share = 1.0 if weights else self.memory_share if traffic.fused else TILED_SHARE if tiled else 1.0
         work = {"cheap": 1.0} if context.of_channels else _work(node, traffic.work)
         if weights and not traffic.fused and result.rank > 2 and result.shape[-1] < VECTOR:
             # Sums along the windows of kernels are no vectors: Winograd's forms of live kernels took 0.13 ms more than
@@ -269,7 +272,7 @@ class Pricing:
         read, written = share * (traffic.read - weights), share * result.bytes
         ms = elementwise_ms(traffic.elements, read, written, work, self.coefficients, launches=int(weights > 0))
         through = ms + weights / self._weight_rate()
-        return start + through * (MADE_OF_WEIGHTS if weights else 1.0)
+        return start + TILED_MS * tiled + through * (MADE_OF_WEIGHTS if weights else 1.0)
 
     def _weight_rate(self) -> float:
         """Bytes per ms at which weights are read outside of the kernels that are measured."""
