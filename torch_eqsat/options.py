@@ -36,7 +36,7 @@ class Options:
         default=10.0, metadata={"help": "time for measuring kernels of one graph, in seconds", "least": 0}
     )
     min_saving: float = field(
-        default=0.02, metadata={"help": "smallest predicted saving that rewrites a graph (0.02: 2 %)", "least": 0}
+        default=0.03, metadata={"help": "smallest predicted saving that rewrites a graph (0.03: 3 %)", "least": 0}
     )
     exactness: str = field(
         default="reassociates",
