@@ -28,6 +28,7 @@ from torch._guards import GuardsSet, TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
+from torch.nn import Parameter
 
 from torch_eqsat.errors import first_line
 from torch_eqsat.graph.calls import is_loop
@@ -147,7 +148,10 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
     guards = context.guards_context.dynamo_guards
     places = [(_place(source, weight, guards), weight) for source, weight in constants.items()]
     watch, first = Watch(places, values=values), next(iter(constants))
-    seen = {source for source, weight in constants.items() if has_memory(weight)}
+    # Where a call writes into its inputs, Dynamo's own guards see that no buffer is among them.
+    known = context.fw_metadata
+    writes = known is None or any(given.mutates_data for given in known.input_info)
+    seen = {s for s, w in constants.items() if has_memory(w) and (isinstance(w, Parameter) or not writes)}
     for guard in [g for g in guards if g.create_fn_name() == "TENSOR_MATCH" and g.originating_source in seen]:
         guards.inner.discard(guard)
     check = AttrSource(AttrSource(AttrSource(first, NOTE), "checks"), watch.name_on(constants[first]))
