@@ -150,28 +150,21 @@ def test_what_was_timed_at_a_slow_pace_is_timed_again(table: Table, slowness: tu
     assert table.best_pace_ms() == pytest.approx(1.0)
 
 
-def test_a_time_of_a_good_pace_is_believed_before_a_lower_one_of_a_slow(table: Table) -> None:
+def test_the_least_time_counts_and_a_good_pace_settles_it(table: Table) -> None:
     table.store_many({LARGE.key: Measurement(1.9, 0.0, 9, pace_ms=1.5)})
     machine = Machine(1.0)
-    assert measure_many([LARGE], machine, table, pace=machine.pace(1.0)) == {LARGE.key: 2.0}
-    assert table.everything()[LARGE.key].ms == 2.0
+    for _ in range(2):
+        assert measure_many([LARGE], machine, table, pace=machine.pace(1.0)) == {LARGE.key: 1.9}
+    assert machine.timed == 1
 
 
-def test_times_are_corrected_on_a_machine_that_stays_slow(table: Table, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_machine_that_stays_slow(table: Table, caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine(1.5)
     with caplog.at_level(logging.INFO, "torch_eqsat"):
-        times = measure_many([LARGE], machine, table, pace=machine.pace(1.0))
+        assert measure_many([LARGE], machine, table, pace=machine.pace(1.0)) == {LARGE.key: 3.0}
     assert machine.timed == ATTEMPTS
-    assert times[LARGE.key] == pytest.approx(2.0, rel=0.05)
     assert table.everything()[LARGE.key] == Measurement(3.0, 0.0, 9, pace_ms=pytest.approx(1.5))
-    assert "1 kernels are known from a busy machine only; their times are corrected" in caplog.text
-
-
-def test_waiting_for_memory_is_not_corrected() -> None:
-    row = Kernel.matmul((1, 4096), (4096, 4096))
-    assert Pace(1.0).corrected_ms(row, Measurement(1.0, 0.0, 9, pace_ms=1.4)) > 0.9
-    assert Pace(1.0).corrected_ms(LARGE, Measurement(1.4, 0.0, 9, pace_ms=1.4)) < 1.05
-    assert Pace(1.0).corrected_ms(LARGE, Measurement(1.4, 0.0, 9, pace_ms=1.1)) == 1.4
+    assert "1 kernels are known from a busy machine only" in caplog.text
 
 
 def test_a_second_attempt_that_fails_leaves_the_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Freezing where Inductor has no constants: loops over weights, and what does not compile when frozen."""
 
+import copy
 import logging
 
 import pytest
@@ -208,3 +209,22 @@ def test_sparse_weights_that_are_replaced():
         torch.testing.assert_close(fast(x), model(x))
         model.weight = (2 * torch.eye(4)).to_sparse()
         torch.testing.assert_close(fast(x), model(x))
+
+
+def test_a_buffer_that_is_an_input_which_is_written():
+    class Shifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.register_buffer("shift", torch.rand(4, 8))
+
+        def forward(self, x):
+            x.add_(1)
+            return self.first(x) + self.shift
+
+    model = Shifting().eval()
+    with torch.no_grad():
+        fast, other = torch.compile(model, backend="eqsat_mcts_eager", options={"freezing": True}), copy.deepcopy(model)
+        torch.testing.assert_close(fast(torch.ones(4, 8)), other(torch.ones(4, 8)))
+        torch.testing.assert_close(fast(model.shift), other(other.shift))
+        torch.testing.assert_close(fast(torch.ones(4, 8)), other(torch.ones(4, 8)))

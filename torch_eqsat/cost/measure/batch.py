@@ -37,7 +37,7 @@ def measure_many(
     a kernel from being timed and may pass: a busy machine, or no memory.
 
     With the machine's ``pace``, what was timed at a slow one is timed again after the others, up to
-    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and corrected if it stays slow.
+    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and the least counts.
     """
     failed = {} if failed is None else failed
     wanted = {kernel.key: kernel for kernel in kernels}
@@ -46,14 +46,14 @@ def measure_many(
     for _ in range(ATTEMPTS):
         for kernel, measured in _measured(left, timer, deadline, failed, pace):
             known = found.get(kernel.key)
-            found[kernel.key] = pace.better((known, measured)) if pace and known else measured
+            found[kernel.key] = pace.better(known, measured) if pace and known else measured
             table.store_many({kernel.key: found[kernel.key]})
         left = [wanted[key] for key, known in found.items() if pace and pace.is_slow(known)]
     for key in found:  # an attempt may have failed after one that did not
         failed.pop(key, None)
     if left:
-        logger.info("%d kernels are known from a busy machine only; their times are corrected", len(left))
-    return {key: pace.corrected_ms(wanted[key], m) if pace else m.ms for key, m in found.items()}
+        logger.info("%d kernels are known from a busy machine only", len(left))
+    return {key: known.ms for key, known in found.items()}
 
 
 def _measured(
