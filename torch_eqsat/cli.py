@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     with Table(context_of("cpu")) as table:
         if options.command == "calibrate":
-            timer = SteadyTimer(CpuTimer(), Pace(table.best_pace_ms()))
+            timer = SteadyTimer(CpuTimer(), Pace(table.paces_ms()))
             try:
                 calibrate(table, CompiledProbe(timer), time_copy, lambda kernel: measure(kernel, timer), _say)
             except MeasurementError as error:

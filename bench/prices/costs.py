@@ -139,7 +139,7 @@ def predicted_ms(subject: Subject, table: Table) -> float:
     )
     missing: Missing = {}
     captured_program(task, prices, missing)
-    prices.measured.update(measure_many(list(missing.values()), CpuTimer(), table, pace=Pace(table.best_pace_ms())))
+    prices.measured.update(measure_many(list(missing.values()), CpuTimer(), table, pace=Pace(table.paces_ms())))
     return captured_program(task, prices).cost / subject.count
 
 

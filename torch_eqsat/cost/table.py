@@ -99,11 +99,9 @@ class Table:
         with self._lock:
             self._write(partial(self._store, rows))
 
-    def best_pace_ms(self) -> float:
-        """The best pace of the machine beside the measurements of this context, but for the best one in twenty: a clock
-        may err. Infinite if none is known."""
-        paces = sorted(known.pace_ms for known in self.everything().values() if known.pace_ms > 0)
-        return paces[len(paces) // 20] if paces else math.inf
+    def paces_ms(self) -> list[float]:
+        """The paces of the machine beside the measurements of this context, those that are known."""
+        return [known.pace_ms for known in self.everything().values() if known.pace_ms > 0]
 
     def everything(self) -> dict[str, Measurement]:
         """All measurements of this context, by kernel key, sorted."""

@@ -86,7 +86,7 @@ def _times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
     if setting.options.deterministic:
         return lambda kernels, until: {k: m.ms for k, m in table.lookup_many(kernel.key for kernel in kernels).items()}
     kind = torch.device(setting.device).type
-    timer, pace = TIMERS[kind](), Pace(table.best_pace_ms()) if kind == "cpu" else None
+    timer, pace = TIMERS[kind](), Pace(table.paces_ms()) if kind == "cpu" else None
     return lambda kernels, until: measure_many(kernels, timer, table, until, failed=failed, pace=pace)
 
 

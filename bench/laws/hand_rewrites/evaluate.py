@@ -154,7 +154,7 @@ def _timing_all() -> Iterator[None]:
 
     def times(setting: Setting, table: Table, failed: dict[str, str]) -> Times:
         return lambda kernels, until: measure_many(
-            kernels, CpuTimer(), table, math.inf, failed=failed, pace=Pace(table.best_pace_ms())
+            kernels, CpuTimer(), table, math.inf, failed=failed, pace=Pace(table.paces_ms())
         )
 
     with mock.patch.object(finding, "_times", times):

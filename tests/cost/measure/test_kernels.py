@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.cost.measure.impatient import Impatient
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.measure import kernels
 from torch_eqsat.cost.measure.kernels import calls_of, context_of, measure
@@ -33,21 +34,6 @@ SMALL = [
     Kernel.sdpa((1, 2, 8, 16), (1, 2, 12, 16), (1, 2, 12, 16)),
     Kernel.sdpa((1, 2, 8, 16), (1, 2, 8, 16), (1, 2, 8, 16), causal=True),
 ]
-
-
-class Impatient:
-    """A timer that calls each kernel once and times nothing."""
-
-    device = "cpu"
-
-    def __init__(self) -> None:
-        self.timed = 0
-
-    def time(self, calls: Sequence[Callable[[], object]]) -> Measurement:
-        self.timed += 1
-        for call in calls:
-            call()
-        return Measurement(1.0, 0.0, 1)
 
 
 def result(kernel: Kernel) -> torch.Tensor:

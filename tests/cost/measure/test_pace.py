@@ -41,7 +41,7 @@ class Machine:
 )
 def test_what_is_timed_slowly_is_timed_again(slowness: list[float], timed: int, ms: float) -> None:
     machine = Machine(*slowness, 9.0)
-    timer = SteadyTimer(machine, Pace(1.0, machine.clock, machine.yardstick))
+    timer = SteadyTimer(machine, Pace([1.0], machine.clock, machine.yardstick))
     assert timer.time([]).ms == pytest.approx(ms)
     assert machine.timed == timed
 

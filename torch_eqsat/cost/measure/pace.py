@@ -34,11 +34,11 @@ RARE = 20
 
 
 class Pace:
-    """The machine's pace: the time of a product of two matrices, in ms, with torch's threads. ``known_ms`` is the best
-    that was known before."""
+    """The machine's pace: the time of a product of two matrices, in ms, with torch's threads. ``known_ms`` are paces
+    that were seen before."""
 
-    def __init__(self, known_ms: float = math.inf, clock: Clock | None = None, work: Call | None = None) -> None:
-        self.known_ms = known_ms
+    def __init__(self, known_ms: Sequence[float] = (), clock: Clock | None = None, work: Call | None = None) -> None:
+        self._known_ms = _best(known_ms)
         self._clock = clock or (time.thread_time if torch.get_num_threads() == 1 else time.perf_counter)
         self._work = work
         self._seen: list[float] = []
@@ -46,7 +46,7 @@ class Pace:
     @property
     def best_ms(self) -> float:
         """The best pace that is known, in ms."""
-        return min([self.known_ms, *sorted(self._seen)[len(self._seen) // RARE :][:1]])
+        return min(self._known_ms, _best(self._seen))
 
     def beside(self, measure: Callable[[], Measurement]) -> Measurement:
         """What ``measure`` gives, with the pace that the machine had before or after it, the better one."""
@@ -96,6 +96,10 @@ class SteadyTimer:
             if self._pace.is_slow(best):
                 best = self._pace.better(best, self._pace.beside(lambda: self._timer.time(calls)))
         return best
+
+
+def _best(paces: Sequence[float]) -> float:
+    return sorted(paces)[len(paces) // RARE] if paces else math.inf
 
 
 def _yardstick() -> Call:

@@ -89,8 +89,8 @@ struct Weight {
     static_assert(sizeof(VariableVersion) == sizeof(void*), "the address of a counter is compared");
     if (std::memcmp(&counter, &tensor.version_counter(), sizeof counter) != 0) return false;
     return !strided ||
-        (keys == tensor.key_set() && dtype == tensor.dtype() && grad == tensor.requires_grad() && tensor.sizes() == c10::IntArrayRef(sizes) &&
-         tensor.strides() == c10::IntArrayRef(strides) &&
+        (keys == tensor.key_set() && dtype == tensor.dtype() && grad == tensor.requires_grad() &&
+         tensor.sizes() == c10::IntArrayRef(sizes) && tensor.strides() == c10::IntArrayRef(strides) &&
          tensor.unsafe_storage().unsafeGetStorageImpl() == storage_address);
   }
 
