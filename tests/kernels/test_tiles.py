@@ -9,6 +9,7 @@ from torch._inductor.codecache import CppPythonBindingsCodeCache
 
 from torch_eqsat.kernels import tiles
 from torch_eqsat.kernels.calls import JOIN_TILES, SPLIT_TILES, flat, matrix, packed, step_names
+from torch_eqsat.kernels.source import MOST_OPERANDS
 from torch_eqsat.rewrites import winograd
 
 SAME = ((1.0,),)
@@ -44,8 +45,15 @@ def threads(request):
 def split(x, rows, columns, corner, step, count):
     expected = SPLIT_TILES(x, flat(rows), len(rows), flat(columns), len(columns), corner, step, count)
     out = torch.empty_like(expected).to(memory_format=torch.channels_last)
-    tiles.split_tiles(x, tiles.spelled(rows, columns), *corner, *step, out=out)
+    numbers = tiles.split_numbers(x.shape, x.stride(), (*corner, *step), out.shape[2:])
+    tiles.split_kernel(tiles.spelled(rows, columns))(x, out, *numbers, torch.get_num_threads())
     return out, expected
+
+
+def join_into(out, x, operands, rows, columns, steps):
+    tensors = (x, out, *operands, *[out] * (MOST_OPERANDS - len(operands)))
+    numbers = tiles.join_numbers(x.shape[2:], out.shape, steps)
+    tiles.join_kernel(tiles.spelled(rows, columns))(*tensors, *numbers, torch.get_num_threads())
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 56, 56), (2, 20, 9, 13), (3, 33, 4, 5), (0, 16, 8, 8)])
@@ -83,12 +91,12 @@ def test_join(shape, rows, columns, steps, threads):
     arguments = (flat(rows), len(rows), flat(columns), len(columns), [height, width], packed(steps), operands)
     expected = JOIN_TILES(x, *arguments)
     out = torch.empty_like(expected).to(memory_format=torch.channels_last)
-    tiles.join_tiles(x, *operands, tiles.spelled(rows, columns), packed(steps), out=out)
+    join_into(out, x, operands, rows, columns, packed(steps))
     assert equal(out, expected)
 
 
 def forget():
-    for cached in (tiles._load_split, tiles._load_join, tiles._split_kernel, tiles._join_kernel):
+    for cached in (tiles._load_split, tiles._load_join, tiles.split_kernel, tiles.join_kernel):
         cached.cache_clear()
 
 
@@ -99,7 +107,7 @@ def test_a_compiler_that_failed_is_asked_again(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(CppPythonBindingsCodeCache, "load_pybinding", lambda *_, **__: 1 / 0)
         tiles._without_errors(lambda: tiles._load_split(matrices))
-    assert tiles._split_kernel(matrices) is tiles._load_split(matrices)
+    assert tiles.split_kernel(matrices) is tiles._load_split(matrices)
 
 
 def test_a_kernel_is_prepared_once(monkeypatch):
@@ -132,7 +140,7 @@ def test_without_a_compiler(monkeypatch, caplog):
         arguments = (flat(SIX[0]), 4, flat(SIX[0]), 4, [8, 7], packed(["mul", "relu"]), [operand])
         expected = JOIN_TILES(x, *arguments)
         out = torch.empty_like(expected).to(memory_format=torch.channels_last)
-        tiles.join_tiles(x, operand, tiles.spelled(SIX[0], SIX[0]), packed(["mul", "relu"]), out=out)
+        join_into(out, x, [operand], SIX[0], SIX[0], packed(["mul", "relu"]))
         assert equal(out, expected)
     finally:
         forget()
@@ -145,9 +153,6 @@ def test_steps_and_matrices_are_read_as_they_were_written():
     assert tiles._read(tiles.spelled(SIX[0], SAME)) == [SIX[0], SAME]
 
 
-def test_images_that_lie_otherwise_are_refused():
-    out = image(1, 16 * 36, 2, 2)
+def test_channels_that_lie_apart_are_refused():
     with pytest.raises(ValueError, match="side by side"):
-        tiles.split_tiles(torch.randn(1, 16, 8, 8), tiles.spelled(SIX[2], SIX[2]), 1, 1, 4, 4, out=out)
-    with pytest.raises(ValueError, match="channels-last"):
-        tiles.join_tiles(image(1, 32 * 36, 2, 2)[:, ::2], tiles.spelled(SIX[0], SIX[0]), 0, out=image(1, 16, 8, 8))
+        tiles.split_numbers((1, 16, 8, 8), (1024, 64, 8, 1), (1, 1, 4, 4), (2, 2))

@@ -28,6 +28,8 @@ MOST_STEPS = 63 // STEP_BITS
 """How many steps one number of 64 bits holds."""
 LEAST_CHANNELS = reductions.LEAST_CHANNELS
 """A vector takes as many numbers of a pixel at once."""
+NUMBERS_PER_THREAD = 1 << 14
+"""Numbers to write for each thread: starting one takes some microseconds, and writing these about four."""
 SPLIT_ARGUMENTS = ["const float*", "float*", *["int64_t"] * 14]
 JOIN_ARGUMENTS = ["const float*", "float*", *["const float*"] * MOST_OPERANDS, *["int64_t"] * 8]
 
@@ -44,6 +46,9 @@ constexpr int64_t LANES = 4;
 #endif
 typedef float V __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 static_assert(LANES <= {LEAST_CHANNELS}, "a vector reads no more than the channels of one pixel");
+static inline int64_t threads_for(int64_t numbers, int64_t most) {{
+    return std::max<int64_t>(1, std::min(most, numbers / {NUMBERS_PER_THREAD}));
+}}
 static inline V load(const float* from) {{ return *reinterpret_cast<const V*>(from); }}
 static inline void store(float* to, V value) {{ *reinterpret_cast<V*>(to) = value; }}
 """
@@ -66,8 +71,9 @@ def split_source(rows: Matrix, columns: Matrix) -> str:
     return f"""{_HEADER}
 extern "C" void kernel(const float* x, float* y, int64_t images, int64_t height, int64_t width, int64_t channels,
     int64_t stride_n, int64_t stride_h, int64_t stride_w, int64_t top, int64_t left, int64_t step_h, int64_t step_w,
-    int64_t down, int64_t across, int64_t threads) {{
+    int64_t down, int64_t across, int64_t most_threads) {{
     const int64_t last = channels - LANES;
+    const int64_t threads = threads_for(images * down * across * {len(rows) * len(columns)} * channels, most_threads);
     const std::vector<float> zeros(channels);
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t tile = 0; tile < images * down * across; ++tile) {{
@@ -105,8 +111,9 @@ def join_source(rows: Matrix, columns: Matrix) -> str:
     operands = ", ".join(f"const float* q{k}" for k in range(MOST_OPERANDS))
     return f"""{_HEADER}
 extern "C" void kernel(const float* x, float* y, {operands}, int64_t images, int64_t height, int64_t width,
-    int64_t channels, int64_t down, int64_t across, int64_t steps, int64_t threads) {{
+    int64_t channels, int64_t down, int64_t across, int64_t steps, int64_t most_threads) {{
     const int64_t last = channels - LANES;
+    const int64_t threads = threads_for(images * height * width * channels, most_threads);
     const float* const operands[] = {{{", ".join(f"q{k}" for k in range(MOST_OPERANDS))}}};
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t tile = 0; tile < images * down * across; ++tile) {{
