@@ -128,11 +128,14 @@ class _Source:
         return block.repeat(math.ceil(numel / block.numel()))[:numel].reshape(shape)
 
     def weights(self, *shape: int) -> list[Any]:
-        """As many tensors of this shape as rotate them out of the cache; on a GPU the timer flushes it, so one."""
-        first = self.tensor(*shape)
+        """As many tensors of this shape as rotate them out of the cache."""
+        return self.rotated(self.tensor(*shape))
+
+    def rotated(self, weight: Any) -> list[Any]:
+        """A weight with as many copies as rotate it out of the cache; on a GPU the timer flushes it, so with none."""
         rotated, most = (COLD_BYTES, _MOST_COLD_COPIES) if self._cold else (ROTATED_BYTES, _MOST_COPIES)
-        wanted = rotated // (first.numel() * first.element_size())
-        return [first, *(first.clone() for _ in range(min(wanted, most - 1) if first.is_cpu else 0))]
+        wanted = rotated // (weight.numel() * weight.element_size())
+        return [weight, *(weight.clone() for _ in range(min(wanted, most - 1) if weight.device.type == "cpu" else 0))]
 
 
 def _matmul_calls(kernel: Kernel, source: _Source) -> list[Call]:
@@ -187,23 +190,27 @@ def _conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
     image, window = kernel.shapes
     x = source.tensor(*image)
     bias = source.tensor(window[0]) if kernel.bias else None
-    build = _packed_conv_call if kernel.weight and torch._C._has_mkldnn else _plain_conv_call
-    return [build(kernel, x, weight, bias) for weight in source.weights(*window)]
+    if kernel.weight and torch._C._has_mkldnn:
+        return _packed_conv_calls(kernel, x, source, bias)
+    return [_plain_conv_call(kernel, x, weight, bias) for weight in source.weights(*window)]
 
 
 def _transposed_conv_calls(kernel: Kernel, source: _Source) -> list[Call]:
     image, window = kernel.shapes
     x = source.tensor(*image)
-    build = _packed_transposed_call if kernel.weight and torch._C._has_mkldnn else _plain_transposed_call
-    return [build(kernel, x, weight) for weight in source.weights(*window)]
+    if kernel.weight and torch._C._has_mkldnn:
+        return _packed_transposed_calls(kernel, x, source)
+    return [_plain_transposed_call(kernel, x, weight) for weight in source.weights(*window)]
 
 
-def _packed_transposed_call(kernel: Kernel, x: Any, weight: Any) -> Call:
+def _packed_transposed_calls(kernel: Kernel, x: Any, source: _Source) -> list[Call]:
     x = x.contiguous(memory_format=_channels_last(x))
     none = [0] * len(kernel.padding)
     rest = (list(kernel.padding), none, list(kernel.stride), list(kernel.dilation), kernel.groups)
-    packed = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *rest, list(x.shape))
-    return lambda: torch.ops.mkldnn._convolution_transpose_pointwise(x, packed, None, *rest, "none", [], "")
+    weight = source.tensor(*kernel.shapes[1])
+    first = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *rest, list(x.shape))
+    run = torch.ops.mkldnn._convolution_transpose_pointwise
+    return [partial(run, x, packed, None, *rest, "none", [], "") for packed in source.rotated(first)]
 
 
 def _plain_transposed_call(kernel: Kernel, x: Any, weight: Any) -> Call:
@@ -217,11 +224,13 @@ def _plain_transposed_call(kernel: Kernel, x: Any, weight: Any) -> Call:
     return lambda: aten.convolution(x, weight.contiguous(memory_format=torch.channels_last), *rest)
 
 
-def _packed_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:
+def _packed_conv_calls(kernel: Kernel, x: Any, source: _Source, bias: Any) -> list[Call]:
+    """A packed weight is copied, which takes a quarter of the time of packing each copy of a plain one."""
     x = x.contiguous(memory_format=_channels_last(x))
     rest = (list(kernel.padding), list(kernel.stride), list(kernel.dilation), kernel.groups)
-    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *rest, list(x.shape))
-    return lambda: torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *rest, "none", [], "")
+    first = torch.ops.mkldnn._reorder_convolution_weight(source.tensor(*kernel.shapes[1]), *rest, list(x.shape))
+    run = torch.ops.mkldnn._convolution_pointwise
+    return [partial(run, x, packed, bias, *rest, "none", [], "") for packed in source.rotated(first)]
 
 
 def _plain_conv_call(kernel: Kernel, x: Any, weight: Any, bias: Any) -> Call:
