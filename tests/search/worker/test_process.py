@@ -16,9 +16,10 @@ from torch_eqsat.laws.law import law
 from torch_eqsat.laws.transfer import ship
 from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.limits import Limits, StopReason
+from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.worker.client import WorkerClient
 from torch_eqsat.search.worker.messages import RepriceRequest, SearchRequest
-from torch_eqsat.search.worker.process import allowed_laws
+from torch_eqsat.search.worker.process import allowed_laws, answer
 
 MEMORY = 2 << 30
 
@@ -70,6 +71,16 @@ def test_worker_answers(request_, task):
         assert again.program.cost <= again.base_cost
         second = worker.ask(request_, 30.0)
         assert second.program.graph.digest() == outcome.program.graph.digest()
+
+
+def test_only_small_egraphs_are_extracted_exactly(request_, task):
+    """Of large ones an exact extraction took seconds, and gained nothing."""
+    outcome = answer(request_, lambda _: None)
+    nodes = max(len(extractable.snapshot.nodes) for extractable in outcome.extractables)
+    for thorough_nodes, is_exact in ((nodes, True), (1, False)):
+        parameters = SearchParameters(thorough_nodes=thorough_nodes)
+        request = RepriceRequest(task, outcome, Pricing(False), milp_seconds=2.0, parameters=parameters)
+        assert (answer(request, lambda _: None).lower_bound > 0) is is_exact
 
 
 def test_disabled_laws_are_not_used(task):

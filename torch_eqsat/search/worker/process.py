@@ -21,10 +21,12 @@ from torch_eqsat.cost.model import Missing
 from torch_eqsat.cost.programs import captured_program, unmeasured
 from torch_eqsat.egraph.workshop import Workshop
 from torch_eqsat.errors import WorkerError
+from torch_eqsat.extract.extract import Extraction
 from torch_eqsat.laws.law import EXACTNESS, Law
 from torch_eqsat.laws.transfer import receive
 from torch_eqsat.rewrites import catalogue
 from torch_eqsat.search.environment import Environment
+from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.limits import SearchStatistics, StopReason
 from torch_eqsat.search.strategies.table import OutOfTime, run_strategy
 from torch_eqsat.search.worker.channel import Channel, ClosedChannelError
@@ -117,9 +119,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
     assert before.extractables, "nothing to price again: the search did not begin"
     missing: Missing = {}
     captured = captured_program(request.task, pricing, missing)
-    seconds = request.milp_seconds / len(before.extractables)
-    limits = request.seed, seconds, request.leisure_seconds
-    all_found = [(e.extract(pricing, *limits, missing, request.rounds), e) for e in before.extractables]
+    all_found = [(_extracted(extractable, request, missing), extractable) for extractable in before.extractables]
     found, extractable = min(all_found, key=lambda pair: pair[0].cost)
     program = extractable.program(found.choices, found.cost)
     if captured.cost <= program.cost:  # an e-graph that was restarted from a program need not hold the captured one
@@ -138,6 +138,13 @@ def _reprice(request: RepriceRequest) -> Outcome:
         curve=(*before.curve, (seconds, program.cost)),
         extractables=(extractable, *(other for other in before.extractables if other is not extractable)),
     )
+
+
+def _extracted(extractable: Extractable, request: RepriceRequest, missing: Missing) -> Extraction:
+    thorough = len(extractable.snapshot.nodes) <= request.parameters.thorough_nodes
+    milp_seconds = thorough * request.milp_seconds / len(request.outcome.extractables)
+    limits = request.seed, milp_seconds, request.leisure_seconds
+    return extractable.extract(request.pricing, *limits, missing, thorough * request.rounds)
 
 
 def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
