@@ -40,6 +40,7 @@ def function_of_parts(t: Builder, y: Handle, c: Handle, a: Handle, b: Handle) ->
     "m := cat(y := F(a, b), z := F(c, d))",
     F=pointwise(2),
     exactness="bitwise",
+    whole="a b c d",
     example=lambda F: [f"cat({_two(F, '[2, 3]', '[2, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],
     refused=lambda F: [f"cat({_two(F, '[2, 3]', '[1, 3]')}, {_two(F, '[2, 4]', '[2, 4]')}, dim=1)"],
     expansive=True,

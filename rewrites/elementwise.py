@@ -15,6 +15,7 @@ ASSOCIATIVE = [Place("add", 2), Place("mul", 2), Place("maximum", 2), Place("min
 @law(
     "mul(mul(x, c), d)",
     normalises=True,
+    smaller="c d",
     example="mul(mul([4, 3, 3], [4, 1, 1]), [1, 3])",
     refused="mul(mul([4, 1], [4, 3]), [4, 3])",
     assumes={"c": "no_overflow", "d": "no_overflow"},
@@ -27,6 +28,7 @@ def small_factors_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
 @law(
     "add(add(x, c), d)",
     normalises=True,
+    smaller="c d",
     example="add(add([4, 3, 3], [4, 1, 1]), [3])",
     assumes={"x|c": "no_cancellation no_mask", "c|d": "no_mask"},
 )
@@ -38,6 +40,7 @@ def small_addends_gather(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle 
 @law(
     "mul(add(x, c), d)",
     normalises=True,
+    smaller="c d",
     example="mul(add([4, 3, 3], [4, 1, 1]), [4, 1, 1])",
     refused="mul(add([4, 3], [4, 3]), [3])",
     assumes={"x|c": "no_cancellation", "x": "finite no_overflow"},
@@ -57,6 +60,7 @@ def _has_shift(t: Builder, x: Handle) -> bool:
 
 @law(
     "add(add(x, c), add(y, d))",
+    smaller="c d",
     example="add(add([4, 3], [3]), add([4, 3], [3]))",
     assumes={
         "x|c": "no_cancellation no_mask",
@@ -73,7 +77,9 @@ def small_addends_meet(t: Builder, x: Handle, c: Handle, y: Handle, d: Handle) -
 
 
 @law(
-    "add(add(x, c), y)",
+    "add(s := add(x, c), y)",
+    smaller="c",
+    whole="s y",
     example="add(add([4, 3], [3]), [4, 3])",
     assumes={"x|c": "no_cancellation no_mask", "x|y": "no_mask"},
 )
@@ -84,7 +90,12 @@ def small_addends_move_out(t: Builder, x: Handle, c: Handle, y: Handle) -> Handl
     return t.add(t.add(x, y), c)
 
 
-@law("add(mul(x, c), mul(x, d))", example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))", assumes={"x": "finite"})
+@law(
+    "add(mul(x, c), mul(x, d))",
+    smaller="c d",
+    example="add(mul(x := [4, 3, 2], [3, 1]), mul(x, [2]))",
+    assumes={"x": "finite"},
+)
 def common_factor(t: Builder, x: Handle, c: Handle, d: Handle) -> Handle | None:
     """x · c + x · d = x · (c + d)"""
     return t.mul(x, t.add(c, d)) if small(x, c, d) and not narrow(x) else None

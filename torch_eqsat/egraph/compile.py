@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.pattern import ROOT, Application, Pattern, Variable, applications, commuted
+from torch_eqsat.laws.sizes import Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ def constructor(op: str, arity: int) -> str:
     return f"{op}_{arity}"
 
 
+def is_broadcast(op: str, arity: int) -> bool:
+    """Whether operands may be smaller than the result. Such an e-node has a second argument that tells which of them
+    are, as `Sizes.mask` does: asked for in a query it costs nothing, where the numbers of elements of all e-classes, as
+    a function that queries join, made a search four times as long."""
+    return arity > 1 and "pointwise" in OPERATORS[op].traits
+
+
 READ, EQUAL = "read", "equal"
 """The ruleset that makes e-nodes of rows of integers, and the relation of the pairs of terms to unite."""
 CLEAR = "clear"
@@ -58,17 +67,19 @@ BASE = f"""(sort T)
 
 
 def rows_of(op: str, arity: int) -> str:
-    """The relation of the terms to add: a term's number, that of its attributes, those of its operands."""
+    """The relation of the terms to add: a term's number, that of its attributes, which operands are smaller if it
+    `is_broadcast`, and the numbers of its operands."""
     return f"new_{constructor(op, arity)}"
 
 
 def declare(op: str, arity: int) -> str:
     """The constructor, and the rule that makes e-nodes of the rows of its relation."""
     name, table = constructor(op, arity), rows_of(op, arity)
-    row = f"({table} n k{''.join(f' c{i}' for i in range(arity))})"
-    term = f"({name} k{''.join(f' (node c{i})' for i in range(arity))})"
-    return f"""(constructor {name} (i64{" T" * arity}) T)
-(relation {table} (i64 i64{" i64" * arity}))
+    mask, sort = (" m", " i64") if is_broadcast(op, arity) else ("", "")
+    row = f"({table} n k{mask}{''.join(f' c{i}' for i in range(arity))})"
+    term = f"({name} k{mask}{''.join(f' (node c{i})' for i in range(arity))})"
+    return f"""(constructor {name} (i64{sort}{" T" * arity}) T)
+(relation {table} (i64 i64{sort}{" i64" * arity}))
 (rule ({row}) ((union (node n) {term}) (delete {row})) :ruleset {READ})"""
 
 
@@ -85,7 +96,7 @@ def compile_law(law: Law, number: int) -> Query:
     lines = [f"(ruleset {ruleset})"]
     for i, variant in enumerate(commuted(law.pattern)):
         assert isinstance(variant, Application)
-        atoms = " ".join(_atoms(variant))
+        atoms = " ".join(_atoms(variant, law.sizes))
         lines.append(f'(rule ({atoms}) ({head}) :ruleset {ruleset} :name "law_{number}_{i}")')
     texts = {relation: _declare_matches(relation, columns), ruleset: "\n".join(lines)}
     return Query(number, relation, ruleset, columns, texts)
@@ -144,15 +155,18 @@ def _egglog_name(column: Column) -> str:
     return f"{'k' if column.attribute else 'v'}_{column.name}"
 
 
-def _atoms(pattern: Application) -> list[str]:
+def _atoms(pattern: Application, sizes: Sizes) -> list[str]:
     names = _names(pattern)
 
     def term(node: Pattern) -> str:
         return f"v_{node.name}" if isinstance(node, Variable) else f"v_{names[id(node)]}"
 
-    return [
-        f"(= v_{names[id(node)]} ({constructor(node.op, len(node.children))} k_{names[id(node)]}"
-        + "".join(f" {term(child)}" for child in node.children)
-        + "))"
-        for node in applications(pattern)
-    ]
+    def atom(node: Application) -> str:
+        name = names[id(node)]
+        arguments = [f"k_{name}", *map(term, node.children)]
+        if is_broadcast(node.op, len(node.children)):
+            mask = sizes.mask(node)
+            arguments.insert(1, f"m_{name}" if mask is None else str(mask))
+        return f"(= v_{name} ({constructor(node.op, len(node.children))} {' '.join(arguments)}))"
+
+    return [atom(node) for node in applications(pattern)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch_eqsat.egraph.compile import constructor
+from torch_eqsat.egraph.compile import constructor, is_broadcast
 from torch_eqsat.egraph.matching import Matching, Row
 from torch_eqsat.egraph.recipes import REFUSED, Called
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
@@ -238,10 +238,12 @@ class EGraph:
         terms = self._terms
         found: list[tuple[int, Node]] = []
         names = {constructor(op, arity): op for op, arity in terms.declared}
+        begins = {constructor(*declared): 1 + is_broadcast(*declared) for declared in terms.declared}
         for name, inputs, outputs in self._engine.rows(sorted(names)):
+            begin = begins[name]  # of the operands
             for row, output in zip(inputs, outputs, strict=True):
                 attrs = terms.attributes[self._engine.integers[row[0]]]
-                children = tuple(terms.class_of_value[value] for value in row[1:])
+                children = tuple(terms.class_of_value[value] for value in row[begin:])
                 found.append((terms.class_of_value[output], Node(names[name], attrs, children)))
         return snapshot_of(found, terms.nodes, terms.class_of, terms.law, terms.types, terms.constant)
 

@@ -25,14 +25,13 @@ from typing import Any
 
 from torch_eqsat.errors import LawError
 from torch_eqsat.ir.builder import Handle
-from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.assumptions import Assumption, Declared, read
+from torch_eqsat.laws.expansion import Texts, expanded, label, substitutions
 from torch_eqsat.laws.pattern import ROOT, Application, Place, parse_pattern, parse_side, variables
 from torch_eqsat.laws.rhs import built, equated
+from torch_eqsat.laws.sizes import ANY, Sizes, read_sizes
 
 EXACTNESS = ("bitwise", "reassociates", "approximates")
-Texts = str | Sequence[str] | Callable[..., Sequence[str]]
-"""Example terms, or a function that makes them from the places that metavariables stand for."""
 Assumes = Declared | Callable[..., Declared]
 """Assumptions about variables (see torch_eqsat.laws.assumptions), or a function of the places that returns them."""
 
@@ -44,8 +43,8 @@ class Law:
     With ``siblings``, all matches are replaced together (see :func:`siblings`); ``shared`` names the variable that they
     have in common. A law that ``normalises`` runs to a fixpoint before others. A law that is ``expansive`` (it makes
     more forms than it joins) is applied only when a search chooses it, never along with others. ``assumptions`` state
-    for which values it holds. ``declaration`` is the name of the function that declared it; laws for other operators
-    and the way back of an equation share it.
+    for which values it holds, ``sizes`` which matches the query leaves out. ``declaration`` is the name of the function
+    that declared it; laws for other operators and the way back of an equation share it.
     """
 
     name: str
@@ -64,6 +63,7 @@ class Law:
     normalises: bool = False
     expansive: bool = False
     assumptions: tuple[Assumption, ...] = ()
+    sizes: Sizes = ANY
 
     def is_named_by(self, names: Iterable[str]) -> bool:
         """Whether one of ``names`` is that of the law, of its declaration or of its family."""
@@ -90,6 +90,8 @@ class _Declaration:
     normalises: bool = False
     expansive: bool = False
     assumes: Assumes = field(default_factory=dict)
+    smaller: str = ""
+    whole: str = ""
 
 
 def law(
@@ -101,6 +103,8 @@ def law(
     assumes: Assumes = MappingProxyType({}),
     normalises: bool = False,
     expansive: bool = False,
+    smaller: str = "",
+    whole: str = "",
     places: Iterable[Mapping[str, Place]] | None = None,
     **metavariables: Iterable[Place],
 ) -> Callable[[Built], list[Law]]:
@@ -111,13 +115,23 @@ def law(
     it; ``places`` gives combinations for several metavariables. A parameter of the function with the name of a
     metavariable receives the place. Examples of an expanded law may use the metavariable, or be made by a function of
     the places. ``assumes`` states for which values of its variables the law holds (see torch_eqsat.laws.assumptions).
-    For the rest see :class:`Law`.
+    ``smaller`` names operands with fewer elements than the call that they are an operand of, as in "c d", and ``whole``
+    such with as many: of what the function refuses, the query then leaves most out. For the rest see :class:`Law`.
 
     Raises LawError, naming the law, its file and line, if the declaration is malformed.
     """
-    given = _Declaration(exactness, example, refused, normalises=normalises, expansive=expansive, assumes=assumes)
-    substitutions = list(places) if places is not None else _substitutions(metavariables)
-    return lambda build: [_one_way(build, pattern, given, substitution) for substitution in substitutions]
+    given = _Declaration(
+        exactness,
+        example,
+        refused,
+        normalises=normalises,
+        expansive=expansive,
+        assumes=assumes,
+        smaller=smaller,
+        whole=whole,
+    )
+    chosen = list(places) if places is not None else substitutions(metavariables)
+    return lambda build: [_one_way(build, pattern, given, substitution) for substitution in chosen]
 
 
 def equation(
@@ -145,7 +159,7 @@ def equation(
     def declare(guard: Agrees) -> list[Law]:
         left, _, right = sides.partition(" = ")
         laws = []
-        for substitution in _substitutions(metavariables):
+        for substitution in substitutions(metavariables):
             for source, target, texts, way in ((left, right, example, "forward"), (right, left, back, "back")):
                 if texts is None:
                     continue
@@ -185,14 +199,7 @@ def siblings(
     given = _Declaration(
         exactness, example, refused, siblings=True, shared=shared, expansive=expansive, assumes=assumes
     )
-    return lambda build: [_one_way(build, pattern, given, places) for places in _substitutions(metavariables)]
-
-
-def _substitutions(metavariables: Mapping[str, Iterable[Place]]) -> list[dict[str, Place]]:
-    result: list[dict[str, Place]] = [{}]
-    for name, places in metavariables.items():
-        result = [{**given, name: place} for given in result for place in places]
-    return result
+    return lambda build: [_one_way(build, pattern, given, places) for places in substitutions(metavariables)]
 
 
 def _one_way(
@@ -206,7 +213,7 @@ def _one_way(
     """The law from the pattern ``text`` to the term that ``function`` builds, or to ``right`` with ``function`` as
     guard."""
     where = f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}"
-    labels = [_label(place) for place in substitution.values()]
+    labels = [label(place) for place in substitution.values()]
     suffix = ",".join([*labels, way] if way else labels)
     name = function.__name__ + (f"[{suffix}]" if suffix else "")
     try:
@@ -219,9 +226,10 @@ def _one_way(
         )
         _check(given, variables(pattern))
         statement = _statement(function)
-        examples, refused = (_texts(texts, substitution) for texts in (given.example, given.refused))
+        examples, refused = (expanded(texts, substitution) for texts in (given.example, given.refused))
         declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
         assumptions = read(declared, variables(pattern))
+        sizes = read_sizes(given.smaller, given.whole, variables(pattern))
     except (LawError, SyntaxError) as error:
         raise LawError(f"law {name} ({where}): {error}") from error
     return Law(
@@ -241,6 +249,7 @@ def _one_way(
         normalises=given.normalises,
         expansive=given.expansive,
         assumptions=assumptions,
+        sizes=sizes,
     )
 
 
@@ -257,22 +266,6 @@ def _statement(function: Callable[..., Any]) -> str:
     if not function.__doc__:
         raise LawError("a law states itself in its docstring, which is missing")
     return function.__doc__.strip().splitlines()[0]
-
-
-def _label(place: Place) -> str:
-    """The name of an expansion of a law: the operator, its number of operands if that varies, the position."""
-    operator = OPERATORS.get(place.op)
-    varies = operator is not None and operator.arity is None and "pointwise" not in operator.traits
-    return place.op + (f"/{place.arity}" if varies else "") + (f".{place.position}" if place.position else "")
-
-
-def _texts(texts: Texts, substitution: Mapping[str, Place]) -> tuple[str, ...]:
-    if callable(texts):
-        return tuple(texts(**substitution))
-    given = [texts] if isinstance(texts, str) else list(texts)
-    for name, place in substitution.items():
-        given = [text.replace(f"{name}(", f"{place.op}(") for text in given]
-    return tuple(given)
 
 
 def collect(*modules: Any) -> tuple[Law, ...]:
