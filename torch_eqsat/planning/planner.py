@@ -98,8 +98,9 @@ class Planner:
         # took 2.9 ms where 1.2 were predicted and the plain ones took 2.1.
         if self.pricing().is_colder_than(before):
             # Which kernels are missing at these prices.
-            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), self.pricing(), anneal=False)
+            outcomes = self._reprice(tasks, outcomes, self.pricing())
             outcomes = self._extracted(tasks, outcomes)
+        outcomes = self._reprice(tasks, outcomes, self._doubtful(), self._exact_seconds(outcomes), anneal=True)
         extracted = self.pricing()
         self._reside(tasks, outcomes, counts)
         outcomes = self._settled(tasks, outcomes, before, bounded=not extracted.is_colder_than(self.pricing()))
@@ -109,9 +110,8 @@ class Planner:
         return outcomes
 
     def _extracted(self, tasks: Sequence[Task], outcomes: list[Outcome]) -> list[Outcome]:
-        outcomes = self._at_measured_prices(tasks, outcomes)
-        exact = self._exact_seconds(outcomes)
-        return self._reprice(tasks, outcomes, exact, self._doubtful())
+        """The best programs once kernels are measured, of those that save more than is in doubt."""
+        return self._reprice(tasks, self._at_measured_prices(tasks, outcomes), self._doubtful())
 
     def _reside(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], counts: Sequence[int]) -> None:
         """From now on prices are those of calls that go through the weights of these programs."""
@@ -138,9 +138,7 @@ class Planner:
             if time.monotonic() + 2 * took > self._time_up():  # another one is made at the end
                 break
             start = time.monotonic()
-            # Where an exact extraction follows, this one only says what to measure next.
-            exact = not self._waits and self._time_up() - start > 2 * self.parameters.exact_needs
-            outcomes = self._reprice(tasks, outcomes, [0.0] * len(tasks), self.pricing(), anneal=not exact)
+            outcomes = self._reprice(tasks, outcomes, self.pricing())  # which says what to measure next
             took = time.monotonic() - start
         return outcomes
 
@@ -219,12 +217,13 @@ class Planner:
         self,
         tasks: Sequence[Task],
         outcomes: Sequence[Outcome],
-        milp: Sequence[float],
         pricing: Pricing,
+        milp: Sequence[float] | None = None,
         *,
-        anneal: bool = True,
+        anneal: bool = False,
     ) -> list[Outcome]:
         """Extract again at the prices given, with as many seconds for exact extraction as ``milp`` says."""
+        milp = [0.0] * len(tasks) if milp is None else milp
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
         # What is left of the time is shared, with as much again for sending and reading.

@@ -161,11 +161,12 @@ class SearchParameters:
     without."""
     exact_needs: float = 4.0
     """Seconds. A region is extracted exactly if so many are left of the time. Measured with exact_seconds."""
-    thorough_nodes: int = 3_000
-    """E-nodes. Of e-graphs of at most so many extractions at the end of a search anneal, and are exact where time is
-    left. In 71 models of the suite and of drawn ones six of 106 such e-graphs gained by it, 0.4 to 26 %, in 0.1 to 1.5
-    s each; of 22 larger ones, up to 9,100, one gained 0.05 %, and they took 0.3 to 5 s, up to a third of a cold
-    start."""
+    exact_nodes: int = 1_500
+    """E-nodes. E-graphs of at most so many are extracted exactly: of 95 in 71 models of the suite and of drawn ones,
+    four gained by it, 0.4 to 26 %, in at most 1.5 s. Of 33 larger ones, up to 9,100 e-nodes, none did, in 2 s each."""
+    annealed_nodes: int = 3_000
+    """E-nodes. Extractions of e-graphs of at most so many anneal at the end: of those above, two of 11 gained 0.4 and
+    1.6 %. Of 22 larger ones, which took up to 2.5 s, one gained 0.05 %."""
     kernel_doubt: float = 0.02
     """Share of the work of heavy kernels. So much of what a program takes away and puts in its place has to be saved,
     for prices are not exact. Not measured; at 0.04 small savings in large products were lost."""

@@ -77,8 +77,8 @@ def test_only_small_egraphs_are_extracted_exactly(request_, task):
     """Of large ones an exact extraction took seconds, and gained nothing."""
     outcome = answer(request_, lambda _: None)
     nodes = max(len(extractable.snapshot.nodes) for extractable in outcome.extractables)
-    for thorough_nodes, is_exact in ((nodes, True), (1, False)):
-        parameters = SearchParameters(thorough_nodes=thorough_nodes)
+    for exact_nodes, is_exact in ((nodes, True), (1, False)):
+        parameters = SearchParameters(exact_nodes=exact_nodes)
         request = RepriceRequest(task, outcome, Pricing(False), milp_seconds=2.0, parameters=parameters)
         assert (answer(request, lambda _: None).lower_bound > 0) is is_exact
 

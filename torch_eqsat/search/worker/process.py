@@ -141,10 +141,10 @@ def _reprice(request: RepriceRequest) -> Outcome:
 
 
 def _extracted(extractable: Extractable, request: RepriceRequest, missing: Missing) -> Extraction:
-    thorough = len(extractable.snapshot.nodes) <= request.parameters.thorough_nodes
-    milp_seconds = thorough * request.milp_seconds / len(request.outcome.extractables)
-    limits = request.seed, milp_seconds, request.leisure_seconds
-    return extractable.extract(request.pricing, *limits, missing, thorough * request.rounds)
+    parameters, nodes = request.parameters, len(extractable.snapshot.nodes)
+    milp_seconds = request.milp_seconds / len(request.outcome.extractables) if nodes <= parameters.exact_nodes else 0.0
+    rounds = request.rounds if nodes <= parameters.annealed_nodes else 0
+    return extractable.extract(request.pricing, request.seed, milp_seconds, request.leisure_seconds, missing, rounds)
 
 
 def allowed_laws(exactness: str, disabled: frozenset[str], others: Iterable[Law] = ()) -> list[Law]:
