@@ -1,6 +1,9 @@
 """The sizes that a law declares leave out only what its function refuses."""
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +16,7 @@ from torch_eqsat.ir.term import TermGraph
 from torch_eqsat.laws.assumptions import EVERYTHING
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import law
+from torch_eqsat.laws.matcher import matches
 from torch_eqsat.laws.pattern import parse_pattern
 from torch_eqsat.laws.sizes import ANY, read_sizes
 from torch_eqsat.rewrites import catalogue
@@ -42,27 +46,48 @@ def test_no_match_that_a_law_accepts_is_left_out():
     assert {item.declaration for item in SIZED if item.name in fired} == {item.declaration for item in SIZED}
 
 
-def test_a_wrong_declaration_is_seen():
+def addends_swap(t, x, c):
+    """x + c = (x + c) + 0"""
+    return t.add(t.add(x, c), t.scalar(0.0))
+
+
+def test_an_example_that_a_declaration_leaves_out_is_refused():
     graph = TermGraph()
     graph.roots = [build_example("add([4, 3], [3])", Builder(GraphStore(graph))).id]
-
-    def addends_swap(t, x, c):
-        """x + c = (x + c) + 0"""
-        return t.add(t.add(x, c), t.scalar(0.0))
-
     (right,) = law("add(x, c)", smaller="c", example="add([4, 3], [3])")(addends_swap)
     (wrong,) = law("add(x, c)", whole="x c", example="add([4, 3], [3])")(addends_swap)
     assert grown([right], graph, 1)[0] and not grown([wrong], graph, 1)[0]
+    assert list(matches(right, graph)) and not list(matches(wrong, graph))
 
 
 def test_masks():
     call = parse_pattern("add(x, mul(y, c))")
-    sizes = read_sizes("c", "x y", ["x", "y", "c"])
+    sizes = read_sizes("c", "", call)
     assert sizes.mask(call) is None  # nothing is said of the product
     assert sizes.mask(call.children[1]) == 0b10
-    assert read_sizes("x", "", ["x"]).mask(call) == 0b01
+    assert read_sizes("x", "", call).mask(call) == 0b01
+    assert read_sizes("", "y c", call).mask(call.children[1]) == 0b00
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(LawError, match=r"unbound name 'd' among the sizes; the pattern binds x, c"):
-        read_sizes("c d", "", ["x", "c"])
+@pytest.mark.parametrize(
+    ("smaller", "whole", "problem"),
+    [
+        ("d", "", "the size of 'd' says nothing"),
+        ("", "x", "the size of 'x' says nothing"),  # of the other operand nothing is said
+        ("c", "c", "'c' is named as smaller and as whole"),
+    ],
+)
+def test_what_says_nothing_is_refused(smaller, whole, problem):
+    with pytest.raises(LawError, match=problem):
+        read_sizes(smaller, whole, parse_pattern("add(x, mul(y, c))"))
+
+
+def test_fingerprints_are_equal_in_every_process():
+    code = (
+        "from torch_eqsat.laws.fingerprint import fingerprint\n"
+        "from torch_eqsat.rewrites import elementwise\n"
+        "print(fingerprint(elementwise.small_factors_gather))"
+    )
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
+    runs = [subprocess.run([sys.executable, "-c", code], env=e, capture_output=True, check=True) for e in environments]
+    assert runs[0].stdout == runs[1].stdout != b""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.pattern import ROOT, Application, Pattern, Variable, applications, commuted
-from torch_eqsat.laws.sizes import Sizes
+from torch_eqsat.laws.sizes import Sizes, is_broadcast
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,10 @@ class Query:
 
 
 def constructor(op: str, arity: int) -> str:
-    """The egglog constructor for ``op`` with ``arity`` operands; its first argument is the attributes' number."""
+    """The egglog constructor for ``op`` with ``arity`` operands. Its first argument is the attributes' number; if it
+    `is_broadcast` the second one tells which operands are smaller. Asked for in a query that costs nothing, where the
+    numbers of elements of all e-classes, as a function that queries join, made them four times as long."""
     return f"{op}_{arity}"
-
-
-def is_broadcast(op: str, arity: int) -> bool:
-    """Whether operands may be smaller than the result. Such an e-node has a second argument that tells which of them
-    are, as `Sizes.mask` does: asked for in a query it costs nothing, where the numbers of elements of all e-classes, as
-    a function that queries join, made a search four times as long."""
-    return arity > 1 and "pointwise" in OPERATORS[op].traits
 
 
 READ, EQUAL = "read", "equal"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch_eqsat.egraph.compile import constructor, is_broadcast
+from torch_eqsat.egraph.compile import constructor
 from torch_eqsat.egraph.matching import Matching, Row
 from torch_eqsat.egraph.recipes import REFUSED, Called
 from torch_eqsat.egraph.snapshot import Snapshot, content_of, snapshot_of
@@ -19,6 +19,7 @@ from torch_eqsat.ir.builder import Builder, Handle
 from torch_eqsat.ir.term import Node, TermGraph
 from torch_eqsat.laws.assumptions import GRANTED, Assumption, asked, hold, is_known
 from torch_eqsat.laws.law import Law
+from torch_eqsat.laws.sizes import is_broadcast
 
 
 @dataclass(frozen=True, slots=True)

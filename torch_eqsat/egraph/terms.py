@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_eqsat.egraph.compile import EQUAL, READ, constructor, declare, is_broadcast, rows_of
+from torch_eqsat.egraph.compile import EQUAL, READ, constructor, declare, rows_of
 from torch_eqsat.egraph.constants import ConstantForms
 from torch_eqsat.egraph.engine import Engine
 from torch_eqsat.egraph.recipes import Numbers, Recipe, Step
@@ -18,6 +18,7 @@ from torch_eqsat.ir.known import Known
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.term import Attributes, Node, TermGraph
 from torch_eqsat.ir.types import TensorType, broadcast_shapes
+from torch_eqsat.laws.sizes import is_broadcast, smaller_operands
 
 Key = tuple[int, ...]
 """An e-node: the number of its operator with its attributes, then the e-classes of its operands."""
@@ -171,7 +172,10 @@ class Terms:
         if (node.op, arity) not in self.declared:
             self.declared.add((node.op, arity))
             self._engine.declare({constructor(node.op, arity): declare(node.op, arity)})
-        mask = [self._mask(node, type_)] if is_broadcast(node.op, arity) else []
+        mask = []
+        if is_broadcast(node.op, arity):
+            operands = [self.types[child] for child in node.children]
+            mask.append(0 if type_ is None else smaller_operands(operands, type_))
         self._pending[rows_of(node.op, arity)].append((number, attrs, *mask, *node.children))
         heavy = "heavy" in OPERATORS[node.op].traits
         self.nodes.append(node)
@@ -189,13 +193,6 @@ class Terms:
         if self._undo:
             self._undo[-1].interned.append(key)
         return number
-
-    def _mask(self, node: Node, type_: TensorType | None) -> int:
-        """Which operands have fewer elements than ``node``, which is of ``type_``: see `is_broadcast`."""
-        if type_ is None:
-            return 0
-        types = map(self.types.__getitem__, node.children)
-        return sum(1 << i for i, t in enumerate(types) if t is not None and t.numel < type_.numel)
 
     def _analysed(self, node: Node, type_: TensorType | None) -> Known:
         classes = [self.class_of[child] for child in node.children]

@@ -11,6 +11,7 @@ from sympy import sympify
 from torch._inductor import config, ir
 from torch._inductor import lowering as inductor_lowering
 from torch._inductor.utils import parallel_num_threads
+from torch._inductor.virtualized import V
 from torch.fx import Graph
 
 from torch_eqsat.errors import first_line
@@ -33,6 +34,8 @@ class _Tiles(ir.ExternKernelOut):
         wrapper.add_import_once(f"from {tiles.__name__} import split_kernel, join_kernel")
         wrapper.add_import_once(f"{name} = {kind}_kernel({matrices!r})")
         x, *operands = self.inputs
+        if kind == "join":
+            _check_dense([x, self, *operands])
         out = self.codegen_reference()
         if kind == "split":
             numbers = tiles.split_numbers(x.get_size(), x.get_stride(), constants, self.get_size()[2:])
@@ -41,15 +44,26 @@ class _Tiles(ir.ExternKernelOut):
             numbers = tiles.join_numbers(x.get_size()[2:], self.get_size(), *constants)
             unused = [out] * (MOST_OPERANDS - len(operands))
             tensors = [x.codegen_reference(), out, *(o.codegen_reference() for o in operands), *unused]
-        arguments = [*tensors, *map(wrapper.codegen_sizevar, map(sympify, (*numbers, parallel_num_threads())))]
+        threads = "torch.get_num_threads()" if config.cpp.dynamic_threads else str(parallel_num_threads())
+        arguments = [*tensors, *map(wrapper.codegen_sizevar, map(sympify, numbers)), threads]
         self.codegen_comment(wrapper)
         wrapper.writeline(f"{name}({', '.join(arguments)})")
 
 
+def _check_dense(images: Sequence[Any]) -> None:
+    """Raise ValueError for an image that does not lie channels-last without gaps, as the kernel reads it."""
+    known = V.graph.sizevars.statically_known_equals
+    for image in images:
+        size, stride = image.get_size(), image.get_stride()
+        wanted = _channels_last(size) if len(size) == 4 else stride
+        if not all(known(n, 1) or known(a, b) for n, a, b in zip(size, stride, wanted, strict=True)):
+            raise ValueError(f"strides {stride} of {size}: images have to lie channels-last")
+
+
 def use_kernels(graph: Graph) -> None:
-    """Put our kernels into ``graph`` where they fit, if generated code can call them: not from C++ wrappers. What is
-    not understood stays as it is, with one line in the log."""
-    if config.cpp_wrapper:
+    """Put our kernels into ``graph`` where they fit, if generated code can call them: not from C++ or FX wrappers. What
+    is not understood stays as it is, with one line in the log."""
+    if config.cpp_wrapper or config.fx_wrapper:
         return
     try:
         make_splits(graph)
@@ -99,7 +113,7 @@ def _lower_join(
 
 def _made(kind: str, size: Sequence[Any], x: Any, others: Sequence[Any], *constants: Any) -> Any:
     layout = ir.FixedLayout(x.get_device(), x.get_dtype(), size, _channels_last(size))
-    return ir.TensorBox.create(_Tiles(layout, [x, *others], (kind, *constants), python_kernel_name=f"{kind}_tiles"))
+    return ir.TensorBox.create(_Tiles(layout, [x, *others], (kind, *constants)))
 
 
 def _dense(x: Any) -> Any:

@@ -115,8 +115,9 @@ def law(
     it; ``places`` gives combinations for several metavariables. A parameter of the function with the name of a
     metavariable receives the place. Examples of an expanded law may use the metavariable, or be made by a function of
     the places. ``assumes`` states for which values of its variables the law holds (see torch_eqsat.laws.assumptions).
-    ``smaller`` names operands with fewer elements than the call that they are an operand of, as in "c d", and ``whole``
-    such with as many: of what the function refuses, the query then leaves most out. For the rest see :class:`Law`.
+    ``smaller`` names operands with fewer elements than the call that they are an operand of, as in "c d"; those beside
+    them then have as many, as all operands of a call do whose names are in ``whole``. The function, which has to refuse
+    all else, does not see it. For the rest see :class:`Law`.
 
     Raises LawError, naming the law, its file and line, if the declaration is malformed.
     """
@@ -229,7 +230,7 @@ def _one_way(
         examples, refused = (expanded(texts, substitution) for texts in (given.example, given.refused))
         declared = given.assumes(**substitution) if callable(given.assumes) else given.assumes
         assumptions = read(declared, variables(pattern))
-        sizes = read_sizes(given.smaller, given.whole, variables(pattern))
+        sizes = read_sizes(given.smaller, given.whole, pattern)
     except (LawError, SyntaxError) as error:
         raise LawError(f"law {name} ({where}): {error}") from error
     return Law(

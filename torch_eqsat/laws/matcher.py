@@ -12,6 +12,7 @@ from torch_eqsat.laws.assumptions import EVERYTHING, hold
 from torch_eqsat.laws.example import build_example
 from torch_eqsat.laws.law import Law
 from torch_eqsat.laws.pattern import Pattern, Variable, commuted
+from torch_eqsat.laws.sizes import Sizes, smaller_operands
 
 Binding = dict[str, Handle]
 
@@ -21,11 +22,11 @@ def matches(law: Law, graph: TermGraph) -> Iterator[Binding]:
     to the pattern's name."""
     for variant in commuted(law.pattern):
         for index, type_ in enumerate(graph.types):
-            if type_ is not None and (bound := _match(variant, index, graph, {})) is not None:
+            if type_ is not None and (bound := _match(variant, index, graph, {}, law.sizes)) is not None:
                 yield bound
 
 
-def _match(pattern: Pattern, index: int, graph: TermGraph, bound: Binding) -> Binding | None:
+def _match(pattern: Pattern, index: int, graph: TermGraph, bound: Binding, sizes: Sizes) -> Binding | None:
     node, type_ = graph.nodes[index], graph.types[index]
     if type_ is None:
         return None
@@ -38,8 +39,11 @@ def _match(pattern: Pattern, index: int, graph: TermGraph, bound: Binding) -> Bi
         return None
     if pattern.value is not None and node["value"] != pattern.value:
         return None
+    mask = sizes.mask(pattern)
+    if mask is not None and mask != smaller_operands([graph.types[child] for child in node.children], type_):
+        return None
     for child, operand in zip(pattern.children, node.children, strict=True):
-        extended = _match(child, operand, graph, bound)
+        extended = _match(child, operand, graph, bound, sizes)
         if extended is None:
             return None
         bound = extended

@@ -100,7 +100,7 @@ class Planner:
             # Which kernels are missing at these prices.
             outcomes = self._reprice(tasks, outcomes, self.pricing())
             outcomes = self._extracted(tasks, outcomes)
-        outcomes = self._reprice(tasks, outcomes, self._doubtful(), self._exact_seconds(outcomes), anneal=True)
+        outcomes = self._reprice(tasks, outcomes, self._doubtful(), self._thorough_seconds(outcomes), anneal=True)
         extracted = self.pricing()
         self._reside(tasks, outcomes, counts)
         outcomes = self._settled(tasks, outcomes, before, bounded=not extracted.is_colder_than(self.pricing()))
@@ -222,7 +222,8 @@ class Planner:
         *,
         anneal: bool = False,
     ) -> list[Outcome]:
-        """Extract again at the prices given, with as many seconds for exact extraction as ``milp`` says."""
+        """Extract again at the prices given, with as many seconds for exact extraction as ``milp`` says (below 0 for no
+        extraction), and with annealing if asked to ``anneal``."""
         milp = [0.0] * len(tasks) if milp is None else milp
         possible = [i for i, outcome in enumerate(outcomes) if outcome.extractables and milp[i] >= 0]
         seed, until = self.setting.options.seed, self._time_up() + OVERRUN_SECONDS
@@ -238,17 +239,19 @@ class Planner:
         again = dict(zip(possible, self.pool.map(requests, until), strict=True))
         return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
 
-    def _exact_seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
-        """For each outcome the seconds of its exact extraction; -1 for no extraction, as nothing is saved, 0 for one
-        that is not exact. Those that save most come first."""
-        saves = [outcome.program.cost < outcome.base_cost for outcome in outcomes]
-        seconds = [0.0 if better else -1.0 for better in saves]
-        if self.setting.options.deterministic:  # it ends by the clock
+    def _thorough_seconds(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """For each outcome the seconds of its exact extraction, 0 for one that only anneals, -1 where its e-graphs are
+        too large for both, so that nothing would change. Those that save most come first."""
+        chosen = self.parameters
+        least = [min((len(e.snapshot.nodes) for e in outcome.extractables), default=0) for outcome in outcomes]
+        seconds = [0.0 if nodes <= chosen.annealed_nodes else -1.0 for nodes in least]
+        if self.setting.options.deterministic:  # an exact extraction ends by the clock
             return seconds
         left = max(0.0, self._time_up() - time.monotonic())
         for i in sorted(range(len(outcomes)), key=lambda i: outcomes[i].program.cost - outcomes[i].base_cost):
-            if saves[i] and left >= self.parameters.exact_needs:
-                seconds[i] = self.parameters.exact_seconds
+            saves = outcomes[i].program.cost < outcomes[i].base_cost
+            if saves and least[i] <= chosen.exact_nodes and left >= chosen.exact_needs:
+                seconds[i] = chosen.exact_seconds
                 left -= seconds[i]
         return seconds
 

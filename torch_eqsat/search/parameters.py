@@ -49,8 +49,7 @@ class SearchParameters:
     """Seconds. An extraction at the end of a search or at new prices, besides its exact part, ends after so many. Not
     measured."""
     annealing_rounds: int = 2
-    """Rounds. An extraction at the end of a search or at new prices anneals until so many bring nothing. Not
-    measured."""
+    """Rounds. The last extraction, once kernels are measured, anneals until so many bring nothing. Not measured."""
     unknown_law: float = 0.1
     """Share of programs. A law about which nothing is known counts like one that was in so many of those that could use
     it. Not measured."""
@@ -165,8 +164,8 @@ class SearchParameters:
     """E-nodes. E-graphs of at most so many are extracted exactly: of 95 in 71 models of the suite and of drawn ones,
     four gained by it, 0.4 to 26 %, in at most 1.5 s. Of 33 larger ones, up to 9,100 e-nodes, none did, in 2 s each."""
     annealed_nodes: int = 3_000
-    """E-nodes. Extractions of e-graphs of at most so many anneal at the end: of those above, two of 11 gained 0.4 and
-    1.6 %. Of 22 larger ones, which took up to 2.5 s, one gained 0.05 %."""
+    """E-nodes. Extractions of e-graphs of at most so many anneal at the end: of 11 of them with more than exact_nodes,
+    two gained 0.4 and 1.6 %. Of 22 larger ones, which took up to 2.5 s, one gained 0.05 %."""
     kernel_doubt: float = 0.02
     """Share of the work of heavy kernels. So much of what a program takes away and puts in its place has to be saved,
     for prices are not exact. Not measured; at 0.04 small savings in large products were lost."""

@@ -13,7 +13,8 @@
 | sdpa | ``_scaled_dot_product_flash_attention_for_cpu`` | the same |
 
 The data that a kernel shares with its neighbours (activations) is warm in the cache when it starts, the weights
-are cold unless they are tiny: each callable of a timed round has weights of its own, :data:`ROTATED_BYTES` together.
+are cold unless they are tiny: each callable has weights of its own, :data:`ROTATED_BYTES` together, and all have their
+turn before one is called again.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from torch_eqsat.errors import MeasurementError
 aten = torch.ops.aten
 
 ROTATED_BYTES = 4 * 2**20
-"""Bytes of weights that a timed round goes through: twice the L2 cache of a recent server core (2 MiB)."""
+"""Bytes of weights that are gone through in turn: twice the L2 cache of a recent server core (2 MiB)."""
 
 COLD_BYTES = 96 * 2**20
 """The same for a kernel whose weight comes from memory: three times the L3 cache that a core commonly shares."""

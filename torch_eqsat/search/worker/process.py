@@ -142,7 +142,8 @@ def _reprice(request: RepriceRequest) -> Outcome:
 
 def _extracted(extractable: Extractable, request: RepriceRequest, missing: Missing) -> Extraction:
     parameters, nodes = request.parameters, len(extractable.snapshot.nodes)
-    milp_seconds = request.milp_seconds / len(request.outcome.extractables) if nodes <= parameters.exact_nodes else 0.0
+    small = [e for e in request.outcome.extractables if len(e.snapshot.nodes) <= parameters.exact_nodes]
+    milp_seconds = request.milp_seconds / len(small) if extractable in small else 0.0
     rounds = request.rounds if nodes <= parameters.annealed_nodes else 0
     return extractable.extract(request.pricing, request.seed, milp_seconds, request.leisure_seconds, missing, rounds)
 
