@@ -1,12 +1,15 @@
 """The kernels in code of Inductor, on values of any layout."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch._inductor.compile_fx import compile_fx
+from torch._inductor.virtualized import V
 
 from torch_eqsat.graph.whole import FILTER_BANK, TakeApart
 from torch_eqsat.kernels.calls import flat
-from torch_eqsat.kernels.inductor import use_kernels
+from torch_eqsat.kernels.inductor import _check_dense, use_kernels
 from torch_eqsat.rewrites import winograd
 
 SIX = winograd.transforms(winograd.SIX_POINTS, 3)
@@ -146,3 +149,17 @@ def test_many_steps(agrees):
         return y
 
     agrees(function, image(*TILES))
+
+
+def test_images_that_lie_otherwise_are_refused():
+    """Lowering asks for the layout; the kernel would read beyond an image with another one."""
+
+    def image(size, stride):
+        return SimpleNamespace(get_size=lambda: size, get_stride=lambda: stride)
+
+    sizes = SimpleNamespace(statically_known_equals=lambda a, b: a == b)
+    with V.set_graph_handler(SimpleNamespace(sizevars=sizes)):
+        _check_dense([image([1, 16, 8, 8], [7, 1, 128, 16]), image([16, 1, 1], [1, 1, 1])])
+        for stride in ([1024, 64, 8, 1], [2048, 1, 256, 32]):
+            with pytest.raises(ValueError, match="channels-last"):
+                _check_dense([image([2, 16, 8, 8], stride)])

@@ -51,7 +51,7 @@ def addends_swap(t, x, c):
     return t.add(t.add(x, c), t.scalar(0.0))
 
 
-def test_an_example_that_a_declaration_leaves_out_is_refused():
+def test_what_a_declaration_leaves_out_is_not_matched():
     graph = TermGraph()
     graph.roots = [build_example("add([4, 3], [3])", Builder(GraphStore(graph))).id]
     (right,) = law("add(x, c)", smaller="c", example="add([4, 3], [3])")(addends_swap)

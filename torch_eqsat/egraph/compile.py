@@ -40,8 +40,8 @@ class Query:
 
 def constructor(op: str, arity: int) -> str:
     """The egglog constructor for ``op`` with ``arity`` operands. Its first argument is the attributes' number; if it
-    `is_broadcast` the second one tells which operands are smaller. Asked for in a query that costs nothing, where the
-    numbers of elements of all e-classes, as a function that queries join, made them four times as long."""
+    `is_broadcast` the second one tells which operands are smaller. To ask for it costs a query nothing; with the
+    numbers of elements of all e-classes, as a function that queries join, these took four times as long."""
     return f"{op}_{arity}"
 
 

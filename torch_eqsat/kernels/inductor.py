@@ -34,18 +34,17 @@ class _Tiles(ir.ExternKernelOut):
         wrapper.add_import_once(f"from {tiles.__name__} import split_kernel, join_kernel")
         wrapper.add_import_once(f"{name} = {kind}_kernel({matrices!r})")
         x, *operands = self.inputs
-        if kind == "join":
-            _check_dense([x, self, *operands])
         out = self.codegen_reference()
         if kind == "split":
+            _check_dense([self])
             numbers = tiles.split_numbers(x.get_size(), x.get_stride(), constants, self.get_size()[2:])
-            tensors = [x.codegen_reference(), out]
+            others = []
         else:
+            _check_dense([x, self, *operands])
             numbers = tiles.join_numbers(x.get_size()[2:], self.get_size(), *constants)
-            unused = [out] * (MOST_OPERANDS - len(operands))
-            tensors = [x.codegen_reference(), out, *(o.codegen_reference() for o in operands), *unused]
+            others = [*(o.codegen_reference() for o in operands), *[out] * (MOST_OPERANDS - len(operands))]
         threads = "torch.get_num_threads()" if config.cpp.dynamic_threads else str(parallel_num_threads())
-        arguments = [*tensors, *map(wrapper.codegen_sizevar, map(sympify, numbers)), threads]
+        arguments = [x.codegen_reference(), out, *others, *map(wrapper.codegen_sizevar, map(sympify, numbers)), threads]
         self.codegen_comment(wrapper)
         wrapper.writeline(f"{name}({', '.join(arguments)})")
 

@@ -15,6 +15,7 @@ from torch_eqsat.errors import WorkerError
 from torch_eqsat.laws.law import law
 from torch_eqsat.laws.transfer import ship
 from torch_eqsat.rewrites import catalogue
+from torch_eqsat.search.extractable import Extractable
 from torch_eqsat.search.limits import Limits, StopReason
 from torch_eqsat.search.parameters import SearchParameters
 from torch_eqsat.search.worker.client import WorkerClient
@@ -74,13 +75,30 @@ def test_worker_answers(request_, task):
 
 
 def test_only_small_egraphs_are_extracted_exactly(request_, task):
-    """Of large ones an exact extraction took seconds, and gained nothing."""
+    """Of large ones an exact extraction took seconds, and none gained by it."""
     outcome = answer(request_, lambda _: None)
     nodes = max(len(extractable.snapshot.nodes) for extractable in outcome.extractables)
     for exact_nodes, is_exact in ((nodes, True), (1, False)):
         parameters = SearchParameters(exact_nodes=exact_nodes)
         request = RepriceRequest(task, outcome, Pricing(False), milp_seconds=2.0, parameters=parameters)
         assert (answer(request, lambda _: None).lower_bound > 0) is is_exact
+
+
+def test_large_egraphs_do_not_anneal(request_, task, monkeypatch):
+    outcome = answer(request_, lambda _: None)
+    nodes = max(len(extractable.snapshot.nodes) for extractable in outcome.extractables)
+    asked, extract = [], Extractable.extract
+
+    def extracting(self, pricing, seed, milp_seconds, leisure_seconds, missing, rounds):
+        asked.append(rounds)
+        return extract(self, pricing, seed, milp_seconds, leisure_seconds, missing, rounds)
+
+    monkeypatch.setattr(Extractable, "extract", extracting)
+    for annealed_nodes, rounds in ((nodes, 2), (1, 0)):
+        parameters = SearchParameters(annealed_nodes=annealed_nodes)
+        answer(RepriceRequest(task, outcome, Pricing(False), parameters=parameters, rounds=2), lambda _: None)
+        assert set(asked) == {rounds}
+        asked.clear()
 
 
 def test_disabled_laws_are_not_used(task):

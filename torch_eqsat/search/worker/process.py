@@ -141,6 +141,7 @@ def _reprice(request: RepriceRequest) -> Outcome:
 
 
 def _extracted(extractable: Extractable, request: RepriceRequest, missing: Missing) -> Extraction:
+    """One e-graph extracted again, with as much care as its size is worth."""
     parameters, nodes = request.parameters, len(extractable.snapshot.nodes)
     small = [e for e in request.outcome.extractables if len(e.snapshot.nodes) <= parameters.exact_nodes]
     milp_seconds = request.milp_seconds / len(small) if extractable in small else 0.0
