@@ -43,6 +43,7 @@ MOVING: dict[str, Wrapper] = {
     "slice": lambda y, w: torch.cat([y, y], -1)[..., 1:],
     "cat": lambda y, w: torch.cat([y[..., :1], y], -1),
     "permute": lambda y, w: y.transpose(0, -1).flatten(),
+    "written": lambda y, w: y,
     "flip": lambda y, w: torch.stack([y, y]).flip(-1)[1],
 }
 FLOATING: dict[str, Wrapper] = {
@@ -76,7 +77,7 @@ class Wrapped(nn.Module):
 
     def __init__(self, op: Any, sample: Any, wrapper: Wrapper, width: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.op, self.wrapper = op, wrapper
+        self.op, self.wrapper, self.writes = op, wrapper, wrapper is MOVING["written"]
         tensors = [x for x in tree_leaves((sample.args, sample.kwargs)) if isinstance(x, Tensor)]
         for number, tensor in enumerate(tensors):
             self.register_buffer(f"t{number}", tensor.detach().clone())
@@ -97,6 +98,8 @@ class Wrapped(nn.Module):
 
         args, kwargs = tree_map(fill, self.template)
         result = self.op(x, *args, **kwargs)
+        if self.writes and isinstance(x, Tensor) and not x.requires_grad:
+            x.copy_(x.flip(0) if x.dim() else x + 1)  # what was read before is not what the input holds
         first, *others = tree_leaves(result)
         return self.wrapper(first, [self.w0, self.w1, self.w2]), others
 
@@ -184,12 +187,12 @@ def compare(
 
 
 def compute(function: Callable[..., Any], x: Any, grad: bool) -> list[Any]:
-    """All results, and the gradients of the first input by them."""
+    """All results, and the gradients of the first input by them; without gradients that input after the call."""
     x = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, x)
     torch.manual_seed(0)
     if not grad or not isinstance(x, Tensor) or not x.is_floating_point():
         with torch.no_grad():
-            return list(tree_leaves(function(x)))
+            return [*tree_leaves(function(x)), *tree_leaves(x)]
     x.requires_grad_()
     results = list(tree_leaves(function(x)))
     parts = [y for y in results if isinstance(y, Tensor) and y.requires_grad]

@@ -44,6 +44,7 @@ TINY = {
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 TOKENS = 12
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def names() -> list[str]:
@@ -113,11 +114,25 @@ class _Logits(nn.Module):
 
 
 def compute(model: nn.Module, function: Callable[..., Any], x: Tensor, training: bool) -> list[Any]:
-    """Results, and in training the gradients of all parameters."""
+    """Results, in training the gradients of all parameters, and the buffers that were written, which are set back."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        made = _results(model, function, x, training)
+        return [*made, *(buffer.clone() for _, buffer in model.named_buffers())]
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+
+
+def _results(model: nn.Module, function: Callable[..., Any], x: Tensor, training: bool) -> list[Any]:
     torch.manual_seed(0)
+    model.train(training)
     if not training:
         with torch.no_grad():
             return list(tree_leaves(function(x)))
+    if x.is_floating_point():
+        x = torch.cat([x, x.flip(-1)])  # a norm over a batch of one pixel needs two samples
     results = [y for y in tree_leaves(function(x)) if isinstance(y, Tensor)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = sum((y.float().square().mean() for y in results if y.is_floating_point()), torch.zeros(()))
@@ -156,7 +171,7 @@ def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of one model, a mode each."""
     try:
         model, x = make(name)
-        model = model.eval()  # random numbers would differ
+        _without_dropout(model)
         references = {training: Reference.of(model, x, training) for training in {mode == "training" for mode in modes}}
     except Exception as error:
         yield from [{"outcome": "no model", "reason": brief(error), "seconds": 0.0}] * len(modes)
@@ -166,6 +181,15 @@ def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
         start = time.monotonic()
         row = run(model, x, mode, references[mode == "training"])
         yield row | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Set all probabilities of dropout to 0: random numbers would differ."""
+    for module in model.modules():
+        for holder in (module, getattr(module, "config", None)):
+            for key, value in list(vars(holder).items()) if holder is not None else ():
+                if isinstance(value, float) and ("drop" in key or (key == "p" and isinstance(module, DROPOUTS))):
+                    setattr(holder, key, 0.0)
 
 
 def run(model: nn.Module, x: Tensor, mode: str, reference: Reference) -> dict[str, Any]:

@@ -25,6 +25,23 @@ def test_an_operator_agrees(kind, grad):
     assert kind == "searched" or row["rewritten"]
 
 
+def test_what_is_written_into_the_input_is_compared():
+    sample = next(iter(operator("view").sample_inputs("cpu", torch.float32)))
+    model = sweep_cases.Wrapped(operator("view").op, sample, sweep_cases.MOVING["written"], 1, torch.float32)
+    view, after = sweep_cases.compute(model, sample.input, grad=False)
+    assert torch.equal(view.flatten(), after.flatten()) and not torch.equal(after, sample.input)
+
+
+def test_buffers_are_compared_and_set_back():
+    zoo_models = pytest.importorskip("bench.trust.zoo_models")
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
+    zoo_models._without_dropout(model)
+    results = zoo_models.compute(model, model, torch.randn(1, 3, 2, 2), training=True)
+    *_, mean, variance, count = results
+    assert int(count) == 1 and mean.abs().sum() > 0 and not torch.equal(variance, torch.ones(4))
+    assert int(model[1].num_batches_tracked) == 0 and model[2].p == 0.0
+
+
 def test_a_wrong_result_is_seen(monkeypatch):
     monkeypatch.setattr(sweep_cases, "without_laws", lambda *_: "raised")
     compare = sweep_cases.compare

@@ -166,6 +166,16 @@ def test_inductor_still_calls_these_operators(frozen: bool) -> None:
     assert "_scaled_dot_product_flash_attention_for_cpu" in code
 
 
+def test_the_context_names_a_lower_precision() -> None:
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    assert "bf16" not in context_of("cpu").torch
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        assert context_of("cpu").torch.endswith(" matmul bf16")
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
 def test_the_context_names_the_libraries_that_run_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     def built_with(version: str) -> str:
         monkeypatch.setattr(torch.__config__, "show", lambda: f"built with:\n  - Intel(R) MKL-DNN v{version}\n  - CUDA")

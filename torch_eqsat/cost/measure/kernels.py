@@ -87,7 +87,16 @@ def context_of(device: str) -> Context:
     """What a time measured now on this type of device depends on, besides the kernel."""
     name = torch.cuda.get_device_name() if device == "cuda" else device
     cpu = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
-    return Context(name, cpu, torch.get_num_threads(), " ".join([torch.__version__, *_libraries()]))
+    torchs = [torch.__version__, *_libraries()]
+    reduced = [f"{kind} {p}" for kind, p in _precisions(device) if p in ("bf16", "tf32")]
+    return Context(name, cpu, torch.get_num_threads(), " ".join([*torchs, *reduced]))
+
+
+def _precisions(device: str) -> list[tuple[str, str]]:
+    """What float32 operands are rounded to inside products and convolutions, as the user set it."""
+    cpu, cuda = torch.backends.mkldnn, torch.backends.cuda
+    matmul, conv = (cuda.matmul, torch.backends.cudnn.conv) if device == "cuda" else (cpu.matmul, cpu.conv)
+    return [("matmul", matmul.fp32_precision), ("conv", conv.fp32_precision)]
 
 
 def _libraries() -> list[str]:

@@ -16,6 +16,6 @@ def source_hash() -> str:
     """A hash of all that the package does: its source, and the version of egglog."""
     digest = hashlib.sha256(f"{__version__} {metadata.version('egglog')}".encode())
     for folder in (Path(__file__).parents[2], Path(str(rewrites.__file__)).parent):
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.cpp")]):
             digest.update(path.read_bytes())
     return digest.hexdigest()
