@@ -1,7 +1,7 @@
 """Models that are drawn from blocks by a seed: what prices are tried on that nobody chose.
 
 A name such as ``drawn-17-live`` is a whole model: its blocks, sizes and batch come from the number, and the last word
-says how it runs, frozen, with live weights, or as a training step.
+says how it runs: frozen, with live weights, as a training step, or frozen in bfloat16 (half).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.models.cases import Built, Case
 
-WAYS = ("live", "frozen", "training")
+WAYS = ("live", "frozen", "training", "half")
 _NAME = re.compile(rf"drawn-(\d+)-({'|'.join(WAYS)})")
 WIDTHS, LENGTHS, BATCHES = (64, 128, 256, 512, 1024), (1, 4, 16, 77, 128), (1, 1, 2, 8, 64)
 CHANNELS, IMAGES = (16, 32, 64, 128), (8, 14, 28, 32, 56)
@@ -35,16 +35,18 @@ def drawn_case(name: str) -> Case | None:
     if match is None:
         return None
     seed, way = int(match[1]), match[2]
-    training = way == "training"
-    return Case(name, 0.0, "drawn from blocks", lambda: _drawn(seed, training), training)
+    return Case(name, 0.0, "drawn from blocks", lambda: _drawn(seed, way), way == "training")
 
 
-def _drawn(seed: int, training: bool) -> Built:
+def _drawn(seed: int, way: str) -> Built:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     images = rng.random() < 0.35
     module, inputs = _of_images(rng) if images else _of_tokens(rng)
-    return (_Loss(module) if training else module), inputs
+    if way == "half":
+        halves = tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
+        return module.bfloat16(), halves
+    return (_Loss(module) if way == "training" else module), inputs
 
 
 class _Loss(nn.Module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 from bench.models.drawn_models import WAYS, drawn_name
 from bench.models.known import case_of
 from bench.speed.process import VariantError, VariantProcess
+from bench.speed.variants import THREADS, threads
 from torch_eqsat.report import last_reports
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,7 @@ VARIANTS = {
     "live": ("default", "eqsat_nofreeze"),
     "frozen": ("freezing", "eqsat"),
     "training": ("default", "eqsat_nofreeze"),
+    "half": ("freezing", "eqsat"),
 }
 ROUNDS, ROUND_MS, MOST_CALLS = 8, 150.0, 400
 PLAN_SECONDS = 180.0
@@ -49,7 +52,7 @@ def row_of(name: str) -> dict[str, Any]:
 
 def planned(name: str) -> dict[str, Any]:
     """What the search makes of a model, planned in a process of its own, without code: see `plan`."""
-    command = [sys.executable, "-m", "bench.prices.drawn", "--plan", name]
+    command = [sys.executable, "-m", "bench.prices.drawn", "--plan", name, "--threads", str(threads())]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PLAN_SECONDS)
     except subprocess.TimeoutExpired:
@@ -65,10 +68,10 @@ def plan(name: str) -> dict[str, Any]:
     """The row of a model before it is timed: predicted times in ms, and the laws."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     case = case_of(name)
     module, inputs = case.build()
-    options: dict[str, Any] = {"freezing": name.endswith("frozen")}
+    options: dict[str, Any] = {"freezing": name.endswith(("frozen", "half"))}
     with torch.set_grad_enabled(case.training):
         y = torch.compile(module, backend="eqsat_mcts_eager", options=options, dynamic=False)(*inputs)
         if case.training:
@@ -169,21 +172,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="time to stop at")
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     parser.add_argument("--names", nargs="*", metavar="drawn-SEED-WAY", help="these models only, anew")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--plan", metavar="drawn-SEED-WAY", help="print what the search makes of one model")
     arguments = parser.parse_args()
+    os.environ[THREADS] = str(arguments.threads)
     if arguments.plan:
         print(json.dumps(plan(arguments.plan)))
         return 0
-    rows = read(arguments.results)
+    rows = [row for row in read(arguments.results) if row.get("threads", 1) == arguments.threads]
     first = 1 + max((int(row["name"].split("-")[1]) for row in rows), default=-1)
     end = time.monotonic() + arguments.seconds
     names = arguments.names or (drawn_name(seed, way) for seed in range(first, 1 << 30) for way in arguments.ways)
     for name in names:
         if time.monotonic() > end:
             break
-        row = row_of(name)
+        row = row_of(name) | {"threads": arguments.threads}
         print(json.dumps(row), flush=True)
         rows.append(row)
         with arguments.results.open("a", encoding="utf-8") as file:

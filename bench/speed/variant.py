@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bench.models.cases import Case
 from bench.models.known import KNOWN, case_of
-from bench.speed.variants import VARIANTS
+from bench.speed.variants import VARIANTS, threads
 
 _WARM_UP_S = 0.5
 # So small that thousands of steps leave the numbers of a model where they are.
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
     replies = own_stdout()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     try:
         case = case_of(arguments.case)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,13 @@ from torch import nn
 
 Run = Callable[..., Any]
 Inputs = tuple[torch.Tensor, ...]
+THREADS = "TORCH_EQSAT_BENCH_THREADS"
+"""The environment variable that says how many threads models run with."""
+
+
+def threads() -> int:
+    """How many threads models run with: one, unless the environment says otherwise."""
+    return int(os.environ.get(THREADS, "1"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,15 @@ def test_a_machine_that_stays_slow(table: Table, caplog: pytest.LogCaptureFixtur
     assert "1 kernels are known from a busy machine only" in caplog.text
 
 
+def test_a_time_from_a_machine_that_hardly_moves_is_none(table: Table) -> None:
+    machine = Machine(30.0)
+    failed: dict[str, str] = {}
+    assert measure_many([LARGE], machine, table, failed=failed, pace=machine.pace([1.0])) == {}
+    assert failed == {LARGE.key: "the machine is 30 times slower than at best"}
+    machine = Machine(1.0)  # another time
+    assert measure_many([LARGE], machine, table, pace=machine.pace([1.0])) == {LARGE.key: 2.0}
+
+
 def test_a_second_attempt_that_fails_leaves_the_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, attempts = Machine(1.5), itertools.count()
     measure = kernels.measure

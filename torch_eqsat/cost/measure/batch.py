@@ -37,7 +37,8 @@ def measure_many(
     a kernel from being timed and may pass: a busy machine, or no memory.
 
     With the machine's ``pace``, what was timed at a slow one is timed again after the others, up to
-    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and the least counts.
+    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and the least counts. A time at a pace that is no
+    measure of anything failed for now.
     """
     failed = {} if failed is None else failed
     wanted = {kernel.key: kernel for kernel in kernels}
@@ -51,6 +52,9 @@ def measure_many(
         left = [wanted[key] for key, known in found.items() if pace and pace.is_slow(known)]
     for key in found:  # an attempt may have failed after one that did not
         failed.pop(key, None)
+    for kernel in left:
+        if pace and pace.is_hopeless(found[kernel.key]):
+            failed[kernel.key] = f"the machine is {pace.slowness(found.pop(kernel.key)):.0f} times slower than at best"
     if left:
         logger.info("%d kernels are known from a busy machine only", len(left))
     return {key: known.ms for key, known in found.items()}

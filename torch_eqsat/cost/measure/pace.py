@@ -27,6 +27,10 @@ SAMPLES = 3
 SLOW = 1.15
 """Times that were taken at a slower pace are taken again: a quiet machine's vary by 5 %."""
 
+HOPELESS = 2.5
+"""Times that were taken at a slower pace than this mean nothing. Where two threads had one core between them, a product
+of 0.01 ms took 7 ms, and the yardstick 37 times its best."""
+
 ATTEMPTS = 3
 
 RARE = 20
@@ -61,6 +65,10 @@ class Pace:
     def is_slow(self, measured: Measurement) -> bool:
         """Whether the time is to be taken again."""
         return self.slowness(measured) > SLOW
+
+    def is_hopeless(self, measured: Measurement) -> bool:
+        """Whether the time means nothing."""
+        return self.slowness(measured) > HOPELESS
 
     def better(self, one: Measurement, other: Measurement) -> Measurement:
         """The lower time, which is nearer to the truth at whatever pace: others only ever make a kernel slower. It gets
