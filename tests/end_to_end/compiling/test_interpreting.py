@@ -52,6 +52,13 @@ def test_frozen_weights():
     assert reports.last_reports()[0].frozen
 
 
+def test_results_lie_as_eager_ones():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert compiled(model, freezing=True)(x).stride() == model(x).stride()
+
+
 def test_frozen_convolutions():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 4)).eval()
     with torch.no_grad():

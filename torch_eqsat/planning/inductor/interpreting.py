@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._inductor.compile_fx import record_original_output_strides
 from torch.fx import GraphModule, Interpreter
 
 # Inductor's own operators of random numbers and its layouts of convolutions are for its code alone; what others
@@ -16,10 +17,12 @@ SETTINGS = {"fallback_random": True, "layout_optimization": False, "force_disabl
 def interpret(module: GraphModule, inputs: Sequence[Any], **_: Any) -> Callable[[list[Any]], Any]:
     """Stands for ``compile_fx_inner``; the result takes a list of arguments, which it empties."""
 
+    record_original_output_strides(module)  # which Inductor does at this point too
+
     def run(arguments: list[Any]) -> Any:
         values = list(arguments)
         arguments.clear()
-        return _Runner(module).run(*values)
+        return _laid_out(_Runner(module).run(*values), module)
 
     run._boxed_call = True  # type: ignore[attr-defined]
     return run
@@ -35,6 +38,25 @@ class _Runner(Interpreter):
         if str(target).startswith("mkldnn."):
             args = tuple(_without_gaps(a) for a in args)
         return super().call_function(target, args, kwargs)
+
+
+def _laid_out(results: Any, module: GraphModule) -> Any:
+    """``results``, those that the user gets with the strides that they had as captured: convolutions with packed
+    weights give images with channels last. Inductor's code does it too."""
+    if not isinstance(results, (list, tuple)):
+        return results
+    meta = module.graph.output_node().meta
+    strides, visible = meta["original_output_strides"], meta.get("user_visible_output_idxs", ())
+    return [_with_strides(value, strides[i]) if i in visible else value for i, value in enumerate(results)]
+
+
+def _with_strides(value: Any, strides: Sequence[Any] | None) -> Any:
+    if not isinstance(value, torch.Tensor) or strides is None or any(type(s) is not int for s in strides):
+        return value
+    same = all(s == t or n == 1 for n, s, t in zip(value.shape, value.stride(), strides, strict=True))
+    if same or value.numel() == 0:
+        return value
+    return torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _with_rows(value: Any) -> Any:
