@@ -46,10 +46,10 @@ def _drawn(seed: int, way: str) -> Built:
     if way == "half":
         halves = tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
         return module.bfloat16(), halves
-    return (_Loss(module) if way == "training" else module), inputs
+    return (Loss(module) if way == "training" else module), inputs
 
 
-class _Loss(nn.Module):
+class Loss(nn.Module):
     """The mean square of what a module computes."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -57,7 +57,9 @@ class _Loss(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x).square().mean()
+        """The loss."""
+        loss: Tensor = self.module(x).square().mean()
+        return loss
 
 
 def _of_tokens(rng: random.Random) -> Built:

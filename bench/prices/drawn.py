@@ -173,16 +173,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="time to stop at")
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
-    parser.add_argument("--names", nargs="*", metavar="drawn-SEED-WAY", help="these models only, anew")
+    parser.add_argument("--names", nargs="*", metavar="NAME", help="these cases only, anew")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--plan", metavar="drawn-SEED-WAY", help="print what the search makes of one model")
+    parser.add_argument("--plan", metavar="NAME", help="print what the search makes of one model")
     arguments = parser.parse_args()
     os.environ[THREADS] = str(arguments.threads)
     if arguments.plan:
         print(json.dumps(plan(arguments.plan)))
         return 0
     rows = [row for row in read(arguments.results) if row.get("threads", 1) == arguments.threads]
-    first = 1 + max((int(row["name"].split("-")[1]) for row in rows), default=-1)
+    seeds = [int(row["name"].split("-")[1]) for row in rows if row["name"].startswith("drawn-")]
+    first = 1 + max(seeds, default=-1)
     end = time.monotonic() + arguments.seconds
     names = arguments.names or (drawn_name(seed, way) for seed in range(first, 1 << 30) for way in arguments.ways)
     for name in names:

@@ -60,7 +60,7 @@ def main() -> int:
 def _wanted(arguments: argparse.Namespace, done: set[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     if arguments.models:
         return [(model, list(arguments.modes)) for model in arguments.models]
-    from bench.trust.zoo_models import names
+    from bench.models.zoo_models import names
 
     models = names()
     random.Random(arguments.seed).shuffle(models)
@@ -78,7 +78,7 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 def run_apart(model: str, modes: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """The rows of one model in some modes, which a process makes; another goes on behind a mode that ended it."""
-    command = [sys.executable, "-m", "bench.trust.zoo_models", model, *modes]
+    command = [sys.executable, "-m", "bench.trust.zoo_run", model, *modes]
     limit = int(seconds * len(modes))
     try:
         process = subprocess.run(

@@ -33,10 +33,10 @@ def test_what_is_written_into_the_input_is_compared():
 
 
 def test_buffers_are_compared_and_set_back():
-    zoo_models = pytest.importorskip("bench.trust.zoo_models")
+    zoo_run = pytest.importorskip("bench.trust.zoo_run")
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
-    zoo_models._without_dropout(model)
-    results = zoo_models.compute(model, model, torch.randn(1, 3, 2, 2), training=True)
+    zoo_run._without_dropout(model)
+    results = zoo_run.compute(model, model, torch.randn(1, 3, 2, 2), training=True)
     *_, mean, variance, count = results
     assert int(count) == 1 and mean.abs().sum() > 0 and not torch.equal(variance, torch.ones(4))
     assert int(model[1].num_batches_tracked) == 0 and model[2].p == 0.0
