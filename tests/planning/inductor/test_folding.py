@@ -4,6 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from torch_eqsat import backend
+from torch_eqsat.planning.inductor import interpreting
+
 pytestmark = pytest.mark.usefixtures("fresh")
 SETTINGS = {"freezing": True, "eqsat.strict": True, "eqsat.strategy": "none", "force_disable_caches": True}
 
@@ -37,3 +40,58 @@ def test_weights_that_onednn_does_not_pack(model, shape):
     with torch.no_grad():
         actual = torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)(x)
         torch.testing.assert_close(actual, model(x))
+
+
+class Behind(nn.Module):
+    """What ``function`` makes of two convolutions and constants."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.deep, self.linear = nn.Conv3d(4, 8, 1), nn.Linear(8, 8)
+        for name, shape in {"row": (1, 8), "columns": (1, 8, 1), "channels": (8, 1, 1)}.items():
+            self.register_buffer(name, torch.randn(shape))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda m, x: m.second(m.first(x) * 0.5) + 1.0, (2, 8, 6, 8)),
+        (lambda m, x: m.second((m.first(x) + 2.0).relu()) / 4.0 - 1.0, (2, 8, 6, 8)),
+        (lambda m, x: m.linear(m.linear(x) * 0.5) + 1.5, (2, 8)),
+        (lambda m, x: m.linear(m.linear(x) * 0.5) + 1.5, (3, 2, 8)),
+        (lambda m, x: m.first(x) + m.row, (2, 8, 6, 8)),
+        (lambda m, x: m.first(x) * m.row, (2, 8, 6, 8)),
+        (lambda m, x: m.deep(x) - m.columns, (2, 4, 3, 8, 5)),
+        (lambda m, x: torch.add(m.first(x), m.channels, alpha=3), (2, 8, 6, 8)),
+        (lambda m, x: torch.sub(m.first(x), 0.25, alpha=3), (2, 8, 6, 8)),
+        (lambda m, x: m.channels - m.first(x), (2, 8, 6, 8)),
+    ],
+    ids=["numbers", "more numbers", "linear", "rows", "row", "factors", "3d", "alpha", "number", "reversed"],
+)
+@pytest.mark.parametrize("linear", [False, True])
+def test_what_stands_behind_a_convolution(function, shape, linear):
+    model, x = Behind(function).eval(), torch.randn(shape)
+    settings = {**SETTINGS, "enable_linear_binary_folding": linear}
+    with torch.no_grad():
+        actual = torch.compile(model, backend="eqsat_mcts_eager", options=settings)(x)
+        torch.testing.assert_close(actual, model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_are_folded_as_constants(monkeypatch):
+    """Each is folded into its own kernel, and what was lifted for it is gone."""
+    handed = []
+    interpret = interpreting.interpret
+    monkeypatch.setattr(
+        backend, "interpret", lambda module, *a, **k: handed.append(module) or interpret(module, *a, **k)
+    )
+    with torch.no_grad():
+        model = Behind(lambda m, x: m.second((m.first(x) * 0.5).relu()) + 1.0).eval()
+        torch.compile(model, backend="eqsat_mcts_eager", options=SETTINGS)(torch.randn(2, 8, 6, 8))
+    (module,) = handed
+    targets = [str(node.target) for node in module.graph.nodes]
+    assert not [t for t in targets if "mul" in t or "add" in t or "_eqsat_number" in t]
