@@ -1,5 +1,7 @@
 """The machine's pace, by a machine that says how slow it is."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -47,11 +49,21 @@ def test_what_is_timed_slowly_is_timed_again(slowness: list[float], timed: int, 
 
 
 def test_a_clock_that_erred_once_makes_no_best_pace() -> None:
-    machine = Machine(*[1.0] * 12, 0.01, *[1.0] * 12)
+    machine = Machine(*[1.0] * 12, 0.01, *[1.0] * 99)
     pace = Pace(clock=machine.clock, work=machine.yardstick)
     found = [pace.beside(lambda: machine.time([])) for _ in range(24)]
     assert pace.best_ms == pytest.approx(1.0)
     assert not any(map(pace.is_slow, found))
+
+
+def test_a_rare_quiet_moment_is_found() -> None:
+    now, turns = [0.0], itertools.count()
+
+    def work() -> None:
+        now[0] += 1e-3 if next(turns) % 10 == 0 else 20e-3
+
+    pace = Pace([1.0], clock=lambda: now[0], work=work)
+    assert not pace.is_slow(pace.beside(lambda: Measurement(1.0, 0.0, 1)))
 
 
 def test_a_clock_that_stands_still_tells_no_pace() -> None:
