@@ -56,6 +56,12 @@ def fires(name, text, granted=GRANTED):
             "no_overflow",
         ),
         (
+            "operation_associates[mul]",
+            "mul(mul([4], 1e20), 1e20)",
+            "mul(mul([4], 1e6), 1e-9)",
+            "no_overflow",
+        ),
+        (
             "matmul_is_associative",
             "matmul(matmul(convert([2, 3], dtype='float16'), b := convert(weights(3, 4), dtype='float16')), "
             "convert([4, 5], dtype='float16'))",

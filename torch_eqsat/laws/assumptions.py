@@ -20,8 +20,10 @@ what happens if it does not hold:
   Otherwise softmax(x + mask), with one mask value for a whole row, ignores the mask. Known for matrix products,
   parameters, bounded values, and sums and products of these.
 - ``in_range``: an index lies within its table. Otherwise no error is raised.
-- ``no_overflow``: products and sums lie within the dtype, as in all dtypes but float16. In float16 it is known for
-  constants, whose products are computed and checked once.
+- ``no_overflow``: products and sums lie within the dtype. Otherwise ``x * 1e20 * 1e20 * 1e-20`` becomes x times
+  infinity, and ``x * 1e30 * 1e-30`` loses the digits of small numbers. Known in all dtypes but float16, except for
+  numbers beyond 10^15 or below 10^-15. In float16 it is known for constants, whose products are computed and checked
+  once.
 - ``positive``: above zero.
 """
 
@@ -48,6 +50,7 @@ PROPERTIES = (
 )
 GRANTED = frozenset({"finite", "even"})
 """The assumptions granted by default. Only laws that approximate need ``positive``, and these are off by default."""
+EXTREME = 1e15
 EVERYTHING = frozenset(PROPERTIES)
 
 Declared = Mapping[str, str]
@@ -123,7 +126,7 @@ def is_known(assumption: Assumption, term: int, type_: TensorType, store: Store)
     if property_ == "no_cancellation":
         return known.rounded
     if property_ == "no_overflow":
-        return type_.dtype != "float16" or store.is_constant(term)
+        return store.is_constant(term) if type_.dtype == "float16" else not _is_extreme(interval)
     if property_ == "no_mask":
         return known.tame or is_modest(interval)
     if interval is None:
@@ -131,3 +134,11 @@ def is_known(assumption: Assumption, term: int, type_: TensorType, store: Store)
     if property_ == "positive":
         return interval[0] > 0
     return property_ in ("finite", "all_finite")
+
+
+def _is_extreme(interval: tuple[float, float] | None) -> bool:
+    """Whether a number is so large, or so small without being 0, that a product with it may leave float32."""
+    if interval is None or interval[0] != interval[1]:
+        return False
+    size = abs(interval[0])
+    return size > EXTREME or 0 < size < 1 / EXTREME
