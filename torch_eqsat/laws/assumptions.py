@@ -50,8 +50,9 @@ PROPERTIES = (
 )
 GRANTED = frozenset({"finite", "even"})
 """The assumptions granted by default. Only laws that approximate need ``positive``, and these are off by default."""
-EXTREME = 1e15
 EVERYTHING = frozenset(PROPERTIES)
+EXTREME = 1e15
+"""Two numbers within its inverse and this have a product that float32 and bfloat16 hold, with room for the values."""
 
 Declared = Mapping[str, str]
 """Properties by variable, several separated by spaces. For several variables ("x|c"), one of them is enough."""

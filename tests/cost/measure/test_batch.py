@@ -157,6 +157,7 @@ def test_a_time_from_a_machine_that_hardly_moves_is_none(table: Table) -> None:
     failed: dict[str, str] = {}
     assert measure_many([LARGE], machine, table, failed=failed, pace=machine.pace([1.0])) == {}
     assert failed == {LARGE.key: "the machine is 30 times slower than at best"}
+    assert LARGE.key not in table.everything()
     machine = Machine(1.0)  # another time
     assert measure_many([LARGE], machine, table, pace=machine.pace([1.0])) == {LARGE.key: 2.0}
 

@@ -59,6 +59,17 @@ def test_results_lie_as_eager_ones():
         assert compiled(model, freezing=True)(x).stride() == model(x).stride()
 
 
+def test_results_that_repeat_elements():
+    model = nn.Conv2d(3, 8, 3).eval()
+    x = torch.randn(2, 3, 8, 8)
+
+    def repeated(x):
+        return model(x).unsqueeze(2).expand(-1, -1, 3, -1, -1)
+
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(repeated, freezing=True)(x), repeated(x))
+
+
 def test_frozen_convolutions():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 4)).eval()
     with torch.no_grad():

@@ -50,8 +50,15 @@ class Behind(nn.Module):
         self.function = function
         self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
         self.deep, self.linear = nn.Conv3d(4, 8, 1), nn.Linear(8, 8)
-        for name, shape in {"row": (1, 8), "columns": (1, 8, 1), "channels": (8, 1, 1)}.items():
+        self.bare = nn.Conv2d(8, 8, 1, bias=False)
+        shapes = {"row": (1, 8), "columns": (1, 8, 1), "channels": (8, 1, 1), "square": (8, 8)}
+        shapes |= {f"{name}{i}": shape for i in range(3) for name, shape in (("bias", (8,)), ("weight", (8, 8)))}
+        for name, shape in shapes.items():
             self.register_buffer(name, torch.randn(shape))
+        self.register_buffer("short", torch.randn(8, 1, 1).bfloat16())
+
+    def layers(self):
+        return [(getattr(self, f"bias{i}"), getattr(self, f"weight{i}")) for i in range(3)]
 
     def forward(self, x):
         return self.function(self, x)
@@ -70,13 +77,21 @@ class Behind(nn.Module):
         (lambda m, x: torch.add(m.first(x), m.channels, alpha=3), (2, 8, 6, 8)),
         (lambda m, x: torch.sub(m.first(x), 0.25, alpha=3), (2, 8, 6, 8)),
         (lambda m, x: m.channels - m.first(x), (2, 8, 6, 8)),
+        (lambda m, x: m.bare(x) + m.short, (2, 8, 6, 8)),
+        (lambda m, x: torch.add(m.linear(x), m.row, alpha=3), (2, 8)),
+        (lambda m, x: torch.addmm(m.row, x, m.square, beta=3, alpha=0.5) * m.row, (2, 8)),
+        (lambda m, x: (x @ m.square).reshape(16, 1) + m.row[0], (2, 8)),
+        (lambda m, x: tuple(torch.addmm(b, x, w, alpha=0.5) for b, w in m.layers()), (16, 8)),
     ],
-    ids=["numbers", "more numbers", "linear", "rows", "row", "factors", "3d", "alpha", "number", "reversed"],
-)
+    ids=[
+        "numbers", "more numbers", "linear", "rows", "row", "factors", "3d", "alpha", "number", "reversed",
+        "dtypes", "linear alpha", "addmm", "reshape", "siblings",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("linear", [False, True])
-def test_what_stands_behind_a_convolution(function, shape, linear):
+def test_what_stands_behind_a_convolution_or_product(function, shape, linear):
     model, x = Behind(function).eval(), torch.randn(shape)
-    settings = {**SETTINGS, "enable_linear_binary_folding": linear}
+    settings = {**SETTINGS, "enable_linear_binary_folding": linear, "cpp.enable_concat_linear": linear}
     with torch.no_grad():
         actual = torch.compile(model, backend="eqsat_mcts_eager", options=settings)(x)
         torch.testing.assert_close(actual, model(x), rtol=1e-4, atol=1e-4)

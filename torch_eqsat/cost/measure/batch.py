@@ -37,8 +37,8 @@ def measure_many(
     a kernel from being timed and may pass: a busy machine, or no memory.
 
     With the machine's ``pace``, what was timed at a slow one is timed again after the others, up to
-    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and the least counts. A time at a pace that is no
-    measure of anything failed for now.
+    :data:`~torch_eqsat.cost.measure.pace.ATTEMPTS` times in all, and the least counts. What was
+    timed at a hopeless pace is not stored, and missing from the answer.
     """
     failed = {} if failed is None else failed
     wanted = {kernel.key: kernel for kernel in kernels}
@@ -48,15 +48,17 @@ def measure_many(
         for kernel, measured in _measured(left, timer, deadline, failed, pace):
             known = found.get(kernel.key)
             found[kernel.key] = pace.better(known, measured) if pace and known else measured
-            table.store_many({kernel.key: found[kernel.key]})
+            if not (pace and pace.is_hopeless(found[kernel.key])):  # others read the table without a pace
+                table.store_many({kernel.key: found[kernel.key]})
         left = [wanted[key] for key, known in found.items() if pace and pace.is_slow(known)]
     for key in found:  # an attempt may have failed after one that did not
         failed.pop(key, None)
-    for kernel in left:
-        if pace and pace.is_hopeless(found[kernel.key]):
-            failed[kernel.key] = f"the machine is {pace.slowness(found.pop(kernel.key)):.0f} times slower than at best"
-    if left:
-        logger.info("%d kernels are known from a busy machine only", len(left))
+    hopeless = {k: pace.slowness(known) for k, known in found.items() if pace and pace.is_hopeless(known)}
+    for key, slowness in hopeless.items():
+        failed[key] = f"the machine is {slowness:.0f} times slower than at best"
+        del found[key]
+    if len(left) > len(hopeless):
+        logger.info("%d kernels are known from a busy machine only", len(left) - len(hopeless))
     return {key: known.ms for key, known in found.items()}
 
 

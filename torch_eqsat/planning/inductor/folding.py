@@ -6,8 +6,10 @@
   outputs.
 - Numbers behind convolutions are folded into kernels and biases by way of constants that all have one name: of
   `conv(conv(x) * 0.5) + 1.0` both became the last number.
-- A row behind a convolution, [1, n], is taken for one of channels where there are n of them, and a factor `alpha` of an
-  addend is left out.
+- Behind a convolution a row, [1, n], is taken for one of channels where there are n of them, a factor `alpha` of an
+  addend is left out, and an addend of another dtype becomes a bias that oneDNN refuses.
+- Behind products (`enable_linear_binary_folding`) `alpha` and `beta` are left out, and constants are used before they
+  are made. Products of one input that are joined (`cpp.enable_concat_linear`) lose theirs as well.
 - Weights are packed for oneDNN whatever their dtype (torch/_inductor/fx_passes/mkldnn_fusion.py). Those of convolutions
   in float64, and of products of integers, cannot be, and the graph did not compile.
 """
@@ -17,7 +19,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 from unittest import mock
 
@@ -71,15 +72,16 @@ def _with_own_constants(apply: Callable[[Graph], Any]) -> Callable[[Graph], Any]
     name of its own."""
 
     def apply_to_constants(graph: Graph) -> Any:
-        lifted = {node: node.args[1] for node in graph.nodes if _has_number(node)}
-        constants = {node: _constant_before(node, number) for node, number in lifted.items()}
+        lifted: dict[Node, tuple[Any, Node]] = {}
         try:
+            for node in [node for node in graph.nodes if _has_number(node)]:
+                lifted[node] = node.args[1], _constant_before(node)
             return apply(graph)
         finally:
             left = set(graph.nodes)
-            for node, constant in constants.items():
+            for node, (number, constant) in lifted.items():
                 if node in left:
-                    node.update_arg(1, lifted[node])
+                    node.update_arg(1, number)
                 if not constant.users:
                     graph.erase_node(constant)
                     delattr(graph.owning_module, str(constant.target))
@@ -88,20 +90,17 @@ def _with_own_constants(apply: Callable[[Graph], Any]) -> Callable[[Graph], Any]
 
 
 def _has_number(node: Node) -> bool:
-    """Whether a number is applied to a convolution or a product."""
-    if node.target not in _BINARY or not isinstance(node.args[0], Node) or not isinstance(node.args[1], float):
-        return False
-    applied = node.args[0].args[0] if node.args[0].target is aten.reshape.default else node.args[0]
-    return isinstance(applied, Node) and applied.target in _PACKED
+    """Whether a number is applied to a convolution."""
+    return node.target in _BINARY and _is_convolution(node.args[0]) and isinstance(node.args[1], float)
 
 
-def _constant_before(node: Node, number: Any) -> Node:
-    """A constant of the graph that is the ``number`` applied in ``node``, which it takes the place of."""
-    module, value = node.graph.owning_module, node.meta["val"]
+def _constant_before(node: Node) -> Node:
+    """A constant of the graph that takes the place of the number that ``node`` applies to a convolution."""
+    image, number = node.args
+    weight, name = image.args[1].meta["val"], f"_eqsat_number_{node.name}"
     with unset_fake_temporarily():
-        held = torch.tensor(number, dtype=value.dtype, device=value.device)
-    name = next(name for i in count() if not hasattr(module, name := f"_eqsat_number{i}"))
-    module.register_buffer(name, held)
+        held = torch.tensor(number, dtype=weight.dtype, device=weight.device)
+    node.graph.owning_module.register_buffer(name, held)
     with node.graph.inserting_before(node):
         constant = node.graph.get_attr(name)
     constant.meta["val"] = held
@@ -114,17 +113,26 @@ def _is_convolution(value: Any) -> bool:
 
 
 def _cannot_be_folded(node: Node) -> bool:
-    """Whether a call is one that the pass gets wrong: a transposed convolution, or what is applied to a convolution by
-    other axes than those of its channels or by a factor."""
+    """Whether a call is one that the pass gets wrong: a transposed convolution, a product (only folded if the user asks
+    for it), and what is applied to a convolution by a factor, by other axes than its channels, or in another dtype."""
+    if node.target in (aten.mm.default, aten.addmm.default):
+        return True
     if _is_convolution(node):
         return bool(node.args[_TRANSPOSED])
-    if node.target not in _BINARY or not any(map(_is_convolution, node.args)):
+    if node.target not in _BINARY or not _is_convolution(node.args[0]):
         return False
-    given = [a.meta.get("val") for a in node.args if isinstance(a, Node)]
-    sizes = [v.dim() for v in given if isinstance(v, torch.Tensor) and v.numel() != 1]
-    return bool(node.kwargs) or min(sizes, default=0) < max(sizes, default=0) - 1
+    other = node.args[1]
+    if node.kwargs or not isinstance(other, Node) or other.op != "get_attr":  # of others the pass takes numbers alone
+        return bool(node.kwargs)
+    result, constant = node.meta["val"], other.meta["val"]
+    is_addend = node.target in (aten.add.Tensor, aten.sub.Tensor)
+    return (constant.numel() != 1 and constant.dim() < result.dim() - 1) or (
+        is_addend and constant.dtype != result.dtype
+    )
 
 
 def _cannot_be_packed(node: Node) -> bool:
+    if node.target is aten.addmm.default and node.kwargs:
+        return True
     value = node.meta.get("val")
     return node.target in _PACKED and isinstance(value, torch.Tensor) and value.dtype not in _FOR_ONEDNN

@@ -41,8 +41,8 @@ class _Runner(Interpreter):
 
 
 def _laid_out(results: Any, module: GraphModule) -> Any:
-    """``results``, those that the user gets with the strides that they had as captured: convolutions with packed
-    weights give images with channels last. Inductor's code does it too."""
+    """``results``, those that the user gets with the strides that they had as captured, where these are numbers:
+    convolutions with packed weights give images with channels last. Inductor's code does it too."""
     if not isinstance(results, (list, tuple)):
         return results
     meta = module.graph.output_node().meta
@@ -53,8 +53,8 @@ def _laid_out(results: Any, module: GraphModule) -> Any:
 def _with_strides(value: Any, strides: Sequence[Any] | None) -> Any:
     if not isinstance(value, torch.Tensor) or strides is None or any(type(s) is not int for s in strides):
         return value
-    same = all(s == t or n == 1 for n, s, t in zip(value.shape, value.stride(), strides, strict=True))
-    if same or value.numel() == 0:
+    axes = [(s, t) for n, s, t in zip(value.shape, value.stride(), strides, strict=True) if n != 1]
+    if all(s == t for s, t in axes) or value.numel() == 0 or any(t == 0 for _, t in axes):  # elements with one address
         return value
     return torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device).copy_(value)
 
