@@ -43,13 +43,17 @@ def _drawn(seed: int, way: str) -> Built:
     torch.manual_seed(seed)
     images = rng.random() < 0.35
     module, inputs = _of_images(rng) if images else _of_tokens(rng)
+    return in_way(module, inputs, way)
+
+
+def in_way(module: nn.Module, inputs: tuple[Tensor, ...], way: str) -> Built:
+    """A model and its inputs in bfloat16 for half, and with a loss for training."""
     if way == "half":
-        halves = tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
-        return module.bfloat16(), halves
-    return (Loss(module) if way == "training" else module), inputs
+        return module.bfloat16(), tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
+    return (_Loss(module) if way == "training" else module), inputs
 
 
-class Loss(nn.Module):
+class _Loss(nn.Module):
     """The mean square of what a module computes."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -57,7 +61,6 @@ class Loss(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """The loss."""
         loss: Tensor = self.module(x).square().mean()
         return loss
 

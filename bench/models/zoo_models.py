@@ -1,6 +1,6 @@
 """Models of the zoo: the smallest of each timm family, and transformers' architectures with random weights.
 
-As cases for timing their names are zoo-SOURCE:NAME-WAY, where the way is one of live, frozen, training or half.
+As cases for timing their names are zoo-SOURCE:NAME-WAY, where the ways are those of drawn models.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.cases import Built, Case
-from bench.models.drawn_models import Loss
+from bench.models.drawn_models import WAYS, in_way
 
-_NAME = re.compile(r"zoo-((?:timm|transformers):[\w./]+)-(live|frozen|training|half)")
+_NAME = re.compile(rf"zoo-((?:timm|transformers):[\w./-]+)-({'|'.join(WAYS)})")
 SMALL = ("test", "atto", "femto", "pico", "nano", "zepto", "xxs", "xx", "xs", "tiny", "mini", "small", "_s", "b0", "18")
 # Small configurations of transformers: whatever of these a configuration has is set.
 TINY = {
@@ -40,6 +40,7 @@ USUAL = TINY | dict.fromkeys(_WIDTHS, 256) | dict.fromkeys((*_INNER, "moe_interm
     "rotary_dim": 32, "image_size": 224, "patch_size": 16,
 }  # fmt: skip
 USUAL_TOKENS, USUAL_IMAGE = 128, 224
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def names() -> list[str]:
@@ -122,6 +123,19 @@ def zoo_case(name: str) -> Case | None:
 
 def _built(model: str, way: str) -> Built:
     made, x = make(model, USUAL, USUAL_TOKENS, USUAL_IMAGE)
-    if way == "half":
-        return made.bfloat16(), (x.bfloat16() if x.is_floating_point() else x,)
-    return (Loss(made) if way == "training" else made), (x,)
+    without_dropout(made)
+    return in_way(made, (samples(x) if way == "training" else x,), way)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Set all probabilities of dropout to 0: random numbers would differ."""
+    for module in model.modules():
+        for holder in (module, getattr(module, "config", None)):
+            for key, value in list(vars(holder).items()) if holder is not None else ():
+                if isinstance(value, float) and ("drop" in key or (key == "p" and isinstance(module, _DROPOUTS))):
+                    setattr(holder, key, 0.0)
+
+
+def samples(x: Tensor) -> Tensor:
+    """Two images in place of one: a norm over a batch of one pixel needs two. Tokens unchanged."""
+    return torch.cat([x, x.flip(-1)]) if x.is_floating_point() else x

@@ -52,7 +52,7 @@ def row_of(name: str) -> dict[str, Any]:
 
 def planned(name: str) -> dict[str, Any]:
     """What the search makes of a model, planned in a process of its own, without code: see `plan`."""
-    command = [sys.executable, "-m", "bench.prices.drawn", "--plan", name, "--threads", str(threads())]
+    command = [sys.executable, "-m", "bench.prices.drawn", "--plan", name]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PLAN_SECONDS)
     except subprocess.TimeoutExpired:
@@ -108,6 +108,7 @@ def timed(name: str) -> dict[str, Any]:
             for process in processes:
                 process.close()
     row: dict[str, Any] = {"error": ready[1]["error_fp64"], "eager_error": ready[1]["eager_error_fp64"]}
+    row["inductor_error"] = ready[0]["error_fp64"]
     for variant, times in zip(("inductor", "eqsat"), samples, strict=True):
         row |= {f"{variant}_min_ms": min(times), f"{variant}_median_ms": statistics.median(times)}
     return row
@@ -172,7 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="time to stop at")
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    parser.add_argument("--threads", type=int, default=threads(), help="torch's threads")
     parser.add_argument("--names", nargs="*", metavar="NAME", help="these cases only, anew")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--plan", metavar="NAME", help="print what the search makes of one model")

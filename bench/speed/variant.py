@@ -56,7 +56,9 @@ class Ready:
 def main() -> None:
     """Serve one variant until told to quit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", help=f"drawn-SEED-WAY, decode-FAMILY-WIDTHxLAYERS-bBATCH, or one of {', '.join(KNOWN)}")
+    parser.add_argument(
+        "case", help=f"a name of bench.models.known.case_of, such as drawn-17-live or one of {', '.join(KNOWN)}"
+    )
     parser.add_argument("variant", choices=VARIANTS)
     arguments = parser.parse_args()
     replies = own_stdout()

@@ -60,6 +60,7 @@ FLOATING: dict[str, Wrapper] = {
     "softmax": lambda y, w: (y * 2).softmax(-1) @ w[0],
     "quotient": lambda y, w: y / (y.abs() + 1),
 }
+WRAPPERS = MOVING | FLOATING
 
 
 def names() -> list[str]:
@@ -75,9 +76,9 @@ def name_of(op: Any) -> str:
 class Wrapped(nn.Module):
     """The operator on its first input; its other tensors and the wrapper's matrices are weights."""
 
-    def __init__(self, op: Any, sample: Any, wrapper: Wrapper, width: int, dtype: torch.dtype) -> None:
+    def __init__(self, op: Any, sample: Any, wrapper: str, width: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.op, self.wrapper, self.writes = op, wrapper, wrapper is MOVING["written"]
+        self.op, self.wrapper, self.writes = op, WRAPPERS[wrapper], wrapper == "written"
         tensors = [x for x in tree_leaves((sample.args, sample.kwargs)) if isinstance(x, Tensor)]
         for number, tensor in enumerate(tensors):
             self.register_buffer(f"t{number}", tensor.detach().clone())
@@ -123,8 +124,8 @@ def run_case(op: Any, case: dict[str, Any], seed: int) -> dict[str, Any]:
     try:
         sample = next(iter(op.sample_inputs("cpu", dtype, requires_grad=False)))
         first = tree_leaves(op.op(sample.input, *sample.args, **sample.kwargs))[0]
-        wrapper = {**MOVING, **FLOATING}[case["wrapper"]]
-        model = Wrapped(op.op, sample, wrapper, first.shape[-1] if first.dim() else 1, first.dtype)
+        wrapper = WRAPPERS[case["wrapper"]]
+        model = Wrapped(op.op, sample, case["wrapper"], first.shape[-1] if first.dim() else 1, first.dtype)
         if first.dim() == 0:
             model.wrapper = lambda y, w: wrapper(y.reshape(1), w)
         model = model.eval()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bench.models.zoo_models import make
+from bench.models.zoo_models import make, samples, without_dropout
 from bench.trust.in_process import brief, searching_here
 from torch_eqsat import report as reports
 from torch_eqsat.verification.guard import difference
@@ -29,19 +29,19 @@ OPTIONS = {
     "eqsat.cache": False,
     "eqsat.strict": True,
 }
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def compute(model: nn.Module, function: Callable[..., Any], x: Tensor, training: bool) -> list[Any]:
     """Results, in training the gradients of all parameters, and the buffers that were written, which are set back."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    held = list(model.buffers())
+    before = [buffer.clone() for buffer in held]
     try:
         made = _results(model, function, x, training)
-        return [*made, *(buffer.clone() for _, buffer in model.named_buffers())]
+        return [*made, *(buffer.clone() for buffer in held)]
     finally:
         with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(before[name])
+            for buffer, value in zip(held, before, strict=True):
+                buffer.copy_(value)
 
 
 def _results(model: nn.Module, function: Callable[..., Any], x: Tensor, training: bool) -> list[Any]:
@@ -50,9 +50,7 @@ def _results(model: nn.Module, function: Callable[..., Any], x: Tensor, training
     if not training:
         with torch.no_grad():
             return list(tree_leaves(function(x)))
-    if x.is_floating_point():
-        x = torch.cat([x, x.flip(-1)])  # a norm over a batch of one pixel needs two samples
-    results = [y for y in tree_leaves(function(x)) if isinstance(y, Tensor)]
+    results = [y for y in tree_leaves(function(samples(x))) if isinstance(y, Tensor)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = sum((y.float().square().mean() for y in results if y.is_floating_point()), torch.zeros(()))
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -90,7 +88,7 @@ def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of one model, a mode each."""
     try:
         model, x = make(name)
-        _without_dropout(model)
+        without_dropout(model)
         references = {training: Reference.of(model, x, training) for training in {mode == "training" for mode in modes}}
     except Exception as error:
         yield from [{"outcome": "no model", "reason": brief(error), "seconds": 0.0}] * len(modes)
@@ -100,15 +98,6 @@ def rows(name: str, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
         start = time.monotonic()
         row = run(model, x, mode, references[mode == "training"])
         yield row | {"seconds": round(time.monotonic() - start, 1)}
-
-
-def _without_dropout(model: nn.Module) -> None:
-    """Set all probabilities of dropout to 0: random numbers would differ."""
-    for module in model.modules():
-        for holder in (module, getattr(module, "config", None)):
-            for key, value in list(vars(holder).items()) if holder is not None else ():
-                if isinstance(value, float) and ("drop" in key or (key == "p" and isinstance(module, DROPOUTS))):
-                    setattr(holder, key, 0.0)
 
 
 def run(model: nn.Module, x: Tensor, mode: str, reference: Reference) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def _is_convolution(value: Any) -> bool:
 
 
 def _cannot_be_folded(node: Node) -> bool:
-    """Whether a call is one that the pass gets wrong: a transposed convolution, a product (only folded if the user asks
-    for it), and what is applied to a convolution by a factor, by other axes than its channels, or in another dtype."""
+    """Whether a call is one that the pass gets wrong: a transposed convolution, a product (folded only if the user asks
+    for it), and what is applied to a convolution with `alpha`, by other axes than its channels, or in another dtype."""
     if node.target in (aten.mm.default, aten.addmm.default):
         return True
     if _is_convolution(node):
@@ -122,8 +122,10 @@ def _cannot_be_folded(node: Node) -> bool:
     if node.target not in _BINARY or not _is_convolution(node.args[0]):
         return False
     other = node.args[1]
-    if node.kwargs or not isinstance(other, Node) or other.op != "get_attr":  # of others the pass takes numbers alone
-        return bool(node.kwargs)
+    if node.kwargs:
+        return True
+    if not isinstance(other, Node) or other.op != "get_attr":  # of others the pass takes numbers alone
+        return False
     result, constant = node.meta["val"], other.meta["val"]
     is_addend = node.target in (aten.add.Tensor, aten.sub.Tensor)
     return (constant.numel() != 1 and constant.dim() < result.dim() - 1) or (
