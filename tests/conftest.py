@@ -39,6 +39,11 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
+def pytest_collectstart(collector):
+    """Each module draws its own numbers, whatever was imported before it; so does each test (`numbers_are_its_own`)."""
+    torch.manual_seed(0)
+
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -46,6 +51,11 @@ class _Watched(Engine):
     def __init__(self) -> None:
         super().__init__()
         _engines.add(self)
+
+
+@pytest.fixture(autouse=True)
+def numbers_are_its_own():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +161,5 @@ def fresh(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EQSAT_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
     counters.clear()
-    torch.manual_seed(0)
     yield
     torch.compiler.reset()

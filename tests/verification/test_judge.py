@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_eqsat.verification.judge import OriginalFaultError, disagreement
+from torch_eqsat.verification.judge import OriginalFaultError, compare, disagreement
 
 X = torch.linspace(-2.0, 2.0, 32).reshape(4, 8)
 W = torch.linspace(-1.0, 1.0, 64).reshape(8, 8).sin()
@@ -167,6 +167,20 @@ def test_zero_but_for_rounding(judged):
         return p.sum(-1) - (p * p.sum(-1, keepdim=True)).sum(-1)
 
     assert judged(original, rewritten, torch.randn(6, 50)) == ""
+
+
+@pytest.mark.parametrize(
+    ("exact", "dust", "reason"),
+    [(2.6e-20, 3e-24, ""), (2.6e-20, 3e-27, "rounding error"), (2.6e-16, 3e-24, "rounding error")],
+    ids=["no digit is right", "other roundings change less", "most digits are right"],
+)
+def test_a_lucky_zero(exact, dust, reason):
+    """The gradient of a key's bias, where scores are so small that the softmax is exact: the original is off by less
+    than its rounding errors would be elsewhere."""
+    exact = torch.full([16], exact, dtype=torch.float64)
+    rounded, rewritten = ((exact + off).float() for off in (2.3e-18, 1.8e-16))
+    found = compare([exact, exact, rounded, rewritten], None, noise=1e-17, dust=dust)
+    assert found[: len("rounding error")] == reason
 
 
 def test_zero_but_for_rounding_at_any_size(judged):
