@@ -25,6 +25,7 @@ from torch_eqsat.graph.calls import (
     positional,
     tensor_type,
 )
+from torch_eqsat.graph.deciding import deciding
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.facts import copies_of_constants, known_facts
 from torch_eqsat.graph.fx import is_gradient
@@ -111,7 +112,7 @@ def capture(
     constants = constant_nodes(fx, static)
     constants -= copies_of_constants(constants)
     same = _representatives(fx, constants)
-    store = _Recorder(result, exact, modest)
+    store = _Recorder(result, exact, modest, deciding(fx))
     for node in fx.nodes:
         if node.op == "output":
             result.graph.roots += [result.term[n] for n in operands_of(node) if n in result.term]
@@ -160,9 +161,9 @@ def _representatives(fx: Graph, constants: Collection[FxNode]) -> dict[FxNode, F
 class _Recorder:
     """Adds terms to a Capture; also the TermStore through which translations add theirs."""
 
-    def __init__(self, result: Capture, exact: bool, modest: Collection[FxNode]) -> None:
+    def __init__(self, result: Capture, exact: bool, modest: Collection[FxNode], deciding: Collection[FxNode]) -> None:
         self.result = result
-        self.exact, self.modest = exact, modest
+        self.exact, self.modest, self.deciding = exact, modest, deciding
         self.builder = Builder(self)
         self._made: list[int] = []
 
@@ -248,7 +249,7 @@ class _Recorder:
             args, kwargs = self._handles(source)
             return translate_item(self.builder, source.target, args, kwargs, item, type_)
         translation = TRANSLATIONS.get(node.target)
-        if translation is None:
+        if translation is None or node in self.deciding:
             return None
         args, kwargs = positional(node.target, *self._handles(node))
         if set(kwargs) - {"dtype", "memory_format", "alpha", "beta"}:

@@ -41,3 +41,31 @@ def test_numbers_of_eight_bits(dtype):
     assert last().changed
     for found, own in zip(actual, expected, strict=True):
         torch.testing.assert_close(found.float(), own.float(), rtol=1e-4, atol=1e-4)
+
+
+W, V = torch.randn(2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        lambda y: torch.floor(y * 2.0 / 41.0),
+        lambda y: ((y + 41.0) / 41.0 * 0.5).long().float(),
+        lambda y: ((y * 3.0) / 123.0).expand(-1, 4).mean(-1, keepdim=True).ceil(),
+        lambda y: (y * 2.0 / 82.0 == torch.arange(32)[:, None]).float(),
+    ],
+    ids=["floor", "conversion", "ceil of a mean", "comparison"],
+)
+def test_numbers_that_are_exact_on_purpose(cells):
+    """82 / 41 is 2, and its floor another cell if a product with 1 / 41 rounds it below; compiled where it does not
+    show, so that the judge cannot see it."""
+
+    def function(x, y):
+        return x @ W + x @ V + cells(y)
+
+    x, y = torch.randn(32, 16), 41.0 * torch.arange(32.0)[:, None]
+    compiled = interpreted(function, **{"eqsat.strict": True})
+    with torch.no_grad():
+        compiled(x, 0.25 + torch.rand(32, 1))
+        assert last().changed
+        torch.testing.assert_close(compiled(x, y), function(x, y), rtol=1e-4, atol=1e-4)
