@@ -287,3 +287,41 @@ def test_what_operators_of_others_are_given_is_compared(judged):
     x = torch.randn(4, 8)
     once = torch.ops.eqsat_test.counted
     assert "operand 0 of counted" in judged(lambda x: once(x * 2.0), lambda x: once(x * 2.1), x)
+
+
+CHOICES = {
+    "largest": lambda d: d.argmax(-1),
+    "topk": lambda d: d.topk(2, -1)[0],
+    "sort": lambda d: d.sort(-1)[0] * 2,
+    "cells": lambda d: torch.floor(d * 3),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_graphs_that_choose_get_hard_inputs(trace, choice):
+    """Such graphs were judged on their inputs alone, where rounding could not decide otherwise."""
+
+    def centred(x, w):
+        d = x - x[:, :1]
+        return choice(d @ w), d @ w
+
+    def cancelling(x, w):
+        d = x - x[:, :1]
+        return choice(d @ w), x @ w - x[:, :1] @ w.sum(0, keepdim=True)
+
+    def before(x, w):
+        d = x @ w - x[:, :1] @ w.sum(0, keepdim=True)
+        return choice(d), (x - x[:, :1]) @ w
+
+    x = torch.randn(6, 8)
+    original = trace(centred, x, W)
+    for function, reason in ((centred, ""), (cancelling, "offsets"), (before, "offsets")):
+        found = disagreement(original, trace(function, x, W), [x, W], live=[0])
+        assert reason in found and bool(reason) == bool(found)
+
+
+def test_another_choice_is_no_difference_on_hard_inputs(judged):
+    """Of equal rows sums in another order choose another row."""
+    x = torch.randn(1, 8) + torch.zeros(6, 1)
+    first, second = ((lambda x, w: torch.topk((x @ w).T, 3)[1]), (lambda x, w: torch.topk(w.T @ x.T, 3)[1]))
+    assert judged(first, second, x + 1e-3 * torch.randn(6, 8), W) == ""

@@ -16,13 +16,12 @@ from torch.fx import Node as FxNode
 from torch_eqsat.graph.calls import GETITEM, VIEWS
 from torch_eqsat.graph.emitter import aten, prims
 
-# A difference in the last place of an operand may decide between two unrelated results.
+# A difference in the last place of an operand may decide between two unrelated results; comparisons are found apart.
 _CHOOSING_NAMES = (
-    "floor ceil round trunc frac fmod remainder floor_divide sign sgn heaviside lt le gt ge equal isclose logical_not "
-    "logical_and logical_or logical_xor topk sort msort argsort argmax argmin max min median kthvalue mode bucketize "
-    "searchsorted nonzero unique_dim _unique2 histc bincount"
+    "floor ceil round trunc frac fmod remainder floor_divide sign sgn heaviside topk sort msort argsort argmax argmin "
+    "max min median kthvalue mode bucketize searchsorted nonzero unique_dim _unique2 histc bincount"
 )
-_EQUALITY_NAMES = "eq ne"
+_COMPARING_NAMES = "eq ne lt le gt ge equal isclose logical_not logical_and logical_or logical_xor"
 # Exact on counts, indices and coordinates, which are small whole numbers or those over a power of two.
 _ROUNDING_NAMES = "add sub rsub mul div square pow sqrt sum mean cumsum prod"
 _EXACT_NAMES = (
@@ -36,8 +35,9 @@ def _packets(names: str) -> frozenset[object]:
     return frozenset(getattr(aten, name) for name in names.split())
 
 
-_EQUALITIES = _packets(_EQUALITY_NAMES)
-_CHOOSING = _packets(_CHOOSING_NAMES) | _EQUALITIES
+_EQUALITIES = _packets("eq ne")
+_CHOOSING = _packets(_CHOOSING_NAMES)
+_DECIDING = _CHOOSING | _packets(_COMPARING_NAMES)
 _PRODUCTS = _packets(_PRODUCT_NAMES)
 _ROUNDING = _packets(_ROUNDING_NAMES)
 _EXACT = _packets(_EXACT_NAMES) | _ROUNDING | VIEWS
@@ -50,13 +50,18 @@ def deciding(graph: Graph) -> set[FxNode]:
     Products are among them only where results are tested for equality (three neighbours of a cell), which makes no
     sense for rounded numbers; the largest of many scores does.
     """
-    found = _between(graph, _EXACT | _CHOOSING, _chooses)
+    found = _between(graph, _EXACT | _DECIDING, _decides)
     found |= _between(graph, _EXACT | _PRODUCTS, lambda node: _packet(node) in _EQUALITIES)
     return {node for node in found if _packet(node) in _ROUNDING | _PRODUCTS}
 
 
-def _between(graph: Graph, keeping: Collection[object], chooses: Callable[[FxNode], bool]) -> set[FxNode]:
-    """What inputs reach by calls that are ``keeping`` numbers exact, and is on the way to one that chooses."""
+def is_choice(node: FxNode) -> bool:
+    """Whether a call chooses among its numbers or rounds them to whole ones: ties make unrelated results likely."""
+    return _packet(node) in _CHOOSING
+
+
+def _between(graph: Graph, keeping: Collection[object], decides: Callable[[FxNode], bool]) -> set[FxNode]:
+    """What inputs reach by calls that are ``keeping`` numbers exact, and is on the way to one that decides."""
     exact: set[FxNode] = set()
     for node in graph.nodes:
         sources = node.all_input_nodes  # none: an input, an attribute, or what a factory makes
@@ -64,7 +69,7 @@ def _between(graph: Graph, keeping: Collection[object], chooses: Callable[[FxNod
             exact.add(node)
     found: set[FxNode] = set()
     for node in reversed(graph.nodes):
-        if node in exact and any(chooses(user) or user in found for user in node.users):
+        if node in exact and any(decides(user) or user in found for user in node.users):
             found.add(node)
     return found
 
@@ -73,9 +78,9 @@ def _keeps_exact(node: FxNode, keeping: Collection[object]) -> bool:
     return node.target is GETITEM or node.target in _CONVERSIONS or _packet(node) in keeping
 
 
-def _chooses(node: FxNode) -> bool:
+def _decides(node: FxNode) -> bool:
     """Whether a call makes something else of a value that differs in the last place."""
-    if _packet(node) in _CHOOSING or node.target is aten.div.Tensor_mode:
+    if _packet(node) in _DECIDING or node.target is aten.div.Tensor_mode:
         return True
     return node.target in _CONVERSIONS and _is_whole(node) and any(not _is_whole(n) for n in node.all_input_nodes)
 

@@ -17,6 +17,7 @@ from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from torch_eqsat.graph.calls import GETITEM, VIEWS, is_arithmetic, is_pinned, operands_of, written_inputs
+from torch_eqsat.graph.deciding import is_choice
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import NAMESPACE
 
@@ -31,9 +32,11 @@ WIDE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 @dataclass
 class Recording:
     """What recorded calls return, by the name of the captured node. ``made_up`` makes values for calls of operators
-    that are not torch's own in place of running them: nobody knows what those do besides."""
+    that are not torch's own in place of running them: nobody knows what those do besides. With ``choices`` also calls
+    that choose are recorded."""
 
     made_up: Callable[[Any, str], Any] | None
+    choices: bool = False
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,10 +50,17 @@ class Run:
     operands: dict[str, list[Any]]
 
 
-def is_recorded(node: FxNode) -> bool:
+def name_of(node: FxNode) -> str:
+    """The name of a call in the captured graph."""
+    return str(node.meta.get(STANDS_FOR, node.name))
+
+
+def _is_recorded(node: FxNode, choices: bool) -> bool:
     """Whether a call is run once and its values put in elsewhere."""
     if node.op != "call_function" or node.target is GETITEM:
         return False
+    if choices and is_choice(node):
+        return True
     return is_foreign(node) or (is_pinned(node) and not node.target._schema.is_mutable)
 
 
@@ -112,7 +122,7 @@ class _Replay(Interpreter):
         return value * (1 + torch.finfo(value.dtype).eps * factor)
 
     def _run(self, n: FxNode) -> Any:
-        if is_recorded(n):
+        if _is_recorded(n, self.recording.choices):
             return self._recorded(n)
         if n.op == "get_attr":
             return self._attribute(n)
@@ -137,7 +147,7 @@ class _Replay(Interpreter):
         return widened(value)
 
     def _recorded(self, n: FxNode) -> Any:
-        name = n.meta.get(STANDS_FOR, n.name)
+        name = name_of(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, torch.Tensor)]
         self.operands[name] = [v.clone() for v in given]

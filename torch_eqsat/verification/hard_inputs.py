@@ -13,16 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import Graph
 from torch.utils._pytree import tree_map
 
-from torch_eqsat.graph.emitter import aten
+from torch_eqsat.graph.deciding import is_choice
 
 OFFSET = 4096.0  # added to all numbers of an input, in units of their root mean square
 SCALE = 2.0**20
-# With these operators a rounding error may decide between two unrelated results, and ties make that likely.
-_CHOOSING_NAMES = (
-    "topk sort argmax argmin argsort max min median kthvalue mode bucketize searchsorted round floor ceil trunc sign "
-    "multinomial nonzero unique_dim _unique2 msort histc bincount"
-)
-_CHOOSING = frozenset(getattr(aten, name) for name in _CHOOSING_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,8 @@ class Variant:
     ``batch`` is the number of samples if the first one contains an infinity, which may reach that sample only, else 0.
     With ``extreme`` numbers, which may overflow in one program or the other, only elements are compared that the
     original computes as finite. ``rounding`` says whether rounding errors are compared: with equal numbers they add up
-    in long sums, in one order of summation more than in another.
+    in long sums, in one order of summation more than in another. With ``choices_once`` the calls that choose run once,
+    and what they are given is compared: in the rewritten graph rounding might choose otherwise.
     """
 
     name: str
@@ -40,6 +35,7 @@ class Variant:
     batch: int = 0
     extreme: bool = False
     rounding: bool = True
+    choices_once: bool = False
 
     @property
     def key(self) -> str:
@@ -70,16 +66,16 @@ def variants(graph: Graph, inputs: Sequence[Any], live: Sequence[int]) -> Iterat
     """The known inputs, then hard ones, made from them at the places ``live``."""
     yield Variant("", list(inputs))
     places = [i for i in live if _is_float(inputs[i])]
-    chooses = any(getattr(node.target, "overloadpacket", None) in _CHOOSING for node in graph.nodes)
+    hard = partial(Variant, extreme=True, choices_once=any(map(is_choice, graph.nodes)))
 
     def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> list[Any]:
         return [_lying_as(v, change(v)) if i in places else v for i, v in enumerate(inputs)]
 
-    if places and not chooses:
-        yield Variant("large common offsets", changed(_offset), extreme=True)
-        yield Variant("large numbers", changed(lambda x: x * _scale_of(x)), extreme=True)
-        yield Variant("small numbers", changed(lambda x: x / _scale_of(x)), extreme=True)
-        yield Variant("equal rows", changed(_of_equal_rows), extreme=True, rounding=False)
+    if places:
+        yield hard("large common offsets", changed(_offset))
+        yield hard("large numbers", changed(lambda x: x * _scale_of(x)))
+        yield hard("small numbers", changed(lambda x: x / _scale_of(x)))
+        yield hard("equal rows", changed(_of_equal_rows), rounding=False)
     masks = [i for i in live if _is_mask(inputs[i])]
     for name, closed in (("closed masks", True), ("masks of infinities", False)) if masks else ():
         yield Variant(name, [_lying_as(v, _masked(v, closed)) if i in masks else v for i, v in enumerate(inputs)])
