@@ -19,9 +19,11 @@ def test_defaults():
 
 
 def test_ours_and_inductors():
-    options, others = Options.parse({"eqsat.seconds": 2.5, "freezing": True, "eqsat.strict": True, "max_autotune": 1})
+    options, others = Options.parse(
+        {"eqsat.seconds": 2.5, "freezing": True, "eqsat.strict": True, "max-autotune": True}
+    )
     assert options == Options(seconds=2.5, strict=True)
-    assert others == {"freezing": True, "max_autotune": 1}
+    assert others == {"freezing": True, "max_autotune": True}
 
 
 def test_ints_for_floats_and_lists_for_tuples():
@@ -39,6 +41,21 @@ def test_unknown_key(key, nearest):
         Options.parse({key: 1})
     assert f"unknown option {key!r}; did you mean {nearest!r}?" in str(caught.value)
     assert all(PREFIX + field.name in str(caught.value) for field in fields(Options))
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("freezin", "freezing"), ("cpp.thread", "cpp.threads"), ("seconds", "eqsat.seconds")]
+)
+def test_unknown_key_without_prefix(key, nearest):
+    """It was found in the middle of compilation, and with Dynamo's suppress_errors never."""
+    with pytest.raises(OptionError, match=f"unknown option {key!r}; did you mean {nearest!r}"):
+        Options.parse({key: 1})
+
+
+def test_wrong_type_for_inductor():
+    """A text counted as true, also "False"."""
+    with pytest.raises(OptionError, match="'epilogue_fusion' of Inductor is 'False'; it takes a bool"):
+        Options.parse({"epilogue_fusion": "False"})
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from torch_eqsat._version import __version__
 
 if TYPE_CHECKING:
     from torch_eqsat.allocator import keep_freed_memory
-    from torch_eqsat.explaining import explain
     from torch_eqsat.laws.law import equation, law, siblings
+    from torch_eqsat.tools.explaining import explain
     from torch_eqsat.verification.laws import verify
 
 __all__ = ["__version__", "equation", "explain", "keep_freed_memory", "law", "siblings", "verify"]
 
 _HOMES = {
     "equation": "torch_eqsat.laws.law",
-    "explain": "torch_eqsat.explaining",
+    "explain": "torch_eqsat.tools.explaining",
     "keep_freed_memory": "torch_eqsat.allocator",
     "law": "torch_eqsat.laws.law",
     "siblings": "torch_eqsat.laws.law",

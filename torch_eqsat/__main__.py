@@ -2,7 +2,7 @@
 
 import sys
 
-from torch_eqsat.cli import main
+from torch_eqsat.tools.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

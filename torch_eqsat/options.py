@@ -1,14 +1,15 @@
 """The options of ``torch.compile(model, backend="eqsat_mcts", options={...})``.
 
-Keys that begin with ``eqsat.`` are ours; all others are Inductor's and go to it unchanged.
+Keys that begin with ``eqsat.`` are ours; all others are Inductor's and go to it, checked as ``torch.compile`` checks
+them for its own backend.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_origin
 
 from torch_eqsat.cost.targets import HERE, TARGETS
 from torch_eqsat.errors import OptionError
@@ -111,17 +112,18 @@ class Options:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> tuple[Options, dict[str, Any]]:
-        """Our options and Inductor's. Raises OptionError for an ``eqsat.`` key or value that is not allowed."""
+        """Our options and Inductor's. Raises OptionError for a key or value that is not allowed."""
         own: dict[str, Any] = {}
         others: dict[str, Any] = {}
         known = {f.name: f for f in fields(cls)}
         for key, value in (options or {}).items():
             if not key.startswith(PREFIX):
-                others[key] = value
+                others[_name_in_inductor(key, value)] = value
                 continue
             name = key.removeprefix(PREFIX)
             if name not in known:
-                raise OptionError(_unknown(key, list(known)))
+                allowed = [PREFIX + name for name in known]
+                raise OptionError(f"{_unknown(key, allowed)} Allowed: {', '.join(allowed)}")
             own[name] = _checked(key, value, known[name])
         parsed = cls(**own)
         if parsed.measure and parsed.deterministic:
@@ -129,10 +131,25 @@ class Options:
         return parsed, others
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    allowed = [PREFIX + name for name in known]
+def _name_in_inductor(key: str, value: Any) -> str:
+    """The name of Inductor's option ``key``, in which torch.compile takes dashes for underscores."""
+    from torch._inductor import config
+
+    name = key.replace("-", "_")
+    try:
+        type_ = config.get_type(name)
+    except (AttributeError, KeyError):
+        known = [*(PREFIX + f.name for f in fields(Options)), *config.get_config_copy()]
+        others = f"Options without {PREFIX!r} are those of torch._inductor.config"
+        raise OptionError(f"{_unknown(key, known)} {others}") from None
+    if get_origin(type_) is None and isinstance(type_, type) and not isinstance(value, type_):
+        raise OptionError(f"option {key!r} of Inductor is {value!r}; it takes a {type_.__name__}")
+    return name
+
+
+def _unknown(key: str, allowed: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(key, allowed, 1, cutoff=0.0)
-    return f"unknown option {key!r}; did you mean {nearest[0]!r}? Allowed: {', '.join(allowed)}"
+    return f"unknown option {key!r}; did you mean {nearest[0]!r}?"
 
 
 def _checked(key: str, value: Any, spec: Any) -> Any:

@@ -16,6 +16,7 @@ from torch.fx import Graph
 from torch.fx import Node as FxNode
 
 from torch_eqsat.errors import TypeMismatchError
+from torch_eqsat.graph.aten.deciding import deciding
 from torch_eqsat.graph.calls import (
     GETITEM,
     SYMBOLIC_NUMBER,
@@ -25,7 +26,6 @@ from torch_eqsat.graph.calls import (
     positional,
     tensor_type,
 )
-from torch_eqsat.graph.deciding import deciding
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.facts import copies_of_constants, known_facts
 from torch_eqsat.graph.fx import is_gradient

@@ -16,8 +16,8 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from torch_eqsat.graph.aten.deciding import is_choice
 from torch_eqsat.graph.calls import GETITEM, VIEWS, is_arithmetic, is_pinned, operands_of, written_inputs
-from torch_eqsat.graph.deciding import is_choice
 from torch_eqsat.graph.emitter import aten
 from torch_eqsat.graph.whole import NAMESPACE
 

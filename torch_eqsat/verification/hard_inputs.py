@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import Graph
 from torch.utils._pytree import tree_map
 
-from torch_eqsat.graph.deciding import is_choice
+from torch_eqsat.graph.aten.deciding import is_choice
 
 OFFSET = 4096.0  # added to all numbers of an input, in units of their root mean square
 SCALE = 2.0**20

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
 
 from torch_eqsat.errors import EqsatError, first_line
-from torch_eqsat.graph.deciding import is_choice
+from torch_eqsat.graph.aten.deciding import is_choice
 from torch_eqsat.graph.replay import Recording, Run, name_of, run
 from torch_eqsat.verification.hard_inputs import Variant, jittered, made_up, variants
 

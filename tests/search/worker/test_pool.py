@@ -5,6 +5,7 @@ import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from threading import Timer
 
 import pytest
 import torch
@@ -179,6 +180,19 @@ def test_interrupt_ends_all_searches_with_what_they_have(endless, when_found):
     assert first.transient and second.transient
     assert first.stop is StopReason.INTERRUPTED and first.program.cost < first.base_cost
     assert second.stop is StopReason.INTERRUPTED and second.program.cost == second.base_cost
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_second_interrupt_is_raised(endless, when_found, monkeypatch):
+    """It was taken for the first one again and again, and compilation went on."""
+
+    def again(_):  # while the first one is waited for
+        Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
+
+    monkeypatch.setattr(WorkerClient, "interrupt", again)
+    with pytest.raises(KeyboardInterrupt), WorkerPool(MEMORY, workers=1) as pool:
+        when_found(lambda: signal.raise_signal(signal.SIGINT))
+        pool.map([lambda: endless, lambda: endless], soon())
 
 
 def test_repricing_that_fails_keeps_what_is_known(requests):

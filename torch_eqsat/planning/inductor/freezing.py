@@ -36,10 +36,12 @@ from torch_eqsat.planning.inductor.versions import (
     NOTE,
     count_fused_steps,
     count_move,
+    count_replacement,
     has_memory,
     keeps_changing,
     note_constant,
     note_of,
+    note_place,
 )
 from torch_eqsat.planning.inductor.watching import Place, Watch, can_watch
 
@@ -103,8 +105,10 @@ def lift_weights(module: GraphModule, inputs: Sequence[Any]) -> Lifting | None:
     if len(placeholders) != len(inputs):
         return None
     weights = [(n, v) for n, v in zip(placeholders, inputs, strict=True) if is_weight(n, v)]
-    for _, weight in weights:
+    for node, weight in weights:
         count_move(weight)
+        if place := _place_of_module(getattr(node, "_dynamo_source", None), weight):
+            count_replacement(place.owner(), place.table, place.key, weight)
     in_loops = _read_by_loops(module.graph, {n for n, _ in weights})
     weights = [(n, v) for n, v in weights if n not in in_loops and not keeps_changing(v)]
     context = TracingContext.try_get()
@@ -160,21 +164,30 @@ def watch_weights(module: GraphModule, *, values: bool = False) -> None:
 
 def _place(source: Any, weight: torch.Tensor, guards: GuardsSet) -> Place:
     """Where ``weight`` is found in later calls, if ``guards`` hold, which get one on the identity of its owner."""
-    table = source.base if isinstance(source, DictGetItemSource) else None
     # Of what has no memory nothing but its identity is compared.
-    if isinstance(table, UnspecializedParamBufferSource) and has_memory(weight):
-        try:
-            owner = InstructionTranslator.current_tx().output.resolve_source_value(table.base)
-            place = Place(weakref.ref(owner), table.member, source.index)
-            if place.weight() is weight:
-                guards.add(table.base.make_guard(GuardBuilder.ID_MATCH))
-                return place
-        except Exception as error:  # whatever the way to a module that Dynamo went may raise
-            logger.debug("%s is watched by itself: %s", source.name, first_line(error))
+    place = _place_of_module(source, weight) if has_memory(weight) else None
+    if place is not None:
+        guards.add(source.base.base.make_guard(GuardBuilder.ID_MATCH))
+        note_place(place.owner(), place.table, place.key, weight)
+        return place
     note = note_of(weight)
     note.held["weight"] = weight
     guards.add(AttrSource(source, NOTE).make_guard(GuardBuilder.ID_MATCH))
     return Place(weakref.ref(note), "held", "weight")
+
+
+def _place_of_module(source: Any, weight: torch.Tensor) -> Place | None:
+    """Where ``weight`` lies in a module, if Dynamo came to it by one."""
+    table = source.base if isinstance(source, DictGetItemSource) else None
+    if not isinstance(table, UnspecializedParamBufferSource):
+        return None
+    try:
+        owner = InstructionTranslator.current_tx().output.resolve_source_value(table.base)
+        place = Place(weakref.ref(owner), table.member, source.index)
+        return place if place.weight() is weight else None
+    except Exception as error:  # whatever the way to a module that Dynamo went may raise
+        logger.debug("%s is watched by itself: %s", source.name, first_line(error))
+        return None
 
 
 def let_go(compiled: Callable[..., Any]) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils.weak import WeakIdKeyDictionary
 
 MOST_CHANGES = 3
 """Of a weight that is a constant; Dynamo gives a model up that it compiled 8 times."""
@@ -58,6 +59,8 @@ class Note:
 
 
 _notes: WeakSet[Note] = WeakSet()
+_last = WeakIdKeyDictionary()
+"""By module, table and name: the note of the constant that was last found there, and its changes."""
 
 
 def note_of(weight: torch.Tensor) -> Note:
@@ -74,6 +77,20 @@ def forget_checks() -> None:
     """Keep no checks of weights that were constants, once there are no compiled graphs any more."""
     for note in _notes:
         note.checks, note.held = SimpleNamespace(), {}
+
+
+def note_place(owner: Any, table: str, key: str, weight: torch.Tensor) -> None:
+    """Note that the constant ``weight`` was found at ``vars(owner)[table][key]``."""
+    note = note_of(weight)
+    _last.setdefault(owner, {})[table, key] = ref(note), note.changes
+
+
+def count_replacement(owner: Any, table: str, key: str, weight: torch.Tensor) -> None:
+    """Count a change of ``weight`` if it took the place of another constant: a model may give a buffer a new tensor in
+    each call."""
+    note, (before, changes) = note_of(weight), _last.get(owner, {}).get((table, key), (None, 0))
+    if before is not None and before() is not note:
+        note.changes = max(note.changes, changes + 1)
 
 
 def note_constant(weight: torch.Tensor, *, values: bool = False) -> None:

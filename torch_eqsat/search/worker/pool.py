@@ -6,6 +6,7 @@ captured one.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from torch_eqsat.search.limits import StopReason
 from torch_eqsat.search.worker.client import INTERRUPT_SECONDS, WorkerClient
 from torch_eqsat.search.worker.fallback import gave_up, stop_of
 from torch_eqsat.search.worker.messages import Outcome, Request, SearchRequest
+
+logger = logging.getLogger(__name__)
 
 # What an answer may take beyond the time that was asked for (the start of a worker, 1 s, is part of it), before it is
 # stopped; and all the answers of a graph together beyond the time of the graph.
@@ -136,6 +139,8 @@ class WorkerPool:
                     return self._without_answer(make())
             return future.result(timeout=0)
         except KeyboardInterrupt:
+            if self.interrupted:
+                raise
             self._interrupt()
             return self._result(future, make, until)
         except Exception as error:  # a lost machine, a message that could not be sent
@@ -148,6 +153,7 @@ class WorkerPool:
 
     def _interrupt(self) -> None:
         self.interrupted = True
+        logger.warning("interrupted: the searches end, and compilation goes on; interrupt again to end it")
         for worker in self._now_busy():
             worker.interrupt()
 

@@ -64,7 +64,7 @@ def _add_bisect(commands: Any) -> None:
 
 
 def _bisect(options: argparse.Namespace) -> int:
-    from torch_eqsat.bisecting import USAGE, bisect
+    from torch_eqsat.tools.bisecting import USAGE, bisect
 
     backend = "eqsat_mcts_eager" if options.interpret else "eqsat_mcts"
     try:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from torch_eqsat import cli as command
-from torch_eqsat.bisecting import AGREES, FOUND, NOT_OURS, USAGE, _shortest, bisect
 from torch_eqsat.laws.law import law
+from torch_eqsat.tools import cli as command
+from torch_eqsat.tools.bisecting import AGREES, FOUND, NOT_OURS, USAGE, _shortest, bisect
 
 pytestmark = pytest.mark.usefixtures("fresh")
 OPTIONS = {
@@ -56,7 +56,7 @@ def test_results_that_agree():
 
 @pytest.mark.slow
 def test_a_difference_that_no_law_makes(monkeypatch):
-    monkeypatch.setattr("torch_eqsat.bisecting.difference", lambda *_: "is off")
+    monkeypatch.setattr("torch_eqsat.tools.bisecting.difference", lambda *_: "is off")
     status, said = run("right_for_positive_numbers")
     assert status == NOT_OURS and "without any law" in said[1]
 

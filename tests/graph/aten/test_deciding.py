@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torch_eqsat.graph.deciding import deciding
+from torch_eqsat.graph.aten.deciding import deciding
 
 X = torch.rand(4, 6)
 

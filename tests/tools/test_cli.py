@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_eqsat import cli as command
 from torch_eqsat.cost.calibration import calibration_of
 from torch_eqsat.cost.kernel import Kernel, Measurement
 from torch_eqsat.cost.measure.timer import CpuTimer
 from torch_eqsat.cost.table import Table
 from torch_eqsat.errors import MeasurementError
+from torch_eqsat.tools import cli as command
 
 
 class FakeProbe:

@@ -1,0 +1,1 @@
+"""What users run beside the backend: the command line, explanations, and the search for a wrong law."""
