@@ -7,12 +7,13 @@ is compared then, as outputs are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Interpreter
+from torch.fx import Graph, GraphModule, Interpreter
 from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -26,6 +27,7 @@ EXACT_NUMBER = "eqsat_number"
 STANDS_FOR = "eqsat_stands_for"
 """Metadata of a call that was repeated on other operands: the name of the captured one."""
 OWN_NAMESPACES = ("aten", "prims", NAMESPACE)
+MOST_DERIVED = 512 << 20  # bytes of what is derived from weights, for one graph in one precision
 WIDE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 
 
@@ -71,18 +73,60 @@ def is_foreign(node: FxNode) -> bool:
     return not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace not in OWN_NAMESPACES
 
 
+class Derived:
+    """The results of calls on ``fixed`` inputs alone, which all runs of a graph in one precision share: the filters of
+    Winograd's convolutions are made of weights, which took half of a run of resnet18.
+
+    ``calls`` are all such calls, ``values`` the results that others read, once a run is through.
+    """
+
+    def __init__(self, graph: Graph, fixed: Collection[int]) -> None:
+        written = written_inputs(graph)
+        known = {n for i, n in enumerate(graph.find_nodes(op="placeholder")) if i in fixed and n not in written}
+        self.calls: set[FxNode] = set()
+        for node in graph.nodes:
+            sources = node.all_input_nodes
+            if node.op == "get_attr":
+                known.add(node)
+            elif sources and not _is_recorded(node, True) and not is_pinned(node) and known.issuperset(sources):
+                known.add(node)
+                self.calls.add(node)
+        self.read = {node for node in self.calls if not self.calls.issuperset(node.users)}
+        self.values: dict[FxNode, Any] = {}
+        self._room = MOST_DERIVED
+
+    def known(self) -> dict[FxNode, Any]:
+        """What a run need not compute: nothing before one is through, or if there was no room for all."""
+        return {node: self.values.get(node) for node in self.calls} if self.read == self.values.keys() else {}
+
+    def keep(self, node: FxNode, value: Any) -> None:
+        """Note a result."""
+        if node in self.read and self._room > 0 and node not in self.values:
+            self.values[node] = value
+            self._room -= sum(v.numel() * v.element_size() for v in tree_flatten(value)[0])
+            if self._room <= 0:
+                self.values = {}
+
+
 def run(
-    module: GraphModule, inputs: Sequence[Any], recording: Recording, *, in_double: bool, noise: int | None = None
+    module: GraphModule,
+    inputs: Sequence[Any],
+    recording: Recording,
+    *,
+    in_double: bool,
+    noise: int | None = None,
+    derived: Derived | None = None,
 ) -> Run:
     """Run ``module`` on copies of ``inputs``. With the seed of a ``noise`` each floating result is off by a rounding
     error of its own size, so that results show what rounding may do to them (as in D. S. Parker, Monte Carlo
-    Arithmetic, 1997). Raises what its calls raise."""
+    Arithmetic, 1997). What is ``derived`` from inputs that stay the same is not computed again. Raises what its calls
+    raise."""
     values = [_copy(value, in_double) for value in inputs]
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(0)
-        interpreter = _Replay(module, recording, in_double, noise)
-        outputs = interpreter.run(*values)
+        interpreter = _Replay(module, recording, in_double, noise, derived)
+        outputs = interpreter.run(*values, initial_env=derived.known() if derived else None)
     names = [node.name for node in module.graph.find_nodes(op="placeholder")]
     after = dict(zip(names, values, strict=True))
     written = {node.name: after[node.name] for node in written_inputs(module.graph)}
@@ -104,14 +148,18 @@ def widened(value: torch.Tensor) -> torch.Tensor:
 
 
 class _Replay(Interpreter):
-    def __init__(self, module: GraphModule, recording: Recording, in_double: bool, noise: int | None) -> None:
+    def __init__(
+        self, module: GraphModule, recording: Recording, in_double: bool, noise: int | None, derived: Derived | None
+    ) -> None:
         super().__init__(module)
-        self.recording, self.in_double = recording, in_double
+        self.recording, self.in_double, self.derived = recording, in_double, derived
         self.noise = None if noise is None else torch.Generator().manual_seed(noise)
         self.operands: dict[str, list[Any]] = {}
 
     def run_node(self, n: FxNode) -> Any:
         result = self._run(n)
+        if self.derived is not None:
+            self.derived.keep(n, result)
         exact = n.op != "call_function" or getattr(n.target, "overloadpacket", None) in VIEWS or n.target is GETITEM
         return result if exact or self.noise is None else tree_map_only(torch.Tensor, self._rounded, result)
 
@@ -183,3 +231,13 @@ def _as_captured(value: Any, captured: Any) -> Any:
         for v, f in zip(flat, fakes, strict=True)
     ]
     return torch.utils._pytree.tree_unflatten(cast, spec)
+
+
+def fits_in_memory(graph: Graph) -> bool:
+    """Whether twice the inputs, in float64 and in float32, fit into the free memory of the CPU."""
+    if "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return True
+    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
+    sizes = [n if type(n) is int else n.node.hint for v in values if isinstance(v, torch.Tensor) for n in [v.numel()]]
+    needed = 2 * sum(sizes) * (8 + 4)
+    return needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

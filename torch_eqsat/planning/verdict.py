@@ -17,11 +17,12 @@ from torch.fx import Node as FxNode
 
 from torch_eqsat.graph.copies import copy_of
 from torch_eqsat.graph.facts import is_modest
+from torch_eqsat.graph.replay import fits_in_memory
 from torch_eqsat.planning.plans.plan import Plan
 from torch_eqsat.planning.plans.program_json import encode_program
 from torch_eqsat.planning.spent import Spent
 from torch_eqsat.verification.hard_inputs import sample_inputs
-from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, Progress, disagreement, fits_in_memory
+from torch_eqsat.verification.judge import HARD_SECONDS, OriginalFaultError, Progress, disagreement
 
 # For finding the regions that a refused program is wrong in; what was not looked at by then is left as it is.
 NARROWING_SECONDS = 60.0

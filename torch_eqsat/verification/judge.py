@@ -4,9 +4,9 @@ inputs and on hard inputs made from them."""
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from torch_eqsat.errors import EqsatError, first_line
 from torch_eqsat.graph.aten.deciding import is_choice
-from torch_eqsat.graph.replay import Recording, Run, name_of, run
+from torch_eqsat.graph.replay import Derived, Recording, Run, name_of, run
 from torch_eqsat.verification.hard_inputs import Variant, jittered, made_up, variants
 
 # In float64, the sides of a law differ by rounding only. In the graph's own dtype, the error of a rewrite may be a
@@ -80,8 +80,9 @@ def disagreement(
     """
     progress = progress or Progress()
     with unset_fake_temporarily(), torch.no_grad():
-        pair = _Pair(original, rewritten)
-        tried_on = variants(original.graph, inputs, range(len(inputs)) if live is None else live)
+        live = range(len(inputs)) if live is None else live
+        pair = _Pair(original, rewritten, set(range(len(inputs))) - set(live))
+        tried_on = variants(original.graph, inputs, live)
         problem = pair.problem(next(tried_on))  # the known inputs
         deadline = time.monotonic() + seconds
         for variant in (v for v in tried_on if v.key not in progress.tried):
@@ -97,8 +98,10 @@ def disagreement(
 class _Pair:
     """The original and the rewritten graph. Calls that run only once have one recording for each variant."""
 
-    def __init__(self, original: GraphModule, rewritten: GraphModule) -> None:
+    def __init__(self, original: GraphModule, rewritten: GraphModule, fixed: Collection[int]) -> None:
         self.original, self.rewritten = original, rewritten
+        sides = itertools.product((original, rewritten), (True, False))
+        self._derived = {(side, in_double): Derived(side.graph, fixed) for side, in_double in sides}
         first, second = ({name_of(n) for n in side.graph.nodes if is_choice(n)} for side in (original, rewritten))
         self._has_same_choices = first == second
 
@@ -114,8 +117,8 @@ class _Pair:
         try:
             judged = _aligned(
                 variant,
-                [exact, run(self.rewritten, variant.inputs, recording, in_double=True)],
-                [rounded, run(self.rewritten, variant.inputs, recording, in_double=False)],
+                [exact, self._run(self.rewritten, variant, recording, in_double=True)],
+                [rounded, self._run(self.rewritten, variant, recording, in_double=False)],
             )
         except Exception as error:
             return f"the rewritten graph raises {first_line(error)}"
@@ -127,12 +130,16 @@ class _Pair:
         for made in (made_up, None):
             recording = Recording(made, variant.choices_once)
             try:
-                rounded = run(self.original, variant.inputs, recording, in_double=False)
-                return rounded, run(self.original, variant.inputs, recording, in_double=True), recording
+                rounded = self._run(self.original, variant, recording, in_double=False)
+                return rounded, self._run(self.original, variant, recording, in_double=True), recording
             except Exception:
                 if made is None:
                     raise
         raise AssertionError
+
+    def _run(self, side: GraphModule, variant: Variant, recording: Recording, *, in_double: bool) -> Run:
+        derived = self._derived[side, in_double]
+        return run(side, variant.inputs, recording, in_double=in_double, derived=derived)
 
     def _first_difference(self, judged: _Judged, recording: Recording) -> str:
         noisy: list[list[Any]] = []
@@ -285,13 +292,3 @@ def _largest(value: Any) -> float:
 
 def _rms_finite(x: torch.Tensor) -> float:
     return _rms(x[torch.isfinite(x)])
-
-
-def fits_in_memory(graph: torch.fx.Graph) -> bool:
-    """Whether twice the inputs, in float64 and in float32, fit into the free memory of the CPU."""
-    if "SC_AVPHYS_PAGES" not in os.sysconf_names:
-        return True
-    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
-    sizes = [n if type(n) is int else n.node.hint for v in values if isinstance(v, torch.Tensor) for n in [v.numel()]]
-    needed = 2 * sum(sizes) * (8 + 4)
-    return needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
