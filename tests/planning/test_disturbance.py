@@ -51,10 +51,10 @@ def planned(trace, caplog):
     return plan
 
 
-def check_disturbed(planned, reason):
+def check_disturbed(planned, reason, said=1):
     report, lines, path = planned()
     assert not path.exists() and reason in report.disturbed and not report.from_plan
-    assert len(lines) == 1 and reason in lines[0] and "\n" not in lines[0] and "not stored" in lines[0]
+    assert len(lines) == said and reason in lines[-1] and "\n" not in lines[-1] and "not stored" in lines[-1]
     assert counters[COUNTERS]["transient"] == 1
     assert reason in str(report)
 
@@ -126,7 +126,7 @@ def test_an_interrupt(planned, monkeypatch):
     try:
         with monkeypatch.context() as patch:
             patch.setattr(WorkerClient, "_answer", interrupted)
-            check_disturbed(planned, "interrupted")
+            check_disturbed(planned, "interrupted", said=2)  # at once, and when it is over
     finally:
         signal.signal(signal.SIGINT, before)
     check_tried_again(planned)

@@ -22,7 +22,7 @@ from torch_eqsat.errors import TypeMismatchError
 from torch_eqsat.ir.operators import OPERATORS
 from torch_eqsat.ir.program import COLUMN, OWN
 from torch_eqsat.ir.term import Node
-from torch_eqsat.ir.types import TensorType
+from torch_eqsat.ir.types import HALF, TensorType
 
 # Of the bytes that a pointwise operator reads and writes, the share that reaches memory once its neighbours are fused
 # with it: chains of about four such operators to one kernel are usual in the graphs of the benchmark.
@@ -127,7 +127,8 @@ class Pricing:
         # Copies were measured on CPUs alone; a GPU's readers compute with indices.
         if self.device != "cpu" or not (context.copies or context.shuffled):
             return 0.0
-        return context.copies * self._copy_ms(copied) + self._copy_ms(copied, "gather") * context.shuffled
+        shuffle = "half shuffle" if copied.dtype in HALF else "shuffle"
+        return context.copies * self._copy_ms(copied) + self._copy_ms(copied, shuffle) * context.shuffled
 
     def _copy_ms(self, copied: TensorType, work: str = "cheap") -> float:
         return elementwise_ms(copied.numel, copied.bytes, copied.bytes, {work: 1}, self.coefficients)
