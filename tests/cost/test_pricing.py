@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from torch_eqsat.cost.inductor.residency import Residency
+from torch_eqsat.cost.model import TermContext
 from torch_eqsat.cost.pricing import MADE_OF_WEIGHTS, PART_MS, Pricing
 from torch_eqsat.cost.programs import captured_prices, captured_program
 from torch_eqsat.cost.roofline import Coefficients
@@ -155,6 +156,15 @@ def test_a_full_addend_is_written_before_the_product_is_added(task_of: Callable[
         return whole - nodes
 
     assert (cost(full) > 0) is not frozen and cost(bias) == 0
+
+
+def test_shuffled_elements_cost_more_in_half_precision() -> None:
+    view, context = Node("view", attributes(shape=(1024, 64)), (0,)), TermContext(shuffled=True)
+    single, half = (
+        Pricing(frozen=False).price(view, [x], TensorType((1024, 64), x.dtype), [False], False, context)
+        for x in (X, TensorType(X.shape, "bfloat16"))
+    )
+    assert half > 2 * single > 0
 
 
 def test_sums_along_the_windows_of_live_kernels_are_no_vectors() -> None:
