@@ -90,7 +90,8 @@ class Derived:
                 known.add(node)
             elif sources and not _is_recorded(node, True) and not is_pinned(node) and known.issuperset(sources):
                 known.add(node)
-                self.calls.add(node)
+                if not (_is_view(node) and self.calls.isdisjoint(sources)):  # a view of a weight costs nothing
+                    self.calls.add(node)
         self.read = {node for node in self.calls if not self.calls.issuperset(node.users)}
         self.values: dict[FxNode, Any] = {}
         self._room = MOST_DERIVED
@@ -103,7 +104,8 @@ class Derived:
         """Note a result."""
         if node in self.read and self._room > 0 and node not in self.values:
             self.values[node] = value
-            self._room -= sum(v.numel() * v.element_size() for v in tree_flatten(value)[0])
+            tensors = [v for v in tree_flatten(value)[0] if isinstance(v, torch.Tensor)]
+            self._room -= sum(v.numel() * v.element_size() for v in tensors)
             if self._room <= 0:
                 self.values = {}
 
@@ -160,7 +162,7 @@ class _Replay(Interpreter):
         result = self._run(n)
         if self.derived is not None:
             self.derived.keep(n, result)
-        exact = n.op != "call_function" or getattr(n.target, "overloadpacket", None) in VIEWS or n.target is GETITEM
+        exact = n.op != "call_function" or _is_view(n) or n.target is GETITEM
         return result if exact or self.noise is None else tree_map_only(torch.Tensor, self._rounded, result)
 
     def _rounded(self, value: torch.Tensor) -> torch.Tensor:
@@ -214,6 +216,10 @@ class _Replay(Interpreter):
         args, kwargs = torch.fx.map_arg((n.args, n.kwargs), own.__getitem__)
         result = n.target(*args, **kwargs)
         return tree_map_only(torch.Tensor, widened, result) if self.in_double else result
+
+
+def _is_view(node: FxNode) -> bool:
+    return getattr(node.target, "overloadpacket", None) in VIEWS
 
 
 def _wide_dtype(dtype: torch.dtype) -> torch.dtype:

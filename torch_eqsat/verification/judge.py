@@ -102,8 +102,7 @@ class _Pair:
         self.original, self.rewritten = original, rewritten
         sides = itertools.product((original, rewritten), (True, False))
         self._derived = {(side, in_double): Derived(side.graph, fixed) for side, in_double in sides}
-        first, second = ({name_of(n) for n in side.graph.nodes if is_choice(n)} for side in (original, rewritten))
-        self._has_same_choices = first == second
+        self._has_same_choices = _choices(original) == _choices(rewritten)
 
     def problem(self, variant: Variant) -> str:
         if variant.choices_once and not self._has_same_choices:
@@ -177,6 +176,11 @@ class _Pair:
                 made = run(self.original, inputs, recording, in_double=in_double, noise=noise)
                 found.append(_flat(made, judged.names))
         return found
+
+
+def _choices(side: GraphModule) -> set[tuple[str, str]]:
+    """The calls that choose, by name, and what they return, without values."""
+    return {(name_of(n), str(n.meta.get("val"))) for n in side.graph.nodes if is_choice(n)}
 
 
 def _aligned(variant: Variant, exact: Sequence[Run], rounded: Sequence[Run]) -> _Judged:

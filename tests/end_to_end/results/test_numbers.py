@@ -53,8 +53,9 @@ W, V = torch.randn(2, 16, 16)
         lambda y: ((y + 41.0) / 41.0 * 0.5).long().float(),
         lambda y: ((y * 3.0) / 123.0).expand(-1, 4).mean(-1, keepdim=True).ceil(),
         lambda y: (y * 2.0 / 82.0 == torch.arange(32)[:, None]).float(),
+        lambda y: torch.tanh(y * 2.0 / 41.0) + torch.floor(y * 2.0 / 41.0),
     ],
-    ids=["floor", "conversion", "ceil of a mean", "comparison"],
+    ids=["floor", "conversion", "ceil of a mean", "comparison", "an equal call before"],
 )
 def test_numbers_that_are_exact_on_purpose(cells):
     """82 / 41 is 2, and its floor another cell if a product with 1 / 41 rounds it below; compiled where it does not

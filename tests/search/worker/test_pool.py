@@ -189,6 +189,7 @@ def test_second_interrupt_is_raised(endless, when_found, monkeypatch):
     def again(_):  # while the first one is waited for
         Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
 
+    monkeypatch.setattr("torch_eqsat.search.worker.pool.AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(WorkerClient, "interrupt", again)
     with pytest.raises(KeyboardInterrupt), WorkerPool(MEMORY, workers=1) as pool:
         when_found(lambda: signal.raise_signal(signal.SIGINT))

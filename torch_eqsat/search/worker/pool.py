@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 OVERRUN_SECONDS = 5.0
 MOST_WORKERS = 8
 POLL_SECONDS = 0.2
+AGAIN_SECONDS = 0.5  # a parent that passes signals on may deliver one Ctrl-C twice
 LATE_SECONDS = 1.0  # after the last moment of all workers, for their answers to get here
 
 
@@ -70,7 +71,7 @@ class WorkerPool:
         self._busy: list[WorkerClient] = []
         self._lock = threading.Lock()
         self._closed = False
-        self.interrupted = False
+        self.interrupted, self._interrupted_at = False, 0.0
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -91,7 +92,12 @@ class WorkerPool:
         if self._executor is not None:
             made = [request() for request in requests]
             futures = [self._executor.submit(answer_alone, r, _granted(r, until), self._memory_bytes) for r in made]
-            return [self._result(f, partial(_itself, r), until) for f, r in zip(futures, made, strict=True)]
+            try:
+                return [self._result(f, partial(_itself, r), until) for f, r in zip(futures, made, strict=True)]
+            except BaseException:  # a second interrupt
+                for future in futures:
+                    future.cancel()
+                raise
         threads = ThreadPoolExecutor(max(1, min(self.workers, len(requests))))
         try:
             futures = [threads.submit(self._answer, request, until) for request in requests]
@@ -139,7 +145,7 @@ class WorkerPool:
                     return self._without_answer(make())
             return future.result(timeout=0)
         except KeyboardInterrupt:
-            if self.interrupted:
+            if self.interrupted and time.monotonic() - self._interrupted_at > AGAIN_SECONDS:
                 raise
             self._interrupt()
             return self._result(future, make, until)
@@ -152,7 +158,9 @@ class WorkerPool:
         return gave_up(request, StopReason.LATE, "the answer did not come in time")
 
     def _interrupt(self) -> None:
-        self.interrupted = True
+        if self.interrupted:
+            return
+        self.interrupted, self._interrupted_at = True, time.monotonic()
         logger.warning("interrupted: the searches end, and compilation goes on; interrupt again to end it")
         for worker in self._now_busy():
             worker.interrupt()
