@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-import torch._inductor.inductor_prims  # registers the pools with offsets  # noqa: F401
+import torch._inductor.inductor_prims  # registers the pools with offsets
 from torch.fx import Graph
 from torch.fx import Node as FxNode
 
