@@ -5,16 +5,7 @@ import torch
 
 from torch_eqsat.verification.judge import disagreement
 
-X = torch.linspace(-2.0, 2.0, 32).reshape(4, 8)
 W = torch.linspace(-1.0, 1.0, 64).reshape(8, 8).sin()
-
-
-@pytest.fixture
-def judged(trace):
-    def judged_(original, rewritten, *inputs):
-        return disagreement(trace(original, *inputs), trace(rewritten, *inputs), inputs)
-
-    return judged_
 
 
 def test_masks_are_closed(judged):
